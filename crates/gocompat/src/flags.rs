@@ -1,0 +1,126 @@
+//! Command lines by the rules of Go's `flag` package: `-x v`, `--x v`, `-x=v` and `--x=v` all mean the
+//! same; parsing ends at the first word that is no flag, or after `--`.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+/// What a command line said: the value of each known flag (the last one wins) and what was left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    values: BTreeMap<&'static str, String>,
+    /// The words after the flags.
+    pub rest: Vec<String>,
+}
+
+/// A command line Go would refuse, in Go's words.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FlagError {
+    /// `-h` or `--help`, where no such flag is known.
+    #[error("flag: help requested")]
+    Help,
+    /// A flag nobody declared.
+    #[error("flag provided but not defined: -{0}")]
+    Unknown(String),
+    /// A flag at the end of the line, its value missing.
+    #[error("flag needs an argument: -{0}")]
+    NoValue(String),
+    /// A word such as `---` or `-=x`.
+    #[error("bad flag syntax: {0}")]
+    Syntax(String),
+}
+
+impl Parsed {
+    /// The value of `flag`, if it was given.
+    pub fn value(&self, flag: &str) -> Option<&str> {
+        self.values.get(flag).map(String::as_str)
+    }
+}
+
+/// Reads `words` (without the program's name), knowing `flags`, each of which takes a value.
+pub fn parse(
+    flags: &[&'static str],
+    words: impl IntoIterator<Item = String>,
+) -> Result<Parsed, FlagError> {
+    let mut parsed = Parsed::default();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let Some(dashed) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+            parsed.rest.push(word);
+            break;
+        };
+        let flag = dashed.strip_prefix('-').unwrap_or(dashed);
+        if flag.is_empty() {
+            break; // the word was `--`
+        }
+        if flag.starts_with(['-', '=']) {
+            return Err(FlagError::Syntax(word));
+        }
+        let (name, inline) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let Some(known) = flags.iter().find(|known| **known == name) else {
+            let help = matches!(name, "h" | "help");
+            return Err(if help {
+                FlagError::Help
+            } else {
+                FlagError::Unknown(name.to_owned())
+            });
+        };
+        let value = inline.or_else(|| words.next());
+        parsed.values.insert(
+            known,
+            value.ok_or_else(|| FlagError::NoValue(name.to_owned()))?,
+        );
+    }
+    parsed.rest.extend(words);
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Parsed, FlagError> {
+        parse(
+            &["action", "configFile"],
+            line.split_whitespace().map(str::to_owned),
+        )
+    }
+
+    #[test]
+    fn all_four_spellings_mean_the_same() {
+        for line in ["-action up", "--action up", "-action=up", "--action=up"] {
+            assert_eq!(read(line).unwrap().value("action"), Some("up"), "{line}");
+        }
+        assert_eq!(read("--action= x").unwrap().value("action"), Some(""));
+        assert_eq!(
+            read("-action a -action b").unwrap().value("action"),
+            Some("b")
+        );
+    }
+
+    #[test]
+    fn parsing_ends_at_the_first_other_word() {
+        let parsed = read("-action up extra -configFile x").unwrap();
+        assert_eq!(parsed.rest, ["extra", "-configFile", "x"]);
+        assert_eq!(parsed.value("configFile"), None);
+        assert_eq!(read("-- -action up").unwrap().rest, ["-action", "up"]);
+        assert_eq!(read("-").unwrap().rest, ["-"]);
+    }
+
+    #[test]
+    fn faults_are_told_in_gos_words() {
+        let fault = |line| read(line).unwrap_err().to_string();
+        assert_eq!(fault("--bogus"), "flag provided but not defined: -bogus");
+        assert_eq!(
+            fault("--Action x"),
+            "flag provided but not defined: -Action"
+        );
+        assert_eq!(fault("--action"), "flag needs an argument: -action");
+        assert_eq!(fault("---action"), "bad flag syntax: ---action");
+        assert_eq!(read("-h"), Err(FlagError::Help));
+        assert_eq!(read("--help"), Err(FlagError::Help));
+    }
+}

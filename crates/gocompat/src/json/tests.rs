@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Request {
+    name: String,
+    port: i64,
+    #[serde(rename = "Pid")]
+    pid: Option<u32>,
+    properties: BTreeMap<String, String>,
+    inner: Inner,
+    list: Vec<Inner>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Inner {
+    id: String,
+}
+
+fn read(text: &str) -> Request {
+    from_slice(text.as_bytes()).unwrap()
+}
+
+fn refused(text: &str) -> String {
+    from_slice::<Request>(text.as_bytes())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn struct_keys_match_whatever_their_case_but_map_keys_stay() {
+    let request = read(r#"{"NAME":"a","pid":7,"Properties":{"App_ID":"x"},"inner":{"Id":"b"}}"#);
+    assert_eq!(request.name, "a");
+    assert_eq!(request.pid, Some(7));
+    assert_eq!(request.properties["App_ID"], "x");
+    assert_eq!(request.inner.id, "b");
+}
+
+#[test]
+fn null_leaves_the_default() {
+    let request =
+        read(r#"{"name":null,"port":null,"properties":null,"inner":null,"list":null,"Pid":null}"#);
+    assert_eq!(request, Request::default());
+    assert_eq!(read("null"), Request::default());
+}
+
+#[test]
+fn the_last_of_equal_keys_wins() {
+    assert_eq!(read(r#"{"name":"a","Name":"b","NAME":"c"}"#).name, "c");
+    assert_eq!(read(r#"{"name":"a","name":null}"#).name, "a");
+}
+
+#[test]
+fn unknown_keys_are_ignored() {
+    assert_eq!(read(r#"{"other":{"deep":[1,2,{}]},"name":"a"}"#).name, "a");
+}
+
+#[test]
+fn integers_must_be_written_as_integers() {
+    assert_eq!(read(r#"{"port":-8080}"#).port, -8080);
+    for bad in [
+        "8080.0",
+        "\"8080\"",
+        "8e3",
+        "true",
+        "[]",
+        "99999999999999999999",
+    ] {
+        refused(&format!(r#"{{"port":{bad}}}"#));
+    }
+}
+
+#[test]
+fn what_is_not_one_object_is_refused() {
+    assert_eq!(refused(""), "unexpected end of JSON input");
+    assert_eq!(refused(r#"{"name""#), "unexpected end of JSON input");
+    for bad in ["[]", "\"a\"", "7", "{} x", "{}{}", "{'name':1}"] {
+        refused(bad);
+    }
+}
+
+#[test]
+fn invalid_utf8_becomes_the_replacement_character() {
+    let request: Request = from_slice(b"{\"name\":\"a\xff\"}").unwrap();
+    assert_eq!(request.name, "a\u{fffd}");
+}
+
+#[test]
+fn a_prefix_is_read_and_the_rest_left() {
+    let request: Request = from_slice_prefix(b"{\"name\":\"a\"} trailing").unwrap();
+    assert_eq!(request.name, "a");
+    assert!(matches!(
+        from_slice_prefix::<Request>(b"  "),
+        Err(JsonError::Eof)
+    ));
+}
+
+#[test]
+fn html_characters_are_escaped_on_output() {
+    assert_eq!(to_string(&"<a>&\u{2028}"), r#""\u003ca\u003e\u0026\u2028""#);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+        let _ = from_slice::<Request>(&bytes);
+    }
+
+    #[test]
+    fn any_text_survives_writing_and_reading(text in ".*") {
+        let read: String = from_slice(to_string(&text).as_bytes()).unwrap();
+        prop_assert_eq!(read, text);
+    }
+}

@@ -1,0 +1,3 @@
+//! external-networker
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! overlay
+
+fn main() {}

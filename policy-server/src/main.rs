@@ -1,0 +1,3 @@
+//! policy-server
+
+fn main() {}
