@@ -1,0 +1,179 @@
+//! Listeners. Each serves HTTP/1.1 and HTTP/2 until its token is cancelled, then closes, lets the
+//! requests in flight end for at most [`DRAIN`], and returns.
+//!
+//! A TLS listener hands the caller's certificates to handlers as a [`Peer`] extension, and answers
+//! plain HTTP with a 400, since health checks of the platform rely on that
+//! (spec/policy-server.md §12.3).
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::Request};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use rustls::{ServerConfig, pki_types::CertificateDer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// How long requests in flight may take to end after the signal.
+pub const DRAIN: Duration = Duration::from_secs(60);
+
+/// How long a caller may take to shake hands.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay open between requests, or in the middle of a request's headers.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// The first byte of every TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+const PLAIN_HTTP_ON_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// Who is calling, as an extension of each request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The caller's address.
+    pub address: SocketAddr,
+    /// The caller's verified certificate chain, leaf first; empty on a listener without TLS.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// Serves `routes` without TLS.
+pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationToken) {
+    accept(listener, shutdown, move |stream, address, watcher| {
+        let routes = routes.clone();
+        async move {
+            let peer = Peer {
+                address,
+                certificates: Arc::new([]),
+            };
+            connection(stream, peer, routes, watcher).await;
+        }
+    })
+    .await;
+}
+
+/// Serves `routes` over TLS.
+pub async fn https(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    routes: Router,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    accept(listener, shutdown, move |stream, address, watcher| {
+        let (acceptor, routes) = (acceptor.clone(), routes.clone());
+        async move {
+            match timeout(PATIENCE, handshake(&acceptor, stream)).await {
+                Ok(Ok(Some(stream))) => {
+                    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                    let peer = Peer { address, certificates: chain.into() };
+                    connection(stream, peer, routes, watcher).await;
+                }
+                Ok(Ok(None)) => {
+                    tracing::debug!(peer.address = %address, "Answered plain HTTP on a TLS port.");
+                }
+                Ok(Err(error)) => {
+                    tracing::info!(peer.address = %address, %error, "Refused a TLS connection.");
+                }
+                Err(_) => {
+                    tracing::info!(peer.address = %address, "Dropped a caller too slow to shake hands.");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// Accepts until cancelled, each connection on a task of its own; then drains.
+async fn accept<F, Serving>(listener: TcpListener, shutdown: CancellationToken, serve: F)
+where
+    F: Fn(TcpStream, SocketAddr, Watcher) -> Serving,
+    Serving: Future<Output = ()> + Send + 'static,
+{
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                // Answers are small and latency is what we are here for.
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(serve(stream, address, graceful.watcher()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end before we can go on.
+                tracing::warn!(%error, "Could not accept a connection.");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("Gave up waiting for requests in flight.");
+    }
+}
+
+/// Shakes hands, or answers plain HTTP and returns `None`.
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    mut stream: TcpStream,
+) -> io::Result<Option<tokio_rustls::server::TlsStream<TcpStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+        stream.write_all(PLAIN_HTTP_ON_TLS).await?;
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    acceptor.accept(stream).await.map(Some)
+}
+
+/// Serves one connection until it ends or the drain is over.
+async fn connection<S>(stream: S, peer: Peer, routes: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let address = peer.address;
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let routes = routes.clone();
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(peer.clone());
+        async move { Ok::<_, Infallible>(infallible(routes.oneshot(request).await)) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20));
+    let serving = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
+    if let Err(error) = watcher.watch(serving).await {
+        tracing::debug!(peer.address = %address, %error, "A connection ended early.");
+    }
+}
+
+fn infallible<T>(result: Result<T, Infallible>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}
