@@ -1,6 +1,10 @@
 //! The listeners as a stranger meets them: over real sockets, with real certificates.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set the scene says where"
+)]
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, routing::get};
 use rcgen::{
@@ -10,6 +14,7 @@ use service::serve::Peer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +62,8 @@ impl Authority {
 struct Listener {
     address: SocketAddr,
     authority: Authority,
+    entered: Arc<Notify>,
+    release: Arc<Notify>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
     _files: tempfile::TempDir,
@@ -84,8 +91,12 @@ impl Listener {
         let address = listener.local_addr().unwrap();
         let count =
             |Extension(peer): Extension<Peer>| async move { peer.certificates.len().to_string() };
-        let slow = || async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+        let entered = Arc::new(Notify::new());
+        let release = Arc::new(Notify::new());
+        let (inside, leave) = (entered.clone(), release.clone());
+        let slow = move || async move {
+            inside.notify_one();
+            leave.notified().await;
             "done"
         };
         let routes = Router::new()
@@ -101,6 +112,8 @@ impl Listener {
         Self {
             address,
             authority,
+            entered,
+            release,
             shutdown,
             served,
             _files: files,
@@ -181,12 +194,10 @@ async fn a_request_in_flight_ends_well_after_the_signal() {
         .authority
         .client(ExtendedKeyUsagePurpose::ClientAuth);
     let client = listener.client(Some(identity));
-    client.get(listener.url("/")).send().await.unwrap();
     let request = tokio::spawn(client.get(listener.url("/slow")).send());
-    // The request is on its way once the task has been polled and the connection is warm; if the
-    // signal still wins the race the request fails, which is what this test would show.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    listener.entered.notified().await;
     listener.shutdown.cancel();
+    listener.release.notify_one();
     assert_eq!(
         request.await.unwrap().unwrap().text().await.unwrap(),
         "done"
