@@ -62,17 +62,10 @@ pub fn parse(
         };
         let Some(known) = flags.iter().find(|known| **known == name) else {
             let help = matches!(name, "h" | "help");
-            return Err(if help {
-                FlagError::Help
-            } else {
-                FlagError::Unknown(name.to_owned())
-            });
+            return Err(if help { FlagError::Help } else { FlagError::Unknown(name.to_owned()) });
         };
         let value = inline.or_else(|| words.next());
-        parsed.values.insert(
-            known,
-            value.ok_or_else(|| FlagError::NoValue(name.to_owned()))?,
-        );
+        parsed.values.insert(known, value.ok_or_else(|| FlagError::NoValue(name.to_owned()))?);
     }
     parsed.rest.extend(words);
     Ok(parsed)
@@ -83,10 +76,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Parsed, FlagError> {
-        parse(
-            &["action", "configFile"],
-            line.split_whitespace().map(str::to_owned),
-        )
+        parse(&["action", "configFile"], line.split_whitespace().map(str::to_owned))
     }
 
     #[test]
@@ -95,10 +85,7 @@ mod tests {
             assert_eq!(read(line).unwrap().value("action"), Some("up"), "{line}");
         }
         assert_eq!(read("--action= x").unwrap().value("action"), Some(""));
-        assert_eq!(
-            read("-action a -action b").unwrap().value("action"),
-            Some("b")
-        );
+        assert_eq!(read("-action a -action b").unwrap().value("action"), Some("b"));
     }
 
     #[test]
@@ -114,10 +101,7 @@ mod tests {
     fn faults_are_told_in_gos_words() {
         let fault = |line| read(line).unwrap_err().to_string();
         assert_eq!(fault("--bogus"), "flag provided but not defined: -bogus");
-        assert_eq!(
-            fault("--Action x"),
-            "flag provided but not defined: -Action"
-        );
+        assert_eq!(fault("--Action x"), "flag provided but not defined: -Action");
         assert_eq!(fault("--action"), "flag needs an argument: -action");
         assert_eq!(fault("---action"), "bad flag syntax: ---action");
         assert_eq!(read("-h"), Err(FlagError::Help));

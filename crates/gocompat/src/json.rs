@@ -33,10 +33,7 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
 pub fn from_slice_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Node>();
-    let node = values
-        .next()
-        .ok_or(JsonError::Eof)?
-        .map_err(JsonError::new)?;
+    let node = values.next().ok_or(JsonError::Eof)?.map_err(JsonError::new)?;
     T::deserialize(node).map_err(JsonError::new)
 }
 
@@ -64,11 +61,7 @@ pub fn to_string<T: Serialize>(value: &T) -> String {
 
 impl JsonError {
     fn new(error: serde_json::Error) -> Self {
-        if error.is_eof() {
-            Self::Eof
-        } else {
-            Self::Invalid(error)
-        }
+        if error.is_eof() { Self::Eof } else { Self::Invalid(error) }
     }
 }
 

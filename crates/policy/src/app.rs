@@ -23,11 +23,7 @@ impl FromStr for AppGuid {
     type Err = EmptyAppGuid;
 
     fn from_str(text: &str) -> Result<Self, EmptyAppGuid> {
-        if text.is_empty() {
-            Err(EmptyAppGuid)
-        } else {
-            Ok(Self(text.into()))
-        }
+        if text.is_empty() { Err(EmptyAppGuid) } else { Ok(Self(text.into())) }
     }
 }
 

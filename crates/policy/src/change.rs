@@ -54,9 +54,7 @@ impl Version {
         let refused = || ParseVersionError(text.to_owned());
         let text = text.trim();
         let strong = text.strip_prefix("W/").unwrap_or(text);
-        let inner = strong
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'));
+        let inner = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         inner.ok_or_else(refused)?.parse()
     }
 

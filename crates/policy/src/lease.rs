@@ -27,11 +27,7 @@ impl Lease {
     /// The lease of `overlay_subnet` to `underlay_ip`, with the MAC everyone derives the same way.
     pub fn new(underlay_ip: Ipv4Addr, overlay_subnet: Ipv4Net) -> Self {
         let overlay_hardware_addr = HardwareAddr::of_subnet(overlay_subnet);
-        Self {
-            underlay_ip,
-            overlay_subnet,
-            overlay_hardware_addr,
-        }
+        Self { underlay_ip, overlay_subnet, overlay_hardware_addr }
     }
 }
 
@@ -64,17 +60,10 @@ impl FromStr for HardwareAddr {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2)
-                .ok_or_else(refused)?;
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(refused)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| refused())?;
         }
-        if parts.next().is_some() {
-            Err(refused())
-        } else {
-            Ok(Self(bytes))
-        }
+        if parts.next().is_some() { Err(refused()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -94,10 +83,7 @@ mod tests {
 
     #[test]
     fn the_mac_follows_from_the_subnet() {
-        let lease = Lease::new(
-            "10.0.16.14".parse().unwrap(),
-            "10.255.30.0/24".parse().unwrap(),
-        );
+        let lease = Lease::new("10.0.16.14".parse().unwrap(), "10.255.30.0/24".parse().unwrap());
         assert_eq!(lease.overlay_hardware_addr.to_string(), "ee:ee:0a:ff:1e:00");
     }
 
@@ -111,10 +97,7 @@ mod tests {
             "ee:ee:0a:ff:1e:g0",
             "+e:ee:0a:ff:1e:000",
         ] {
-            assert!(
-                text.parse::<HardwareAddr>().is_err(),
-                "{text:?} was accepted"
-            );
+            assert!(text.parse::<HardwareAddr>().is_err(), "{text:?} was accepted");
         }
     }
 }

@@ -37,18 +37,12 @@ impl PortRange {
         if first > last {
             return Err(InvalidPortRange::Reversed { start, end });
         }
-        Ok(Self {
-            start: first,
-            end: last,
-        })
+        Ok(Self { start: first, end: last })
     }
 
     /// The range that holds just `port`.
     pub fn single(port: NonZeroU16) -> Self {
-        Self {
-            start: port,
-            end: port,
-        }
+        Self { start: port, end: port }
     }
 
     /// First port.
@@ -87,10 +81,7 @@ impl FromStr for PortRange {
     fn from_str(text: &str) -> Result<Self, InvalidPortRange> {
         let unreadable = || InvalidPortRange::Unreadable(text.to_owned());
         let (start, end) = text.split_once('-').unwrap_or((text, text));
-        Self::new(
-            start.parse().map_err(|_| unreadable())?,
-            end.parse().map_err(|_| unreadable())?,
-        )
+        Self::new(start.parse().map_err(|_| unreadable())?, end.parse().map_err(|_| unreadable())?)
     }
 }
 
@@ -117,10 +108,7 @@ mod tests {
 
     #[test]
     fn a_reversed_range_and_port_zero_are_refused() {
-        assert_eq!(
-            PortRange::new(10, 9),
-            Err(InvalidPortRange::Reversed { start: 10, end: 9 })
-        );
+        assert_eq!(PortRange::new(10, 9), Err(InvalidPortRange::Reversed { start: 10, end: 9 }));
         assert_eq!(PortRange::new(0, 9), Err(InvalidPortRange::Zero));
     }
 }

@@ -43,10 +43,7 @@ impl Tag {
         if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refused());
         }
-        u32::from_str_radix(text, 16)
-            .ok()
-            .and_then(Self::new)
-            .ok_or_else(refused)
+        u32::from_str_radix(text, 16).ok().and_then(Self::new).ok_or_else(refused)
     }
 
     /// Upper-case hexadecimal, zero-padded to the length: `0A`, `00FF`.

@@ -39,10 +39,7 @@ pub struct UnreadablePolicy {
 
 /// What is wrong with one field of a policy on the internal API.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[expect(
-    missing_docs,
-    reason = "the variant names the field, its source the fault"
-)]
+#[expect(missing_docs, reason = "the variant names the field, its source the fault")]
 pub enum FieldFault {
     #[error("source id")]
     SourceId(#[source] EmptyAppGuid),
@@ -62,11 +59,8 @@ pub enum FieldFault {
 
 /// The checks all versions begin with: both ids must be there.
 fn ends(source: &str, destination: &str) -> Result<(AppGuid, AppGuid), crate::InvalidPolicy> {
-    let source = source
-        .parse()
-        .map_err(|EmptyAppGuid| crate::InvalidPolicy::NoSource)?;
-    let destination = destination
-        .parse()
-        .map_err(|EmptyAppGuid| crate::InvalidPolicy::NoDestination)?;
+    let source = source.parse().map_err(|EmptyAppGuid| crate::InvalidPolicy::NoSource)?;
+    let destination =
+        destination.parse().map_err(|EmptyAppGuid| crate::InvalidPolicy::NoDestination)?;
     Ok((source, destination))
 }

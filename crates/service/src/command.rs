@@ -25,10 +25,7 @@ pub fn config_file(words: impl IntoIterator<Item = String>) -> Result<PathBuf, C
     if !parsed.rest.is_empty() {
         return Err(CommandError::Extra(parsed.rest));
     }
-    parsed
-        .value("config-file")
-        .map(PathBuf::from)
-        .ok_or(CommandError::NoConfigFile)
+    parsed.value("config-file").map(PathBuf::from).ok_or(CommandError::NoConfigFile)
 }
 
 #[cfg(test)]
@@ -48,9 +45,6 @@ mod tests {
             read("--configfile x"),
             Err("flag provided but not defined: -configfile".into())
         );
-        assert_eq!(
-            read("-config-file x y"),
-            Err("unexpected extra args: [\"y\"]".into())
-        );
+        assert_eq!(read("-config-file x y"), Err("unexpected extra args: [\"y\"]".into()));
     }
 }

@@ -54,14 +54,9 @@ pub struct Check {
 
 /// Reads a JSON configuration file with the leniency of `gocompat::json`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    json::from_slice(&bytes).map_err(|source| ConfigError::Parse {
-        path: path.to_owned(),
-        source,
-    })
+    let bytes = std::fs::read(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    json::from_slice(&bytes).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
 impl Check {
@@ -153,11 +148,7 @@ impl Check {
 
     /// Whether the configuration can be used.
     pub fn finish(self) -> Result<(), Faults> {
-        if self.faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Faults(self.faults))
-        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
     }
 }
 
@@ -191,15 +182,9 @@ mod tests {
     #[test]
     fn absent_values_take_their_defaults() {
         let mut check = Check::new();
-        assert_eq!(
-            check.seconds("poll_interval", None, 5, 1),
-            Duration::from_secs(5)
-        );
+        assert_eq!(check.seconds("poll_interval", None, 5, 1), Duration::from_secs(5));
         let default = "127.0.0.1:8722".parse().unwrap();
-        assert_eq!(
-            check.address(("host", ""), ("port", None), default),
-            default
-        );
+        assert_eq!(check.address(("host", ""), ("port", None), default), default);
         check.finish().unwrap();
     }
 

@@ -12,9 +12,7 @@ pub fn init(level: Option<&str>) {
         "error" | "fatal" => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
-    let filter = EnvFilter::builder()
-        .with_default_directive(default.into())
-        .from_env_lossy();
+    let filter = EnvFilter::builder().with_default_directive(default.into()).from_env_lossy();
     // An error means that a subscriber is in place already.
     let _ = tracing_subscriber::fmt()
         .json()

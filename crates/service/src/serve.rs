@@ -55,10 +55,7 @@ pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationT
     accept(listener, shutdown, move |stream, address, watcher| {
         let routes = routes.clone();
         async move {
-            let peer = Peer {
-                address,
-                certificates: Arc::new([]),
-            };
+            let peer = Peer { address, certificates: Arc::new([]) };
             connection(stream, peer, routes, watcher).await;
         }
     })
@@ -155,17 +152,9 @@ where
         async move { Ok::<_, Infallible>(infallible(routes.oneshot(request).await)) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20));
-    let serving = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
+    let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(serving).await {
         tracing::debug!(peer.address = %address, %error, "A connection ended early.");
     }

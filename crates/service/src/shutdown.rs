@@ -10,10 +10,8 @@ use tokio_util::sync::CancellationToken;
 pub fn on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let listen = |kind| signal(kind).expect("a process may handle its own signals");
-    let (mut interrupt, mut terminate) = (
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::terminate()),
-    );
+    let (mut interrupt, mut terminate) =
+        (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
     let cancelled = token.clone();
     tokio::spawn(async move {
         let name = tokio::select! {

@@ -62,14 +62,12 @@ pub fn mutual_server(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in certificates("certificate authorities", authority)? {
-        roots.add(root).map_err(|source| TlsError::Authority {
-            path: authority.to_owned(),
-            source,
-        })?;
+        roots
+            .add(root)
+            .map_err(|source| TlsError::Authority { path: authority.to_owned(), source })?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .build()
-        .map_err(TlsError::Verifier)?;
+    let verifier =
+        WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(TlsError::Verifier)?;
     let chain = certificates("a certificate", certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Read {
         what: "a private key",
@@ -79,27 +77,16 @@ pub fn mutual_server(
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .map_err(|source| TlsError::Pair {
-            path: certificate.to_owned(),
-            source,
-        })?;
+        .map_err(|source| TlsError::Pair { path: certificate.to_owned(), source })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::Read {
-        what,
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| TlsError::Read { what, path: path.to_owned(), source };
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(unreadable)?
         .collect::<Result<_, _>>()
         .map_err(unreadable)?;
-    if found.is_empty() {
-        Err(unreadable(pem::Error::NoItemsFound))
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(unreadable(pem::Error::NoItemsFound)) } else { Ok(found) }
 }

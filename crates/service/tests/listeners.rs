@@ -1,8 +1,5 @@
 //! The listeners as a stranger meets them: over real sockets, with real certificates.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set the scene says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -27,30 +24,20 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test-ca");
+        params.distinguished_name.push(DnType::CommonName, "test-ca");
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Self { pem, issuer: Issuer::new(params, key) }
     }
 
     /// Certificate and key in PEM.
     fn issue(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> (String, String) {
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names).unwrap();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "policy-agent");
+        params.distinguished_name.push(DnType::CommonName, "policy-agent");
         params.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().unwrap();
-        (
-            params.signed_by(&key, &self.issuer).unwrap().pem(),
-            key.serialize_pem(),
-        )
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     fn client(&self, purpose: ExtendedKeyUsagePurpose) -> reqwest::Identity {
@@ -99,25 +86,10 @@ impl Listener {
             leave.notified().await;
             "done"
         };
-        let routes = Router::new()
-            .route("/", get(count))
-            .route("/slow", get(slow));
+        let routes = Router::new().route("/", get(count)).route("/slow", get(slow));
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(service::serve::https(
-            listener,
-            tls,
-            routes,
-            shutdown.clone(),
-        ));
-        Self {
-            address,
-            authority,
-            entered,
-            release,
-            shutdown,
-            served,
-            _files: files,
-        }
+        let served = tokio::spawn(service::serve::https(listener, tls, routes, shutdown.clone()));
+        Self { address, authority, entered, release, shutdown, served, _files: files }
     }
 
     fn url(&self, path: &str) -> String {
@@ -137,15 +109,8 @@ impl Listener {
 #[tokio::test]
 async fn a_client_certificate_of_our_authority_is_let_in_and_shown_to_handlers() {
     let listener = Listener::start().await;
-    let identity = listener
-        .authority
-        .client(ExtendedKeyUsagePurpose::ClientAuth);
-    let answer = listener
-        .client(Some(identity))
-        .get(listener.url("/"))
-        .send()
-        .await
-        .unwrap();
+    let identity = listener.authority.client(ExtendedKeyUsagePurpose::ClientAuth);
+    let answer = listener.client(Some(identity)).get(listener.url("/")).send().await.unwrap();
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     assert_eq!(answer.text().await.unwrap(), "1");
 }
@@ -154,19 +119,11 @@ async fn a_client_certificate_of_our_authority_is_let_in_and_shown_to_handlers()
 async fn other_callers_are_refused() {
     let listener = Listener::start().await;
     let foreign = Authority::new().client(ExtendedKeyUsagePurpose::ClientAuth);
-    let wrong_purpose = listener
-        .authority
-        .client(ExtendedKeyUsagePurpose::ServerAuth);
-    for (who, identity) in [
-        ("nobody", None),
-        ("a foreigner", Some(foreign)),
-        ("a server", Some(wrong_purpose)),
-    ] {
-        let answer = listener
-            .client(identity)
-            .get(listener.url("/"))
-            .send()
-            .await;
+    let wrong_purpose = listener.authority.client(ExtendedKeyUsagePurpose::ServerAuth);
+    for (who, identity) in
+        [("nobody", None), ("a foreigner", Some(foreign)), ("a server", Some(wrong_purpose))]
+    {
+        let answer = listener.client(identity).get(listener.url("/")).send().await;
         assert!(answer.is_err(), "{who} was let in");
     }
 }
@@ -175,37 +132,23 @@ async fn other_callers_are_refused() {
 async fn plain_http_on_the_tls_port_gets_a_400() {
     let listener = Listener::start().await;
     let mut stream = TcpStream::connect(listener.address).await.unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.0 400 Bad Request\r\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.0 400 Bad Request\r\n"), "{answer}");
 }
 
 #[tokio::test]
 async fn a_request_in_flight_ends_well_after_the_signal() {
     let listener = Listener::start().await;
-    let identity = listener
-        .authority
-        .client(ExtendedKeyUsagePurpose::ClientAuth);
+    let identity = listener.authority.client(ExtendedKeyUsagePurpose::ClientAuth);
     let client = listener.client(Some(identity));
     let request = tokio::spawn(client.get(listener.url("/slow")).send());
     listener.entered.notified().await;
     listener.shutdown.cancel();
     listener.release.notify_one();
-    assert_eq!(
-        request.await.unwrap().unwrap().text().await.unwrap(),
-        "done"
-    );
-    tokio::time::timeout(Duration::from_secs(5), listener.served)
-        .await
-        .unwrap()
-        .unwrap();
+    assert_eq!(request.await.unwrap().unwrap().text().await.unwrap(), "done");
+    tokio::time::timeout(Duration::from_secs(5), listener.served).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -213,8 +156,5 @@ async fn unreadable_certificates_are_named() {
     service::install_crypto_provider();
     let missing = Path::new("/does/not/exist.crt");
     let error = service::tls::mutual_server(missing, missing, missing).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "reading certificate authorities from /does/not/exist.crt"
-    );
+    assert_eq!(error.to_string(), "reading certificate authorities from /does/not/exist.crt");
 }

@@ -54,9 +54,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        Number::from_f64(value)
-            .map(Node::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
@@ -160,9 +158,7 @@ impl<'de> Deserializer<'de> for Node {
     ) -> Result<V::Value, Error> {
         match self {
             Self::Text(text) => visitor.visit_enum(text.into_deserializer()),
-            _ => Err(Error::custom(
-                "expected a text that names one of the known values",
-            )),
+            _ => Err(Error::custom("expected a text that names one of the known values")),
         }
     }
 
@@ -202,10 +198,7 @@ impl Fields {
                 None => chosen.push((field, node)),
             }
         }
-        Self {
-            entries: chosen.into_iter(),
-            value: None,
-        }
+        Self { entries: chosen.into_iter(), value: None }
     }
 }
 
@@ -225,10 +218,8 @@ impl<'de> MapAccess<'de> for Fields {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let node = self
-            .value
-            .take()
-            .ok_or_else(|| Error::custom("value asked for before its key"))?;
+        let node =
+            self.value.take().ok_or_else(|| Error::custom("value asked for before its key"))?;
         seed.deserialize(node)
     }
 }

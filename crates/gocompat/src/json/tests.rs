@@ -28,9 +28,7 @@ fn read(text: &str) -> Request {
 }
 
 fn refused(text: &str) -> String {
-    from_slice::<Request>(text.as_bytes())
-        .unwrap_err()
-        .to_string()
+    from_slice::<Request>(text.as_bytes()).unwrap_err().to_string()
 }
 
 #[test]
@@ -64,14 +62,7 @@ fn unknown_keys_are_ignored() {
 #[test]
 fn integers_must_be_written_as_integers() {
     assert_eq!(read(r#"{"port":-8080}"#).port, -8080);
-    for bad in [
-        "8080.0",
-        "\"8080\"",
-        "8e3",
-        "true",
-        "[]",
-        "99999999999999999999",
-    ] {
+    for bad in ["8080.0", "\"8080\"", "8e3", "true", "[]", "99999999999999999999"] {
         refused(&format!(r#"{{"port":{bad}}}"#));
     }
 }
@@ -95,10 +86,7 @@ fn invalid_utf8_becomes_the_replacement_character() {
 fn a_prefix_is_read_and_the_rest_left() {
     let request: Request = from_slice_prefix(b"{\"name\":\"a\"} trailing").unwrap();
     assert_eq!(request.name, "a");
-    assert!(matches!(
-        from_slice_prefix::<Request>(b"  "),
-        Err(JsonError::Eof)
-    ));
+    assert!(matches!(from_slice_prefix::<Request>(b"  "), Err(JsonError::Eof)));
 }
 
 #[test]

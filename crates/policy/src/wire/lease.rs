@@ -57,11 +57,7 @@ pub enum UnreadableLease {
 
 impl From<&Lease> for LeaseBody {
     fn from(lease: &Lease) -> Self {
-        let Lease {
-            underlay_ip,
-            overlay_subnet,
-            overlay_hardware_addr,
-        } = lease;
+        let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
         Self {
             underlay_ip: underlay_ip.to_string(),
             overlay_subnet: overlay_subnet.to_string(),
@@ -74,11 +70,7 @@ impl TryFrom<LeaseBody> for Lease {
     type Error = UnreadableLease;
 
     fn try_from(body: LeaseBody) -> Result<Self, UnreadableLease> {
-        let LeaseBody {
-            underlay_ip,
-            overlay_subnet,
-            overlay_hardware_addr,
-        } = body;
+        let LeaseBody { underlay_ip, overlay_subnet, overlay_hardware_addr } = body;
         Ok(Self {
             underlay_ip: match underlay_ip.parse() {
                 Ok(address) => address,
@@ -101,19 +93,13 @@ mod tests {
 
     #[test]
     fn a_lease_survives_the_wire() {
-        let lease = Lease::new(
-            "10.0.16.14".parse().unwrap(),
-            "10.255.30.0/24".parse().unwrap(),
-        );
+        let lease = Lease::new("10.0.16.14".parse().unwrap(), "10.255.30.0/24".parse().unwrap());
         assert_eq!(Lease::try_from(LeaseBody::from(&lease)), Ok(lease));
     }
 
     #[test]
     fn each_unreadable_field_is_named() {
-        let lease = Lease::new(
-            "10.0.16.14".parse().unwrap(),
-            "10.255.30.0/24".parse().unwrap(),
-        );
+        let lease = Lease::new("10.0.16.14".parse().unwrap(), "10.255.30.0/24".parse().unwrap());
         let mut body = LeaseBody::from(&lease);
         body.overlay_subnet = "10.255.30.0".into();
         assert_eq!(

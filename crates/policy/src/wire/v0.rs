@@ -47,10 +47,7 @@ impl PolicyList {
     /// The list that is sent for those of `policies` that have a single port.
     pub fn of(policies: &[Policy]) -> Self {
         let policies: Vec<_> = policies.iter().filter_map(PolicyBody::of).collect();
-        Self {
-            total_policies: policies.len(),
-            policies,
-        }
+        Self { total_policies: policies.len(), policies }
     }
 
     /// What a caller asks for, by the rules of spec/policy-server.md §2.8. Ports above 65535 are
@@ -65,17 +62,9 @@ impl PolicyList {
 
 impl PolicyBody {
     fn of(policy: &Policy) -> Option<Self> {
-        let Policy {
-            source,
-            destination,
-            protocol,
-            ports,
-        } = policy;
+        let Policy { source, destination, protocol, ports } = policy;
         Some(Self {
-            source: Source {
-                id: source.to_string(),
-                tag: String::new(),
-            },
+            source: Source { id: source.to_string(), tag: String::new() },
             destination: Destination {
                 id: destination.to_string(),
                 tag: String::new(),
@@ -86,15 +75,10 @@ impl PolicyBody {
     }
 
     fn validate(&self) -> Result<Policy, InvalidPolicy> {
-        let Self {
-            source,
-            destination,
-        } = self;
+        let Self { source, destination } = self;
         let (source_app, destination_app) = ends(&source.id, &destination.id)?;
-        let protocol = destination
-            .protocol
-            .parse::<Protocol>()
-            .map_err(|_| InvalidPolicy::Protocol)?;
+        let protocol =
+            destination.protocol.parse::<Protocol>().map_err(|_| InvalidPolicy::Protocol)?;
         let port = match u16::try_from(destination.port) {
             Ok(port) => NonZeroU16::new(port).ok_or(InvalidPolicy::NoPort)?,
             Err(_) => return Err(InvalidPolicy::Port(destination.port)),
@@ -103,12 +87,7 @@ impl PolicyBody {
             return Err(InvalidPolicy::Tagged);
         }
         let ports = PortRange::single(port);
-        Ok(Policy {
-            source: source_app,
-            destination: destination_app,
-            protocol,
-            ports,
-        })
+        Ok(Policy { source: source_app, destination: destination_app, protocol, ports })
     }
 }
 

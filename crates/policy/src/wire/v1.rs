@@ -59,18 +59,12 @@ impl PolicyList {
     /// The list the internal API sends, tags included.
     pub fn of_tagged(policies: &[TaggedPolicy], length: TagLength) -> Self {
         Self::of_bodies(
-            policies
-                .iter()
-                .map(|tagged| PolicyBody::of_tagged(tagged, length))
-                .collect(),
+            policies.iter().map(|tagged| PolicyBody::of_tagged(tagged, length)).collect(),
         )
     }
 
     fn of_bodies(policies: Vec<PolicyBody>) -> Self {
-        Self {
-            total_policies: policies.len(),
-            policies,
-        }
+        Self { total_policies: policies.len(), policies }
     }
 
     /// What a caller of create or delete asks for, by the rules of spec/policy-server.md §2.8: the
@@ -84,13 +78,9 @@ impl PolicyList {
 
     /// What the internal API answered. One unreadable policy refuses the whole answer.
     pub fn into_tagged(self) -> Result<Vec<TaggedPolicy>, UnreadablePolicy> {
-        let Self {
-            total_policies: _,
-            policies,
-        } = self;
+        let Self { total_policies: _, policies } = self;
         let readable = |(index, body): (usize, PolicyBody)| {
-            body.into_tagged()
-                .map_err(|fault| UnreadablePolicy { index, fault })
+            body.into_tagged().map_err(|fault| UnreadablePolicy { index, fault })
         };
         policies.into_iter().enumerate().map(readable).collect()
     }
@@ -98,35 +88,20 @@ impl PolicyList {
 
 impl PolicyBody {
     fn of(policy: &Policy) -> Self {
-        let Policy {
-            source,
-            destination,
-            protocol,
-            ports,
-        } = policy;
+        let Policy { source, destination, protocol, ports } = policy;
         Self {
-            source: Source {
-                id: source.to_string(),
-                tag: String::new(),
-            },
+            source: Source { id: source.to_string(), tag: String::new() },
             destination: Destination {
                 id: destination.to_string(),
                 tag: String::new(),
                 protocol: protocol.to_string(),
-                ports: Ports {
-                    start: ports.start().into(),
-                    end: ports.end().into(),
-                },
+                ports: Ports { start: ports.start().into(), end: ports.end().into() },
             },
         }
     }
 
     fn of_tagged(tagged: &TaggedPolicy, length: TagLength) -> Self {
-        let TaggedPolicy {
-            policy,
-            source_tag,
-            destination_tag,
-        } = tagged;
+        let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
         let mut body = Self::of(policy);
         body.source.tag = source_tag.to_hex(length);
         body.destination.tag = destination_tag.to_hex(length);
@@ -134,42 +109,20 @@ impl PolicyBody {
     }
 
     fn validate(&self) -> Result<Policy, InvalidPolicy> {
-        let Self {
-            source,
-            destination,
-        } = self;
+        let Self { source, destination } = self;
         let (source_app, destination_app) = ends(&source.id, &destination.id)?;
-        let protocol = destination
-            .protocol
-            .parse::<Protocol>()
-            .map_err(|_| InvalidPolicy::Protocol)?;
+        let protocol =
+            destination.protocol.parse::<Protocol>().map_err(|_| InvalidPolicy::Protocol)?;
         let ports = destination.ports.validate()?;
         if !source.tag.is_empty() || !destination.tag.is_empty() {
             return Err(InvalidPolicy::Tagged);
         }
-        Ok(Policy {
-            source: source_app,
-            destination: destination_app,
-            protocol,
-            ports,
-        })
+        Ok(Policy { source: source_app, destination: destination_app, protocol, ports })
     }
 
     fn into_tagged(self) -> Result<TaggedPolicy, FieldFault> {
-        let Self {
-            source:
-                Source {
-                    id: source,
-                    tag: source_tag,
-                },
-            destination,
-        } = self;
-        let Destination {
-            id,
-            tag,
-            protocol,
-            ports: Ports { start, end },
-        } = destination;
+        let Self { source: Source { id: source, tag: source_tag }, destination } = self;
+        let Destination { id, tag, protocol, ports: Ports { start, end } } = destination;
         let port = |port: i64| u16::try_from(port).map_err(|_| FieldFault::Port(port));
         Ok(TaggedPolicy {
             policy: Policy {
@@ -211,10 +164,7 @@ mod tests {
 
     fn body(protocol: &str, start: i64, end: i64) -> PolicyBody {
         PolicyBody {
-            source: Source {
-                id: "web".into(),
-                tag: String::new(),
-            },
+            source: Source { id: "web".into(), tag: String::new() },
             destination: Destination {
                 id: "db".into(),
                 tag: String::new(),
@@ -225,10 +175,7 @@ mod tests {
     }
 
     fn refusal(body: PolicyBody) -> String {
-        let list = PolicyList {
-            total_policies: 0,
-            policies: vec![body],
-        };
+        let list = PolicyList { total_policies: 0, policies: vec![body] };
         list.validate().unwrap_err().to_string()
     }
 
@@ -237,10 +184,7 @@ mod tests {
         let invalid_protocol = "invalid destination protocol, specify either udp or tcp";
         let reversed =
             |range| format!("invalid port range {range}, start must be less than or equal to end");
-        assert_eq!(
-            PolicyList::default().validate().unwrap_err().to_string(),
-            "missing policies"
-        );
+        assert_eq!(PolicyList::default().validate().unwrap_err().to_string(), "missing policies");
         assert_eq!(refusal(PolicyBody::default()), "missing source id");
         let mut no_destination = body("tcp", 1, 1);
         no_destination.destination.id.clear();
@@ -249,10 +193,7 @@ mod tests {
         assert_eq!(refusal(body("", 1, 1)), invalid_protocol);
         assert_eq!(refusal(body("tcp", 10, 9)), reversed("10-9"));
         assert_eq!(refusal(body("tcp", 8080, 0)), reversed("8080-0"));
-        assert_eq!(
-            refusal(body("tcp", -1, 9)),
-            "invalid start port -1, must be in range 1-65535"
-        );
+        assert_eq!(refusal(body("tcp", -1, 9)), "invalid start port -1, must be in range 1-65535");
         assert_eq!(refusal(body("tcp", 0, 9)), "missing start port");
         assert_eq!(
             refusal(body("tcp", 1, 65536)),
