@@ -1,0 +1,229 @@
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use gocompat::json::{self, JsonError};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::{Container, file};
+
+/// The container store at one path. Cheap to make; nothing is opened or created until it is used.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// What the store held at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    /// The containers, by handle.
+    pub containers: Vec<Container>,
+    /// The entries that describe no container (spec/cell.md §I.18).
+    pub faults: Vec<Fault>,
+}
+
+/// An entry nobody can read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("entry {handle:?} of the container store: {reason}")]
+pub struct Fault {
+    /// What it is filed under.
+    pub handle: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Why the store could not be read or changed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The lock was not to be had.
+    #[error("locking container store {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is there and cannot be read.
+    #[error("reading container store {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no JSON object: cut short, or edited by hand.
+    #[error(
+        "decoding container store {}: repair the file, or move it away and restart the containers of this cell",
+        path.display()
+    )]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What the decoder says.
+        #[source]
+        source: JsonError,
+    },
+    /// The new version could not be written; the old one is still in place.
+    #[error("writing container store {}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An empty handle names no container.
+    #[error("a container without a handle cannot be stored")]
+    NoHandle,
+}
+
+impl Store {
+    /// The store kept in the file at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is kept.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All containers. No file, or an empty one, means none; a file that is no JSON object is an
+    /// error, never an empty list: whoever read it as empty would take all policies away.
+    pub fn read(&self) -> Result<Contents, StoreError> {
+        let lock = file::beside(&self.path, "_lock");
+        let _held =
+            file::lock_shared(&lock).map_err(|source| StoreError::Lock { path: lock, source })?;
+        let mut contents = Contents::default();
+        for (key, entry) in &self.entries()? {
+            match Container::from_entry(key, entry) {
+                Ok(container) => contents.containers.push(container),
+                Err(reason) => contents.faults.push(Fault { handle: key.clone(), reason }),
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Adds `container`, or replaces the one of the same handle. An address belongs to one container
+    /// at a time, so any other entry with this address is left over from a container that is gone,
+    /// and goes too: policies of the dead must not reach the living (spec/cell.md §I.23).
+    pub fn add(&self, container: &Container) -> Result<(), StoreError> {
+        if container.handle.is_empty() {
+            return Err(StoreError::NoHandle);
+        }
+        let _held = self.lock()?;
+        let mut entries = self.entries()?;
+        let stale: Vec<String> = entries
+            .iter()
+            .filter(|(key, entry)| {
+                Container::from_entry(key, entry).is_ok_and(|other| other.ip == container.ip)
+            })
+            .map(|(key, _)| key.clone())
+            .filter(|key| *key != container.handle)
+            .collect();
+        for handle in stale {
+            tracing::warn!(
+                container.handle = handle,
+                container.ip = %container.ip,
+                "A container left in the store has an address that now belongs to another; it was removed"
+            );
+            entries.remove(&handle);
+        }
+        entries.insert(container.handle.clone(), container.to_entry());
+        self.write(entries)
+    }
+
+    /// Removes the entry of `handle` and returns what it said. Removing what is not there changes
+    /// nothing, and an entry nobody can read is removed without an answer.
+    pub fn remove(&self, handle: &str) -> Result<Option<Container>, StoreError> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let _held = self.lock()?;
+        let mut entries = self.entries()?;
+        let Some(entry) = entries.remove(handle) else {
+            return Ok(None);
+        };
+        self.write(entries)?;
+        Ok(Container::from_entry(handle, &entry).ok())
+    }
+
+    /// Replaces a store that cannot be decoded by `containers`, keeping the old file as
+    /// `<store>_corrupt`. A store that can be decoded is left alone: somebody else was faster.
+    /// Says whether anything was replaced.
+    pub fn rebuild(&self, containers: &[Container]) -> Result<bool, StoreError> {
+        let _held = self.lock()?;
+        match self.entries() {
+            Err(StoreError::Corrupt { .. }) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        // A second name first, so that there is no moment without a store.
+        let aside = file::beside(&self.path, "_corrupt");
+        fs::copy(&self.path, &aside).map_err(|source| StoreError::Write { path: aside, source })?;
+        let entries = containers
+            .iter()
+            .map(|container| (container.handle.clone(), container.to_entry()))
+            .collect();
+        self.write(entries)?;
+        Ok(true)
+    }
+
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = file::beside(&self.path, "_lock");
+        file::lock_exclusive(&path).map_err(|source| StoreError::Lock { path, source })
+    }
+
+    /// The entries as they stand, readable or not, so that rewriting the file loses none of them.
+    fn entries(&self) -> Result<Map<String, Value>, StoreError> {
+        let path = || self.path.clone();
+        let bytes =
+            file::read(&self.path).map_err(|source| StoreError::Read { path: path(), source })?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Map::new());
+        }
+        let entries: Option<Map<String, Value>> = json::from_slice(&bytes)
+            .map_err(|source| StoreError::Corrupt { path: path(), source })?;
+        Ok(entries.unwrap_or_default())
+    }
+
+    /// The version moves before the data as well as after: readers that cache by version would
+    /// otherwise keep the old list for ever if we die between the two.
+    fn write(&self, entries: Map<String, Value>) -> Result<(), StoreError> {
+        self.move_version()?;
+        let text = json::to_string(&Value::Object(entries));
+        file::replace(&self.path, text.as_bytes(), true)
+            .map_err(|source| StoreError::Write { path: self.path.clone(), source })?;
+        self.move_version()
+    }
+
+    /// Readers only ask whether the number differs. One that is not a number is replaced by the time,
+    /// which no counter has reached.
+    fn move_version(&self) -> Result<(), StoreError> {
+        let path = file::beside(&self.path, "_version");
+        let moved = file::read(&path).and_then(|bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            let next = match text.trim() {
+                "" => Some(2),
+                number => number.parse().ok().and_then(|n: i64| n.checked_add(1)),
+            };
+            let next = next.unwrap_or_else(now_in_seconds);
+            file::replace(&path, next.to_string().as_bytes(), false)
+        });
+        moved.map_err(|source| StoreError::Write { path, source })
+    }
+}
+
+fn now_in_seconds() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| elapsed.as_secs().cast_signed())
+}
+
+#[cfg(test)]
+mod tests;
