@@ -1,1 +1,3 @@
-//! hostnet
+//! The host's side of networking: namespaces ([`netns`]).
+
+pub mod netns;
