@@ -1,0 +1,132 @@
+use std::{collections::BTreeMap, fmt};
+
+use crate::{ChainName, Rule};
+
+/// A table of the firewall. Ordered as transactions are committed: what denies comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Who may pass.
+    Filter,
+    /// What a packet is labelled.
+    Mangle,
+    /// Which addresses it carries.
+    Nat,
+}
+
+/// A chain the kernel itself calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Builtin {
+    /// To this host.
+    Input,
+    /// Through this host.
+    Forward,
+    /// Out of this host.
+    Output,
+    /// Before routing.
+    Prerouting,
+    /// After routing.
+    Postrouting,
+}
+
+/// A rule of ours in a chain that everybody shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The shared chain.
+    pub parent: Builtin,
+    /// Where in it.
+    pub place: Place,
+    /// The rule: a jump to a chain of ours, or one whose comment says that it is ours.
+    pub rule: Rule,
+}
+
+/// Where in a shared chain a rule of ours stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before everything else: put back there when something else is found in front.
+    First,
+    /// Anywhere; appended when missing, so that operators' rules keep their precedence.
+    Last,
+}
+
+/// What the kernel should hold: chains with their rules, and the hooks that lead into them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub(crate) chains: BTreeMap<(Table, ChainName), Vec<Rule>>,
+    pub(crate) hooks: Vec<(Table, Hook)>,
+}
+
+impl Ruleset {
+    /// Nothing at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wants `chain` to hold exactly `rules`.
+    pub fn chain(&mut self, table: Table, chain: ChainName, rules: Vec<Rule>) {
+        self.chains.insert((table, chain), rules);
+    }
+
+    /// Wants a rule in a shared chain.
+    pub fn hook(&mut self, table: Table, parent: Builtin, place: Place, rule: Rule) {
+        self.hooks.push((table, Hook { parent, place, rule }));
+    }
+
+    /// How many rules there are, hooks included.
+    pub fn len(&self) -> usize {
+        self.chains.values().map(Vec::len).sum::<usize>() + self.hooks.len()
+    }
+
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.hooks.is_empty()
+    }
+}
+
+/// What an operator reads: each table's hooks, then its chains, in `iptables-save`'s notation.
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for table in Table::ALL {
+            let hooks: Vec<_> = self.hooks.iter().filter(|(t, _)| *t == table).collect();
+            let chains: Vec<_> = self.chains.iter().filter(|((t, _), _)| *t == table).collect();
+            if hooks.is_empty() && chains.is_empty() {
+                continue;
+            }
+            writeln!(f, "*{table}")?;
+            for (_, Hook { parent, place: _, rule }) in hooks {
+                writeln!(f, "-A {parent} {rule}")?;
+            }
+            for ((_, chain), rules) in chains {
+                writeln!(f, ":{chain}")?;
+                rules.iter().try_for_each(|rule| writeln!(f, "-A {chain} {rule}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// All tables, in the order they are committed.
+    pub const ALL: [Self; 3] = [Self::Filter, Self::Mangle, Self::Nat];
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filter => "filter",
+            Self::Mangle => "mangle",
+            Self::Nat => "nat",
+        })
+    }
+}
+
+impl fmt::Display for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input => "INPUT",
+            Self::Forward => "FORWARD",
+            Self::Output => "OUTPUT",
+            Self::Prerouting => "PREROUTING",
+            Self::Postrouting => "POSTROUTING",
+        })
+    }
+}
