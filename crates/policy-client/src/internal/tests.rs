@@ -1,0 +1,268 @@
+//! Against a server of our own, over real TLS, that answers from a script.
+
+mod server;
+
+use std::collections::BTreeSet;
+
+use axum::http::Method;
+use policy::{AppGuid, Lease, Tag, TagLength, TaggedPolicy, Version, wire::v1};
+use proptest::prelude::*;
+
+use super::*;
+use server::{Reply, Server};
+
+fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn lease(subnet: &str) -> Lease {
+    Lease::new("10.0.16.14".parse().unwrap(), subnet.parse().unwrap())
+}
+
+fn question(names: &[&str], known: Option<&str>, wait: Option<u64>) -> Question {
+    Question { apps: apps(names), known: known.map(version), wait: wait.map(Duration::from_secs) }
+}
+
+fn tagged(source: &str, destination: &str) -> TaggedPolicy {
+    TaggedPolicy {
+        policy: policy::Policy {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: policy::Protocol::Tcp,
+            ports: "7000-7010".parse().unwrap(),
+        },
+        source_tag: Tag::new(1).unwrap(),
+        destination_tag: Tag::new(2).unwrap(),
+    }
+}
+
+fn listed(policies: &[TaggedPolicy]) -> String {
+    gocompat::json::to_string(&v1::PolicyList::of_tagged(policies, TagLength::DEFAULT))
+}
+
+#[tokio::test]
+async fn a_question_says_what_is_known_and_an_answer_what_to_say_next() {
+    let server = Server::start().await;
+    let policies = vec![tagged("a", "b")];
+    server.will(Reply::ok(&listed(&policies)).etag("\"life.7\""));
+    let answer = server.client().policies(&question(&["b", "a"], Some("life.5"), Some(55))).await;
+    assert_eq!(answer.unwrap(), Answer::Policies { policies, version: Some(version("life.7")) });
+    let asked = server.asked();
+    assert_eq!(asked.uri, "/networking/v1/internal/policies?id=a%2Cb");
+    assert_eq!(asked.header("if-none-match"), Some("\"life.5\""));
+    assert_eq!(asked.header("prefer"), Some("wait=55"));
+    assert_eq!(asked.header("netman-cell"), Some("cell-1"));
+}
+
+#[tokio::test]
+async fn a_first_question_claims_nothing_and_an_old_server_names_no_version() {
+    let server = Server::start().await;
+    server.will(Reply::ok(&listed(&[])));
+    let answer = server.client().policies(&question(&[], None, None)).await.unwrap();
+    assert_eq!(answer, Answer::Policies { policies: vec![], version: None });
+    let asked = server.asked();
+    assert_eq!(asked.uri, "/networking/v1/internal/policies?id=");
+    assert_eq!((asked.header("if-none-match"), asked.header("prefer")), (None, None));
+}
+
+#[tokio::test]
+async fn not_modified_is_about_what_is_known_or_refused() {
+    let server = Server::start().await;
+    let client = server.client();
+    server.will(Reply::status(304).etag("\"life.5\""));
+    let answer = client.policies(&question(&["a"], Some("life.5"), Some(1))).await.unwrap();
+    assert_eq!(answer, Answer::NotModified(version("life.5")));
+    for (known, etag) in [(None, "\"life.5\""), (Some("life.5"), "\"life.6\"")] {
+        server.will(Reply::status(304).etag(etag));
+        let error = client.policies(&question(&["a"], known, None)).await.unwrap_err();
+        assert!(matches!(error, ClientError::Nonsense { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_not_whole_are_refused() {
+    let server = Server::start().await;
+    let client = server.client();
+    let half_bad = listed(&[tagged("a", "b"), tagged("b", "a")]).replacen("0002", "zz", 1);
+    for body in ["", "{}", "null", "[]", "{\"policies\":null}", "{\"policies\":[", &half_bad] {
+        server.will(Reply::ok(body).etag("\"life.7\""));
+        let error = client.policies(&question(&["a"], None, None)).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::Json { .. } | ClientError::Nonsense { .. }),
+            "{body}: {error}"
+        );
+    }
+    server.will(Reply::ok(&listed(&[])).etag("W/\"0815\""));
+    client.policies(&question(&["a"], None, None)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_cell_with_more_apps_than_fit_keeps_what_it_wanted() {
+    let server = Server::start().await;
+    let names: BTreeSet<AppGuid> =
+        (0..2000).map(|n| format!("app-{n:032}").parse().unwrap()).collect();
+    let first = names.first().unwrap().as_str();
+    let wanted = tagged(first, "elsewhere");
+    server.will(Reply::ok(&listed(&[wanted.clone(), tagged("other", "elsewhere")])));
+    let question = Question { apps: names.clone(), ..Question::default() };
+    let answer = server.client().policies(&question).await.unwrap();
+    assert_eq!(answer, Answer::Policies { policies: vec![wanted], version: None });
+    assert_eq!(server.asked().uri, "/networking/v1/internal/policies");
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_servers_words() {
+    let server = Server::start().await;
+    server.will(Reply::status(500).body("{\"error\": \"database read failed\"}"));
+    let error = server.client().policies(&question(&["a"], None, None)).await.unwrap_err();
+    let expected = format!(
+        "GET {}/networking/v1/internal/policies was refused with status 500: database read failed",
+        server.url
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_after_the_wait_and_the_timeout() {
+    let server = Server::start().await;
+    let client = Client::new(&Settings { timeout: Duration::from_millis(50), ..server.settings() });
+    let client = client.unwrap();
+    let asked = std::time::Instant::now();
+    let error = client.policies(&question(&["a"], Some("l.1"), Some(1))).await.unwrap_err();
+    assert!(error.is_unreachable(), "{error}");
+    assert!(asked.elapsed() >= Duration::from_millis(1050));
+}
+
+#[tokio::test]
+async fn leases_are_listed_one_by_one() {
+    let server = Server::start().await;
+    let good = lease("10.255.30.0/24");
+    let body = gocompat::json::to_string(&policy::wire::lease::LeaseBody::from(&good));
+    let bad = body.replace("10.0.16.14", "10.0.16");
+    server.will(Reply::ok(&format!("{{\"leases\":[{bad},{body}]}}")).etag("\"life.3\""));
+    let known = version("life.2");
+    let leases = server.client().leases(Some(&known), Some(Duration::from_secs(30))).await;
+    let Leases::All { leases, unreadable, version } = leases.unwrap() else {
+        panic!("the list was modified");
+    };
+    assert_eq!((leases, unreadable.len()), (vec![good], 1));
+    assert_eq!(version.unwrap().to_string(), "life.3");
+    let asked = server.asked();
+    assert_eq!((asked.method.clone(), asked.uri.as_str()), (Method::GET, "/leases"));
+    assert_eq!(asked.header("netman-cell"), None, "leases have no receipts");
+}
+
+#[tokio::test]
+async fn a_lease_is_acquired_renewed_and_released() {
+    let server = Server::start().await;
+    let client = server.client();
+    let lease = lease("10.255.30.0/24");
+    let body = gocompat::json::to_string(&policy::wire::lease::LeaseBody::from(&lease));
+    server.will(Reply::ok(&body));
+    assert_eq!(client.acquire(lease.underlay_ip).await.unwrap(), lease);
+    let asked = server.asked();
+    assert_eq!((asked.method.clone(), asked.uri.as_str()), (Method::PUT, "/leases/acquire"));
+    assert_eq!(asked.body, r#"{"underlay_ip":"10.0.16.14","single_overlay_ip":false}"#);
+
+    server.will(Reply::ok("{}"));
+    client.renew(&lease).await.unwrap();
+    assert_eq!(server.asked().body, body);
+
+    server.will(Reply::status(409).body("{\"error\":\"lease mismatch\"}"));
+    let error = client.renew(&lease).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the renewal of lease 10.255.30.0/24 by 10.0.16.14 was refused: lease mismatch"
+    );
+    assert!(matches!(error, ClientError::RenewalRefused { .. }));
+    server.asked();
+
+    server.will(Reply::ok("{}"));
+    client.release(lease.underlay_ip).await.unwrap();
+    assert_eq!(server.asked().body, r#"{"underlay_ip":"10.0.16.14"}"#);
+}
+
+#[tokio::test]
+async fn a_pool_without_free_blocks_is_a_refusal_not_a_lost_lease() {
+    let server = Server::start().await;
+    server.will(Reply::status(409).body("{\"error\":\"no lease available\"}"));
+    let error = server.client().acquire("10.0.16.14".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Refused { status: 409, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_tag_is_asked_for() {
+    let server = Server::start().await;
+    server.will(Reply::ok(r#"{"id":"INGRESS","tag":"00A3","type":"router"}"#));
+    let tag = server.client().tag("INGRESS", "router").await.unwrap();
+    assert_eq!(Some(tag), Tag::new(0xa3));
+    assert_eq!(server.asked().body, r#"{"id":"INGRESS","type":"router"}"#);
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_not_spoken_to() {
+    let (server, stranger) = (Server::start().await, Server::start().await);
+    let settings = Settings { url: stranger.url.clone(), ..server.settings() };
+    let error = Client::new(&settings).unwrap().leases(None, None).await.unwrap_err();
+    assert!(error.is_unreachable(), "{error}");
+    let chain = service::log::chain(&error);
+    assert!(chain.contains("certificate"), "the chain says why: {chain}");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_by_name() {
+    let server = Server::start().await;
+    let refused = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = server.settings();
+        change(&mut settings);
+        Client::new(&settings).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(&|settings| settings.url = "http://10.0.0.1:4003".into()),
+        "policy server url \"http://10.0.0.1:4003\" cannot be used: expected https://host:port"
+    );
+    assert_eq!(
+        refused(&|settings| settings.ca_cert_file = "/does/not/exist".into()),
+        "reading certificate authorities from /does/not/exist"
+    );
+    let key = server.settings().client_key_file;
+    assert_eq!(
+        refused(&|settings| settings.ca_cert_file = key.clone()),
+        format!("{} holds no certificate", key.display())
+    );
+    assert_eq!(
+        refused(&|settings| settings.cell = Some("a\nb".into())),
+        "cell name \"a\\nb\" cannot be sent: expected visible ASCII characters"
+    );
+    let certificate = server.settings().client_cert_file;
+    refused(&|settings| settings.client_key_file = certificate.clone());
+    let settings = format!("{:?}", server.settings());
+    let client = format!("{:?}", server.client());
+    for shown in [settings, client] {
+        assert!(!shown.contains("PRIVATE KEY"), "{shown}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Through the same function the client uses, without a socket for each case.
+    #[test]
+    fn any_bytes_as_an_answer_are_understood_or_refused(
+        noise: Vec<u8>, at in 0usize..400, with: u8,
+    ) {
+        let _ = policies::read(&noise);
+        let mut nearly = listed(&[tagged("a", "b"), tagged("b", "a")]).into_bytes();
+        let at = at % nearly.len();
+        nearly[at] = with;
+        if let Ok(policies) = policies::read(&nearly) {
+            prop_assert_eq!(policies.len(), 2);
+        }
+        nearly.truncate(at);
+        prop_assert!(policies::read(&nearly).is_err());
+    }
+}
