@@ -1,1 +1,78 @@
-//! policy-store
+//! Where policies, tags and leases live: one trait per concern, one implementation per database,
+//! and one conformance suite that tells all of them the same story (`tests/conformance`).
+//!
+//! Start reading at [`PolicyStore`] for the promises, then [`open`] for how a URL becomes a store.
+//! Each backend writes its own SQL, since the dialects differ exactly where it hurts. The tables are
+//! those of cf-networking, with our own beside them (spec/policy-server.md §9.1, design §2.1).
+
+mod change;
+mod error;
+mod filter;
+mod lease;
+mod open;
+mod pool;
+mod sqlite;
+mod tag;
+
+use async_trait::async_trait;
+use policy::{Policy, Tag, TaggedPolicy, Version};
+
+pub use change::{Change, Changes, State};
+pub use error::StoreError;
+pub use filter::Filter;
+pub use lease::{LeaseError, LeaseStore};
+pub use open::{Options, StoreUrl, StoreUrlError, open};
+pub use pool::{InvalidPool, LeaseKind, LeasePool};
+pub use tag::AssignedTag;
+
+/// Policies, the tags of those they speak of, and what changed when.
+///
+/// Every change takes the next [`Revision`](policy::Revision) inside the transaction that makes it,
+/// so whoever has seen a revision has seen everything up to it. The methods may be dropped while
+/// they run: what they were changing then happened wholly or not at all.
+#[async_trait]
+pub trait PolicyStore: LeaseStore {
+    /// Adds all of `policies` or, on any error, none. Adding a policy that exists is success.
+    ///
+    /// Apps that have no tag get the lowest free ones, in the order in which the policies name
+    /// them, source first. Returns the version that holds the change: a new revision, or the
+    /// current one if every policy existed. The time of the last update moves in either case,
+    /// unless `policies` is empty (spec/policy-server.md §5.2, §9.3).
+    async fn create(&self, policies: &[Policy]) -> Result<Version, StoreError>;
+
+    /// Removes all of `policies` or, on any error, none. Removing one that is missing is success;
+    /// protocol and both ports must be equal, a range is not cut.
+    ///
+    /// Tags of apps that no policy names any more are free again at once. Returns like
+    /// [`create`](Self::create).
+    async fn delete(&self, policies: &[Policy]) -> Result<Version, StoreError>;
+
+    /// The policies `filter` selects, in no particular order.
+    async fn policies(&self, filter: &Filter) -> Result<Vec<TaggedPolicy>, StoreError>;
+
+    /// The tags in use, ordered by tag.
+    async fn tags(&self) -> Result<Vec<AssignedTag>, StoreError>;
+
+    /// The tag of `id`, which is a `kind` (`router`, say); given out on first use and kept until
+    /// `id` takes part in a policy that is removed. Takes no revision: no policy changes.
+    async fn tag_for(&self, id: &str, kind: &str) -> Result<Tag, StoreError>;
+
+    /// When policies were last created or deleted, in nanoseconds since 1970: a marker that moves
+    /// with every such call, never backwards (spec/policy-server.md §5.2).
+    async fn last_updated(&self) -> Result<i64, StoreError>;
+
+    /// The life of the database and the last revision taken.
+    async fn version(&self) -> Result<Version, StoreError>;
+
+    /// What happened after `since`, or that the log cannot tell any more. Cheap when nothing did.
+    async fn changes_since(&self, since: &Version) -> Result<Changes, StoreError>;
+
+    /// Everything, as of one instant.
+    async fn state(&self) -> Result<State, StoreError>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Waits for what is in flight and closes all connections. Every later call fails.
+    async fn close(&self);
+}

@@ -1,0 +1,64 @@
+use std::fmt;
+
+use thiserror::Error;
+
+/// Why a store could not do what it was asked. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Every tag is in use; the words are those operators search their logs for.
+    #[error("failed to find available tag")]
+    NoTagLeft,
+    /// Names are unique across kinds (spec/policy-server.md §4).
+    #[error("{id:?} has a tag as {held:?} and cannot have one as {asked:?}")]
+    TagOfOtherKind {
+        /// Whose tag.
+        id: String,
+        /// What it is so far.
+        held: String,
+        /// What it was to be.
+        asked: String,
+    },
+    /// A stored row that no version of ours would write.
+    #[error("the stored {what} {value:?} is unreadable")]
+    Unreadable {
+        /// Which column.
+        what: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// The database refused or is away.
+    #[error("{doing}")]
+    Database {
+        /// What we were doing.
+        doing: &'static str,
+        /// What the driver says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("bringing the schema of {store} up to date")]
+    Migrate {
+        /// Which store, without secrets.
+        store: String,
+        /// What went wrong.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn unreadable(what: &'static str, value: impl fmt::Display) -> Self {
+        Self::Unreadable { what, value: value.to_string() }
+    }
+}
+
+/// Says what a query was for when it fails.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T> Doing<T> for Result<T, sqlx::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Database { doing, source })
+    }
+}

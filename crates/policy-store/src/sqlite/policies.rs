@@ -1,0 +1,227 @@
+//! Tables `policies`, `destinations` and `policies_info`.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::SystemTime,
+};
+
+use policy::{AppGuid, Policy, TaggedPolicy, Version};
+use serde_json::{Value, json};
+use sqlx::{FromRow, SqliteConnection};
+
+use super::{
+    changes,
+    row::{self, PolicyRow},
+    tags,
+};
+use crate::{AssignedTag, Filter, StoreError, error::Doing};
+
+pub(super) async fn create(
+    tx: &mut SqliteConnection,
+    policies: &[Policy],
+) -> Result<Version, StoreError> {
+    touch(tx, policies).await?;
+    let mut known: HashSet<Policy> =
+        find(tx, policies).await?.into_iter().map(|found| found.tagged.policy).collect();
+    let new: Vec<&Policy> =
+        policies.iter().filter(|policy| known.insert((*policy).clone())).collect();
+    if new.is_empty() {
+        return changes::version(tx).await;
+    }
+    let apps: Vec<&str> = new
+        .iter()
+        .flat_map(|policy| [policy.source.as_str(), policy.destination.as_str()])
+        .collect();
+    let tags = tags::ensure(tx, &apps, AssignedTag::APP).await?;
+    let tagged: Vec<_> = new
+        .into_iter()
+        .map(|policy| TaggedPolicy {
+            source_tag: tags[policy.source.as_str()],
+            destination_tag: tags[policy.destination.as_str()],
+            policy: policy.clone(),
+        })
+        .collect();
+    insert(tx, &tagged).await?;
+    changes::take_revision(tx, row::POLICY_ADDED, &tagged).await
+}
+
+pub(super) async fn delete(
+    tx: &mut SqliteConnection,
+    policies: &[Policy],
+) -> Result<Version, StoreError> {
+    touch(tx, policies).await?;
+    let found = find(tx, policies).await?;
+    if found.is_empty() {
+        return changes::version(tx).await;
+    }
+    remove(tx, &found).await?;
+    let removed: Vec<_> = found.into_iter().map(|found| found.tagged).collect();
+    tags::release(tx, removed.iter().flat_map(|p| [p.source_tag, p.destination_tag])).await?;
+    changes::take_revision(tx, row::POLICY_REMOVED, &removed).await
+}
+
+/// Moves the time of the last update, unless nothing was asked. Two calls never leave the same
+/// time behind, whatever the clock does.
+async fn touch(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<(), StoreError> {
+    if policies.is_empty() {
+        return Ok(());
+    }
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    sqlx::query("UPDATE policies_info SET last_updated = max(last_updated + 1, ?)")
+        .bind(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
+        .execute(tx)
+        .await
+        .doing("noting the time of the update")?;
+    Ok(())
+}
+
+pub(super) async fn last_updated(tx: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let micros: i64 = sqlx::query_scalar("SELECT last_updated FROM policies_info")
+        .fetch_one(tx)
+        .await
+        .doing("reading the time of the last update")?;
+    Ok(micros.saturating_mul(1000))
+}
+
+pub(super) async fn select(
+    tx: &mut SqliteConnection,
+    filter: &Filter,
+) -> Result<Vec<TaggedPolicy>, StoreError> {
+    let set = |apps: &BTreeSet<AppGuid>| Some(json!(ids(apps)).to_string());
+    let (touching, sources, destinations) = match filter {
+        Filter::All => (None, None, None),
+        Filter::Touching(apps) => (set(apps), None, None),
+        Filter::Between { sources, destinations } => {
+            (None, sources.as_ref().and_then(set), destinations.as_ref().and_then(set))
+        }
+    };
+    let rows: Vec<PolicyRow> = sqlx::query_as(
+        "SELECT s.guid AS source, s.id AS source_tag, t.guid AS destination,
+                t.id AS destination_tag, d.protocol, d.start_port, d.end_port
+         FROM policies p
+         JOIN groups s ON s.id = p.group_id
+         JOIN destinations d ON d.id = p.destination_id
+         JOIN groups t ON t.id = d.group_id
+         WHERE (?1 IS NULL OR s.guid IN (SELECT value FROM json_each(?1))
+                           OR t.guid IN (SELECT value FROM json_each(?1)))
+           AND (?2 IS NULL OR s.guid IN (SELECT value FROM json_each(?2)))
+           AND (?3 IS NULL OR t.guid IN (SELECT value FROM json_each(?3)))",
+    )
+    .bind(touching)
+    .bind(sources)
+    .bind(destinations)
+    .fetch_all(tx)
+    .await
+    .doing("listing policies")?;
+    rows.into_iter().map(TaggedPolicy::try_from).collect()
+}
+
+/// A policy that exists.
+struct Found {
+    id: i64,
+    destination_id: i64,
+    tagged: TaggedPolicy,
+}
+
+#[derive(FromRow)]
+struct FoundRow {
+    id: i64,
+    destination_id: i64,
+    #[sqlx(flatten)]
+    policy: PolicyRow,
+}
+
+/// Those of `policies` that exist. The column `port` takes no part: it follows from the two others,
+/// and the unique key leaves it out (spec/policy-server.md §6).
+async fn find(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<Vec<Found>, StoreError> {
+    let asked: Vec<Value> = policies
+        .iter()
+        .map(|Policy { source, destination, protocol, ports }| {
+            let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
+            json!([source.as_str(), destination.as_str(), protocol, start, end])
+        })
+        .collect();
+    let rows: Vec<FoundRow> = sqlx::query_as(
+        "SELECT DISTINCT p.id, d.id AS destination_id, s.guid AS source, s.id AS source_tag,
+                t.guid AS destination, t.id AS destination_tag,
+                d.protocol, d.start_port, d.end_port
+         FROM json_each(?) AS asked
+         CROSS JOIN groups s ON s.guid = asked.value ->> 0
+         CROSS JOIN groups t ON t.guid = asked.value ->> 1
+         CROSS JOIN destinations d ON d.group_id = t.id AND d.protocol = asked.value ->> 2
+              AND d.start_port = asked.value ->> 3 AND d.end_port = asked.value ->> 4
+         CROSS JOIN policies p ON p.group_id = s.id AND p.destination_id = d.id",
+    )
+    .bind(json!(asked).to_string())
+    .fetch_all(tx)
+    .await
+    .doing("looking up policies")?;
+    rows.into_iter()
+        .map(|FoundRow { id, destination_id, policy }| {
+            Ok(Found { id, destination_id, tagged: policy.try_into()? })
+        })
+        .collect()
+}
+
+async fn insert(tx: &mut SqliteConnection, policies: &[TaggedPolicy]) -> Result<(), StoreError> {
+    let rows: Vec<Value> = policies
+        .iter()
+        .map(|TaggedPolicy { policy, source_tag, destination_tag }| {
+            let Policy { source: _, destination: _, protocol, ports } = policy;
+            json!([
+                source_tag.id(),
+                destination_tag.id(),
+                protocol.as_str(),
+                ports.start(),
+                ports.end(),
+                ports.as_single().unwrap_or(0),
+            ])
+        })
+        .collect();
+    let rows = json!(rows).to_string();
+    sqlx::query(
+        "INSERT INTO destinations (group_id, protocol, start_port, end_port, port)
+         SELECT value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+         FROM json_each(?) WHERE true
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&rows)
+    .execute(&mut *tx)
+    .await
+    .doing("adding destinations")?;
+    sqlx::query(
+        "INSERT INTO policies (group_id, destination_id)
+         SELECT value ->> 0, d.id FROM json_each(?) AS new
+         CROSS JOIN destinations d ON d.group_id = new.value ->> 1
+              AND d.protocol = new.value ->> 2
+              AND d.start_port = new.value ->> 3 AND d.end_port = new.value ->> 4",
+    )
+    .bind(&rows)
+    .execute(tx)
+    .await
+    .doing("adding policies")?;
+    Ok(())
+}
+
+async fn remove(tx: &mut SqliteConnection, found: &[Found]) -> Result<(), StoreError> {
+    let policies: Vec<i64> = found.iter().map(|found| found.id).collect();
+    sqlx::query("DELETE FROM policies WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(json!(policies).to_string())
+        .execute(&mut *tx)
+        .await
+        .doing("removing policies")?;
+    let destinations: BTreeSet<i64> = found.iter().map(|found| found.destination_id).collect();
+    sqlx::query(
+        "DELETE FROM destinations WHERE id IN (SELECT value FROM json_each(?))
+           AND NOT EXISTS (SELECT 1 FROM policies WHERE policies.destination_id = destinations.id)",
+    )
+    .bind(json!(destinations).to_string())
+    .execute(tx)
+    .await
+    .doing("removing destinations")?;
+    Ok(())
+}
+
+fn ids(apps: &BTreeSet<AppGuid>) -> Vec<&str> {
+    apps.iter().map(AppGuid::as_str).collect()
+}

@@ -1,0 +1,133 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::{Policy, Revision};
+use policy_store::Filter;
+
+use crate::{Database, everything, policy, stories};
+
+stories! {
+    many_writers_lose_nothing_and_share_no_tag,
+    the_same_policy_created_by_many_at_once_exists_once,
+    a_new_name_asked_for_by_many_at_once_gets_one_tag,
+    a_dropped_call_leaves_all_or_nothing,
+}
+
+/// Odd writers keep their policies; even ones take half of theirs back. All of them use some apps
+/// in common, so tags come, go and come back while others look for one.
+async fn many_writers_lose_nothing_and_share_no_tag(database: Database) {
+    let store = database.open().await;
+    let mut writing = Vec::new();
+    for writer in 0..16u32 {
+        let store = store.clone();
+        writing.push(tokio::spawn(async move {
+            let mut kept = Vec::new();
+            for round in 0..12u32 {
+                let mine = of_writer(writer, round);
+                store.create(&mine).await.unwrap();
+                if writer % 2 == 0 && round % 2 == 0 {
+                    store.delete(&mine).await.unwrap();
+                } else {
+                    kept.extend(mine);
+                }
+            }
+            kept
+        }));
+    }
+    let mut expected = BTreeSet::new();
+    for writing in writing {
+        expected.extend(writing.await.unwrap());
+    }
+    assert_eq!(everything(&*store).await, expected);
+    assert_eq!(store.version().await.unwrap().revision, Revision(16 * 12 + 8 * 6));
+
+    let listed = store.tags().await.unwrap();
+    let numbers: BTreeSet<_> = listed.iter().map(|tag| tag.tag).collect();
+    assert_eq!(numbers.len(), listed.len(), "two apps share a tag");
+    let of: BTreeMap<_, _> = listed.iter().map(|tag| (tag.id.as_str(), tag.tag)).collect();
+    for tagged in store.policies(&Filter::All).await.unwrap() {
+        assert_eq!(of[tagged.policy.source.as_str()], tagged.source_tag);
+        assert_eq!(of[tagged.policy.destination.as_str()], tagged.destination_tag);
+    }
+    let named: BTreeSet<_> =
+        expected.iter().flat_map(|p| [p.source.as_str(), p.destination.as_str()]).collect();
+    assert_eq!(of.keys().copied().collect::<BTreeSet<_>>(), named, "exactly the named have tags");
+}
+
+fn of_writer(writer: u32, round: u32) -> Vec<Policy> {
+    let ports = format!("{}", 1 + writer * 100 + round).parse().unwrap();
+    let app = |name: String| name.parse().unwrap();
+    vec![
+        Policy {
+            source: app(format!("shared-{}", round % 5)),
+            destination: app(format!("w{writer}")),
+            ports,
+            ..policy("x x tcp 1")
+        },
+        Policy {
+            source: app(format!("w{writer}-{}", round % 4)),
+            destination: app("hub".into()),
+            ports,
+            ..policy("x x udp 1")
+        },
+    ]
+}
+
+async fn the_same_policy_created_by_many_at_once_exists_once(database: Database) {
+    let store = database.open().await;
+    let creating: Vec<_> = (0..16)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.create(&[policy("web db tcp 1")]).await.unwrap() })
+        })
+        .collect();
+    for creating in creating {
+        assert_eq!(creating.await.unwrap().revision, Revision(1), "only one changed anything");
+    }
+    assert_eq!(everything(&*store).await.len(), 1);
+}
+
+async fn a_new_name_asked_for_by_many_at_once_gets_one_tag(database: Database) {
+    let store = database.open().await;
+    let asking: Vec<_> = (0..16)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.tag_for("INGRESS", "router").await.unwrap() })
+        })
+        .collect();
+    for asking in asking {
+        assert_eq!(asking.await.unwrap().id(), 1);
+    }
+}
+
+/// Callers hang up. Whatever the moment, a batch is there whole or not at all.
+async fn a_dropped_call_leaves_all_or_nothing(database: Database) {
+    let store = database.open().await;
+    for round in 0..40u32 {
+        let batch: Vec<_> = (1..=20u32)
+            .map(|port| Policy {
+                source: format!("round-{round}").parse().unwrap(),
+                ports: port.to_string().parse().unwrap(),
+                ..policy("x hub tcp 1")
+            })
+            .collect();
+        {
+            // Dropped after a number of polls that differs from round to round.
+            let mut call = std::pin::pin!(store.create(&batch));
+            let mut polls = 0;
+            std::future::poll_fn(|context| {
+                polls += 1;
+                if call.as_mut().poll(context).is_ready() || polls > round {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+        }
+        let only =
+            Filter::Between { sources: Some([batch[0].source.clone()].into()), destinations: None };
+        let there = store.policies(&only).await.unwrap().len();
+        assert!(there == 0 || there == 20, "{there} of 20 policies are there");
+        store.create(&batch).await.expect("the writer is free again");
+    }
+}
