@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use policy::{Lease, Revision};
-use policy_store::{Change, Changes, LeaseError, LeaseKind, LeasePool, LeaseStore, PolicyStore};
+use policy_store::{Change, Changes, LeaseError, LeaseKind, LeasePool, PolicyStore};
 
 use crate::{Database, at, stories};
 

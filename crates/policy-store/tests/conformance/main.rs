@@ -1,6 +1,8 @@
 //! One story, told to every backend. A story gets a [`Database`] that is new and its own, opens it
 //! as often as it likes, and relies on nothing but the promises written on the traits.
 
+#![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
+
 mod leases;
 mod policies;
 mod revisions;
