@@ -1,0 +1,90 @@
+//! A connection kept open, with a line going each way every few milliseconds, until it is cut.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Between two lines.
+const EVERY: Duration = Duration::from_millis(20);
+/// No answer for this long counts as cut: an established connection whose packets are rejected gets no
+/// error from the kernel (ICMP is only a hint to it), it just falls silent. Longer than the
+/// retransmission of one lost packet.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// How a held connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// Nothing came back any more.
+    Silence,
+    /// An RST, or an ICMP error.
+    Reset,
+    /// The other end closed it in good order.
+    Closed,
+    /// We were told to stop; nobody cut it.
+    Stopped,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silence => "silence",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The account of a held connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Why it ended.
+    pub how: Cut,
+    /// Lines answered.
+    pub answered: u64,
+    /// The longest time an answer took, in milliseconds.
+    pub slowest_ms: u128,
+}
+
+/// Opens a connection, calls `opened`, then exchanges lines until it is cut or `go_on` says no.
+pub fn hold(
+    to: IpAddr,
+    port: u16,
+    opened: impl FnOnce(),
+    mut go_on: impl FnMut() -> bool,
+) -> io::Result<Held> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, port), SILENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::new(stream);
+    let mut held = Held { how: Cut::Stopped, answered: 0, slowest_ms: 0 };
+    let mut opened = Some(opened);
+    while go_on() {
+        let began = Instant::now();
+        let mut line = String::new();
+        held.how = match writer.write_all(b"?\n").and_then(|()| reader.read_line(&mut line)) {
+            Ok(0) => Cut::Closed,
+            Ok(_) => {
+                held.answered += 1;
+                held.slowest_ms = held.slowest_ms.max(began.elapsed().as_millis());
+                if let Some(opened) = opened.take() {
+                    opened();
+                }
+                thread::sleep(EVERY);
+                continue;
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                Cut::Silence
+            }
+            Err(_) => Cut::Reset,
+        };
+        return Ok(held);
+    }
+    Ok(held)
+}

@@ -1,0 +1,273 @@
+//! A cell: a namespace with an underlay address, the overlay daemon, the policy agent, and the files
+//! from which Garden's networker works.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, umount2};
+use serde_json::{Value, json};
+
+use super::{Container, Server, Spec, configure, get};
+use crate::daemon::Daemon;
+use crate::netns::Netns;
+use crate::{binaries, poll};
+
+/// Debian's package containernetworking-plugins.
+const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// Where the agent listens, on the cell's loopback.
+const AGENT: &str = "127.0.0.1:8722";
+
+/// One container host.
+pub struct Cell {
+    name: String,
+    netns: Netns,
+    address: Ipv4Addr,
+    directory: PathBuf,
+    agent: Mutex<Daemon>,
+    overlay: Mutex<Daemon>,
+}
+
+/// What `overlay` wrote for everyone else to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// The cell's block, such as `10.255.30.0/24`.
+    pub subnet: String,
+    /// The MTU containers get.
+    pub mtu: u32,
+}
+
+impl Cell {
+    pub(super) fn new(
+        name: String,
+        netns: Netns,
+        address: Ipv4Addr,
+        world: &Path,
+        server: &Server,
+    ) -> Result<Self> {
+        let directory = world.join(&name);
+        for within in ["cni", "netns"] {
+            fs::create_dir_all(directory.join(within)).context("cannot make a cell's directory")?;
+        }
+        let at = |file: &str| directory.join(file);
+        let tls = json!({
+            "ca_cert_file": server.pki("ca.crt"),
+            "client_cert_file": server.pki("agent.crt"),
+            "client_key_file": server.pki("agent.key"),
+        });
+        let agent = with(
+            &tls,
+            json!({
+                "policy_server_url": server.internal_url(),
+                "cni_datastore_path": at("store.json"),
+                "subnet_file": at("subnet.env"),
+                "cell_id": name,
+                "force_policy_poll_cycle_host": "127.0.0.1",
+                "force_policy_poll_cycle_port": 8722,
+                "iptables_lock_file": at("iptables.lock"),
+                "state_file": at("policy-agent-state.json"),
+                "poll_interval": 1,
+                "repair_interval_seconds": 1,
+                "log_level": "debug",
+            }),
+        );
+        let overlay = with(
+            &tls,
+            json!({
+                "connectivity_server_url": server.internal_url(),
+                "underlay_ip": address,
+                "overlay_network": "10.255.0.0/16",
+                "subnet_file": at("subnet.env"),
+                "datastore": at("store.json"),
+                "poll_interval": 5,
+                "log_level": "debug",
+            }),
+        );
+        let networker = json!({
+            "cni_plugin_dir": CNI_PLUGINS,
+            "cni_config_dir": at("cni"),
+            "bind_mount_dir": at("netns"),
+            "state_file": at("ports.json"),
+            "start_port": 61000,
+            "total_ports": 1000,
+            "log_prefix": "cfnetworking",
+            "datastore": at("store.json"),
+            "overlay_network": "10.255.0.0/16",
+            "instance_address": address,
+            "underlay_interfaces": ["eth0"],
+            "iptables_lock_file": at("iptables.lock"),
+            "policy_agent_force_poll_address": AGENT,
+        });
+        configure(&directory, "external-networker.json", &networker)?;
+        let daemon = |program: &str, config: &Value| -> Result<Mutex<Daemon>> {
+            let config = configure(&directory, &format!("{program}.json"), config)?;
+            let (binary, within) = (binaries::path(program)?, netns.clone());
+            let make = move || {
+                let mut command = within.command(&binary);
+                command.arg("--config-file").arg(&config);
+                command
+            };
+            let logs = world.join("logs");
+            Ok(Mutex::new(Daemon::new(format!("{name}-{program}"), &logs, make)))
+        };
+        let agent = daemon("policy-agent", &agent)?;
+        let overlay = daemon("overlay", &overlay)?;
+        Ok(Self { agent, overlay, name, netns, address, directory })
+    }
+
+    /// `cell-1` and so on; also its `cell_id`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address on the underlay.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// A file of the cell: `store.json`, `subnet.env`, `ports.json`, …
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Its policy agent.
+    pub fn agent(&self) -> MutexGuard<'_, Daemon> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its overlay daemon.
+    pub fn overlay(&self) -> MutexGuard<'_, Daemon> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the agent outright and starts it again; returns once it enforces.
+    pub fn restart_agent(&self) -> Result<()> {
+        self.agent().kill()?;
+        self.start_agent()
+    }
+
+    /// Starts the agent, and waits until it enforces.
+    pub fn start_agent(&self) -> Result<()> {
+        let mut agent = self.agent();
+        agent.start()?;
+        agent.until("the agent enforces", || self.enforce())
+    }
+
+    /// Asks the agent to make the kernel right now.
+    pub fn enforce(&self) -> Result<()> {
+        get(&self.netns, &format!("http://{AGENT}/force-policy-poll-cycle"), None).map(drop)
+    }
+
+    /// What the agent says of itself.
+    pub fn agent_status(&self) -> Result<Value> {
+        let text = get(&self.netns, &format!("http://{AGENT}/status"), None)?;
+        serde_json::from_str(&text).context("the agent's status is unreadable")
+    }
+
+    /// Starts a container as Garden does, wired by the networker before this returns.
+    pub fn start(&self, spec: Spec) -> Result<Container> {
+        Container::start(self, spec)
+    }
+
+    /// The networker, as Garden calls it: extra arguments first (spec/cell.md §A.1).
+    pub fn networker(&self, action: &str, handle: &str) -> Result<Command> {
+        let mut command = self.netns.command(binaries::path("external-networker")?);
+        let config = self.file("external-networker.json");
+        command.arg(format!("--configFile={}", config.display()));
+        command.args(["--action", action, "--handle", handle]);
+        Ok(command)
+    }
+
+    /// The packet filter, as `iptables-save` tells it.
+    pub fn rules(&self) -> Result<String> {
+        self.netns.run("iptables-save", [] as [&str; 0])
+    }
+
+    /// The cell's block of the overlay.
+    pub fn subnet(&self) -> Result<String> {
+        Ok(self.leased()?.subnet)
+    }
+
+    /// Waits for the lease, writes the CNI configuration from it, waits for the agent.
+    pub(super) fn ready(&self) -> Result<()> {
+        let leased =
+            self.overlay().until(&format!("{} has a subnet", self.name), || self.leased())?;
+        // The plugins of Debian's package, fed with what the overlay leased.
+        let list = json!({
+            "cniVersion": "1.0.0",
+            "name": "overlay",
+            "plugins": [{
+                "type": "ptp",
+                "mtu": leased.mtu,
+                "ipMasq": false,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": leased.subnet}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dataDir": self.file("ipam"),
+                },
+            }],
+        });
+        configure(&self.file("cni"), "10-overlay.conflist", &list)?;
+        self.agent().until(&format!("{}'s agent enforces", self.name), || self.enforce())
+    }
+
+    /// `subnet.env`, in flannel's format.
+    fn leased(&self) -> Result<Overlay> {
+        let path = self.file("subnet.env");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .with_context(|| format!("{} has no {key}", path.display()))
+        };
+        // FLANNEL_SUBNET is the gateway with the block's mask.
+        let (gateway, prefix) =
+            value("FLANNEL_SUBNET")?.split_once('/').context("FLANNEL_SUBNET has no mask")?;
+        let gateway: Ipv4Addr = gateway.parse().context("FLANNEL_SUBNET")?;
+        let prefix: u32 = prefix.parse().context("FLANNEL_SUBNET")?;
+        ensure!((1..=30).contains(&prefix), "FLANNEL_SUBNET has mask /{prefix}");
+        let base = Ipv4Addr::from_bits(gateway.to_bits() & (u32::MAX << (32 - prefix)));
+        Ok(Overlay {
+            subnet: format!("{base}/{prefix}"),
+            mtu: value("FLANNEL_MTU")?.parse().context("FLANNEL_MTU")?,
+        })
+    }
+
+    /// Gives back what would otherwise keep the world's directory busy.
+    pub(super) fn tear_down(&self) {
+        let _ = self.agent().kill();
+        let _ = self.overlay().kill();
+        for entry in fs::read_dir(self.file("netns")).into_iter().flatten().flatten() {
+            let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    /// Waits until the cell's rules contain (or no longer contain) a text.
+    pub fn rules_have(&self, text: &str, wanted: bool) -> Result<()> {
+        let verb = if wanted { "have" } else { "have not" };
+        poll::until(&format!("{}'s rules {verb} `{text}`", self.name), || {
+            let rules = self.rules()?;
+            ensure!(rules.contains(text) == wanted, "rules are\n{rules}");
+            Ok(())
+        })
+    }
+}
+
+/// Two JSON objects in one.
+fn with(base: &Value, more: Value) -> Value {
+    let mut all = base.clone();
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+        all.extend(more);
+    }
+    all
+}

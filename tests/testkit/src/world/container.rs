@@ -1,0 +1,276 @@
+//! A container: a process in a network namespace of its own, wired by the networker exactly as Garden
+//! does it (spec/cell.md §A).
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Cell;
+use crate::netns::{Netns, complaint};
+use crate::probe::{self, Dialled};
+use crate::reach::Port;
+use crate::traffic::Traffic;
+use crate::{binaries, poll};
+
+/// How long an attempt to reach something may take.
+const DIAL: Duration = Duration::from_secs(2);
+
+/// A container to be.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    name: String,
+    app: String,
+    tcp: Vec<u16>,
+    udp: Vec<u16>,
+    netin: Vec<(u32, u32)>,
+    netout: Vec<Value>,
+}
+
+impl Spec {
+    /// One instance of an app; the app's name is its policy group too, and the container's handle.
+    pub fn app(app: &str) -> Self {
+        Self {
+            name: app.to_owned(),
+            app: app.to_owned(),
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            netin: Vec::new(),
+            netout: Vec::new(),
+        }
+    }
+
+    /// Another name than the app's: a second instance.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Answers on this TCP port.
+    pub fn tcp(mut self, port: u16) -> Self {
+        self.tcp.push(port);
+        self
+    }
+
+    /// Answers on this UDP port.
+    pub fn udp(mut self, port: u16) -> Self {
+        self.udp.push(port);
+        self
+    }
+
+    /// Maps a port of the cell to the container (0: any of the pool's).
+    pub fn net_in(mut self, host: u32, container: u32) -> Self {
+        self.netin.push((host, container));
+        self
+    }
+
+    /// A security group rule: TCP to one address and port.
+    pub fn net_out(mut self, to: Ipv4Addr, port: u16) -> Self {
+        self.netout.push(json!({
+            "protocol": 1,
+            "networks": [{"start": to, "end": to}],
+            "ports": [{"start": port, "end": port}],
+        }));
+        self
+    }
+}
+
+/// A mapping the networker made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct MappedPort {
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+/// What the networker answered.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// `garden.network.container-ip`.
+    pub address: Ipv4Addr,
+    /// `garden.network.mapped-ports`.
+    pub mapped: Vec<MappedPort>,
+}
+
+/// A running container.
+pub struct Container {
+    spec: Spec,
+    cell: String,
+    reply: Reply,
+    process: Mutex<Child>,
+    netns: Netns,
+}
+
+impl Container {
+    pub(super) fn start(cell: &Cell, spec: Spec) -> Result<Self> {
+        let process = own_process(&spec)?;
+        let netns = Netns::of_process(process.id());
+        // runc brings loopback up before it hands over to the networker.
+        netns.run("ip", ["link", "set", "lo", "up"])?;
+        let reply = up(cell, &spec, process.id())?;
+        let cell = cell.name().to_owned();
+        Ok(Self { spec, cell, reply, process: Mutex::new(process), netns })
+    }
+
+    /// Its name, and its handle.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its app, as policies name it.
+    pub fn app(&self) -> &str {
+        &self.spec.app
+    }
+
+    /// Its overlay address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.reply.address
+    }
+
+    /// The name of its cell.
+    pub fn cell(&self) -> &str {
+        &self.cell
+    }
+
+    /// The ports of the cell that lead to it.
+    pub fn mapped(&self) -> &[MappedPort] {
+        &self.reply.mapped
+    }
+
+    /// Its namespace, for as long as its process lives.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Every port it answers on.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        let tcp = self.spec.tcp.iter().copied().map(crate::tcp);
+        tcp.chain(self.spec.udp.iter().copied().map(crate::udp))
+    }
+
+    /// Tries to reach an address from inside.
+    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
+        let Port { transport, number } = port;
+        self.netns.inside(|| probe::dial(transport, to.into(), number, DIAL))
+    }
+
+    /// Opens a connection to another container and keeps it busy.
+    pub fn connect(&self, to: &Self, port: u16) -> Result<Traffic> {
+        Traffic::hold(self.netns.clone(), to.address(), port)
+    }
+
+    /// Calls another container over and over, a new connection each time.
+    pub fn keep_calling(&self, to: &Self, port: Port) -> Traffic {
+        Traffic::calls(self.netns.clone(), to.address(), port)
+    }
+
+    /// The process ends, then the networker takes the wiring down: Garden's order (§A.6).
+    pub fn stop(&self, cell: &Cell) -> Result<()> {
+        self.end();
+        down(cell, self.name())
+    }
+
+    fn end(&self) {
+        let mut process = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A probe server in a new, empty network namespace.
+fn own_process(spec: &Spec) -> Result<Child> {
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg("--").arg(binaries::path("probe")?);
+    command.args(["serve", "--name", &spec.name]);
+    for port in &spec.tcp {
+        command.args(["--tcp", &port.to_string()]);
+    }
+    for port in &spec.udp {
+        command.args(["--udp", &port.to_string()]);
+    }
+    let process = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start the process of {}", spec.name))?;
+    // It leaves our namespace a moment after it exists.
+    let net = |pid: &str| {
+        std::fs::read_link(format!("/proc/{pid}/ns/net")).context("cannot read a namespace link")
+    };
+    let (ours, pid) = (net("self")?, process.id().to_string());
+    poll::until(&format!("{} has a namespace of its own", spec.name), || {
+        let theirs = net(&pid)?;
+        ensure!(theirs != ours, "still in ours");
+        Ok(())
+    })?;
+    Ok(process)
+}
+
+/// `--action up`, with everything Garden sends along (§A.3).
+fn up(cell: &Cell, spec: &Spec, pid: u32) -> Result<Reply> {
+    let ports: Vec<_> = spec.tcp.iter().map(u16::to_string).collect();
+    let netin: Vec<_> = spec
+        .netin
+        .iter()
+        .map(|(host, container)| json!({"host_port": host, "container_port": container}))
+        .collect();
+    let request = json!({
+        "Pid": pid,
+        "Properties": {
+            "app_id": spec.app,
+            "policy_group_id": spec.app,
+            "space_id": "space-1",
+            "org_id": "org-1",
+            "ports": ports.join(", "),
+            "container_workload": "app",
+        },
+        "netin": netin,
+        "netout_rules": spec.netout,
+    });
+    let answer = call(cell, "up", &spec.name, &request)?;
+    let answer: Value = serde_json::from_str(&answer)
+        .with_context(|| format!("the networker answered {answer:?}"))?;
+    let property = |key: &str| {
+        answer["properties"][key].as_str().with_context(|| format!("no {key} in {answer}"))
+    };
+    Ok(Reply {
+        address: property("garden.network.container-ip")?.parse().context("container-ip")?,
+        mapped: serde_json::from_str(property("garden.network.mapped-ports")?)
+            .context("mapped-ports")?,
+    })
+}
+
+/// `--action down`, which knows nothing but the handle.
+pub fn down(cell: &Cell, handle: &str) -> Result<()> {
+    call(cell, "down", handle, &Value::Null).map(drop)
+}
+
+/// One action: JSON in, JSON out.
+fn call(cell: &Cell, action: &str, handle: &str, request: &Value) -> Result<String> {
+    let mut command = cell.networker(action, handle)?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the networker")?;
+    let mut stdin = child.stdin.take().context("a piped stdin is there")?;
+    // One that refuses its arguments does not read its input; its exit code tells.
+    let _ = stdin.write_all(request.to_string().as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().context("cannot wait for the networker")?;
+    ensure!(output.status.success(), "{}", complaint(&command, &output));
+    String::from_utf8(output.stdout).context("the networker's answer is not text")
+}

@@ -1,0 +1,65 @@
+//! A host beside the cells, that belongs to nobody: a database of old, a router.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::binaries;
+use crate::daemon::Daemon;
+use crate::netns::Netns;
+use crate::probe::{self, Dialled, Outcome};
+use crate::reach::{Port, tcp};
+
+/// What every outside host answers on, TCP and UDP alike.
+pub const PORTS: [u16; 2] = [8080, 5432];
+
+/// A host on the underlay with a probe server.
+pub struct Outside {
+    address: Ipv4Addr,
+    server: Daemon,
+    netns: Netns,
+}
+
+impl Outside {
+    pub(super) fn start(name: &str, netns: Netns, address: Ipv4Addr, logs: &Path) -> Result<Self> {
+        let (probe, within, own) = (binaries::path("probe")?, netns.clone(), name.to_owned());
+        let mut server = Daemon::new(name, logs, move || {
+            let mut command = within.command(&probe);
+            command.args(["serve", "--name", &own]);
+            for port in PORTS.map(|port| port.to_string()) {
+                command.args(["--tcp", &port, "--udp", &port]);
+            }
+            command
+        });
+        server.start()?;
+        let mut outside = Self { address, server, netns };
+        let Self { address, server, netns } = &mut outside;
+        server.until("the outside host answers", || {
+            let seen = netns.inside(|| {
+                let Port { transport, number } = tcp(PORTS[0]);
+                probe::dial(transport, (*address).into(), number, Duration::from_secs(1))
+            })?;
+            ensure!(seen.outcome == Outcome::Open, "{seen}");
+            Ok(())
+        })?;
+        Ok(outside)
+    }
+
+    /// Its address on the underlay.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Tries to reach something from here.
+    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
+        let Port { transport, number } = port;
+        self.netns.inside(|| probe::dial(transport, to.into(), number, Duration::from_secs(2)))
+    }
+}
