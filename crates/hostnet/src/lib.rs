@@ -1,3 +1,4 @@
-//! The host's side of networking: namespaces ([`netns`]).
+//! The host's side of networking: namespaces ([`netns`]) and the links inside one ([`link`]).
 
+pub mod link;
 pub mod netns;
