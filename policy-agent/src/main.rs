@@ -1,3 +1,50 @@
-//! policy-agent
+//! Starts the policy agent: `policy-agent --config-file PATH`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use service::{command, config::ConfigError, log, shutdown};
+
+const USAGE: &str = "\
+Usage: policy-agent --config-file PATH
+
+Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
+Rules stay in place when the agent stops, and when the server is away.";
+
+fn main() -> ExitCode {
+    service::install_crypto_provider();
+    let path = match command::config_file(std::env::args().skip(1)) {
+        Ok(path) => path,
+        Err(error) => {
+            eprintln!("policy-agent: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match policy_agent::Config::load(&path) {
+        Ok(config) => start(config),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn start(config: policy_agent::Config) -> ExitCode {
+    log::init(Some(&config.log_level));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a process may start two threads");
+    let ended = runtime.block_on(async { policy_agent::run(config, shutdown::on_signal()).await });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = log::chain(&error);
+            tracing::error!(error, "The policy agent cannot run.");
+            eprintln!("policy-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("policy-agent: could not read config file: {}", log::chain(error));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,170 @@
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use netfilter::Interface;
+use policy_client::internal::Settings;
+use serde::Deserialize;
+use service::config::{self, Check, ConfigError};
+
+/// What the agent runs with; see `docs/policy-agent.md` for the keys.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What receipts are kept under; the host's name by default.
+    pub cell_id: String,
+    /// The policy server and our certificates for it.
+    pub server: Settings,
+    /// How often to ask a server that does not hold questions.
+    pub poll_interval: Duration,
+    /// How often the kernel is read back without any other reason.
+    pub repair_interval: Duration,
+    /// The container store (spec/cell.md §C.4).
+    pub datastore: PathBuf,
+    /// Flannel's `subnet.env`: the cell's subnet and the overlay it is part of.
+    pub subnet_file: PathBuf,
+    /// The VXLAN device.
+    pub vtep: Interface,
+    /// Where the server's last good answer is kept.
+    pub state_file: Option<PathBuf>,
+    /// The lock other writers of rules on this cell share with us.
+    pub iptables_lock_file: Option<PathBuf>,
+    /// Where the networker forces a cycle (spec/cell.md §D.8).
+    pub admin_address: SocketAddr,
+    /// `debug`, `info`, `warn` or `error`.
+    pub log_level: String,
+}
+
+/// The file as written; names as in spec/cell.md §D.1 where the predecessor had them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    policy_server_url: String,
+    ca_cert_file: String,
+    client_cert_file: String,
+    client_key_file: String,
+    client_timeout_seconds: Option<i64>,
+    cell_id: String,
+    poll_interval: Option<i64>,
+    repair_interval_seconds: Option<i64>,
+    cni_datastore_path: String,
+    subnet_file: String,
+    vtep_name: String,
+    state_file: String,
+    iptables_lock_file: String,
+    force_policy_poll_cycle_host: String,
+    force_policy_poll_cycle_port: Option<i64>,
+    log_level: String,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`; all mistakes are reported together.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::check(config::read(path)?)
+    }
+
+    fn check(raw: Raw) -> Result<Self, ConfigError> {
+        let mut check = Check::new();
+        let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id };
+        let server = Settings {
+            url: server_url(&mut check, &raw.policy_server_url),
+            ca_cert_file: check.readable("ca_cert_file", &raw.ca_cert_file),
+            client_cert_file: check.readable("client_cert_file", &raw.client_cert_file),
+            client_key_file: check.readable("client_key_file", &raw.client_key_file),
+            timeout: check.seconds("client_timeout_seconds", raw.client_timeout_seconds, 5, 1),
+            cell: Some(cell_id.clone()),
+        };
+        let vtep_name = if raw.vtep_name.is_empty() { "silk-vtep" } else { &raw.vtep_name };
+        let vtep = check.parsed("vtep_name", vtep_name, "the name of an interface");
+        let config = Self {
+            cell_id,
+            server,
+            poll_interval: check.seconds("poll_interval", raw.poll_interval, 5, 1),
+            repair_interval: check.seconds(
+                "repair_interval_seconds",
+                raw.repair_interval_seconds,
+                30,
+                1,
+            ),
+            datastore: check.path("cni_datastore_path", &raw.cni_datastore_path),
+            subnet_file: check.path("subnet_file", &raw.subnet_file),
+            vtep: vtep.unwrap_or_else(|| "invalid".parse().expect("is a valid interface name")),
+            state_file: optional(&raw.state_file),
+            iptables_lock_file: optional(&raw.iptables_lock_file),
+            admin_address: check.address(
+                ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
+                ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8722),
+            ),
+            log_level: raw.log_level,
+        };
+        check.finish()?;
+        Ok(config)
+    }
+}
+
+fn server_url(check: &mut Check, url: &str) -> String {
+    let url = check.text("policy_server_url", url);
+    if !url.is_empty() && !url.starts_with("https://") {
+        check.fault("policy_server_url", format_args!("{url:?} does not begin with https://"));
+    }
+    url
+}
+
+fn optional(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| path.into())
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str) -> Result<Config, String> {
+        let raw = gocompat::json::from_slice(json.as_bytes()).unwrap();
+        Config::check(raw).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_mistake_is_listed_at_once() {
+        let error = check(
+            r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b",
+                "force_policy_poll_cycle_port":70000,"poll_interval":-1}"#,
+        )
+        .unwrap_err();
+        let faults: Vec<_> = error.lines().skip(1).map(str::trim).collect();
+        assert_eq!(
+            faults,
+            [
+                "policy_server_url: \"http://x\" does not begin with https://",
+                "ca_cert_file: \"/none\" cannot be read: No such file or directory (os error 2)",
+                "client_cert_file: is missing",
+                "client_key_file: is missing",
+                "vtep_name: \"a/b\" is not the name of an interface",
+                "poll_interval: must be at least 1 seconds",
+                "cni_datastore_path: is missing",
+                "subnet_file: is missing",
+                "force_policy_poll_cycle_port: 70000 is not a port",
+            ]
+        );
+    }
+
+    #[test]
+    fn defaults_are_the_predecessors() {
+        let config = check(
+            r#"{"policy_server_url":"https://ps:4003","ca_cert_file":"/dev/null",
+                "client_cert_file":"/dev/null","client_key_file":"/dev/null",
+                "cni_datastore_path":"/s","subnet_file":"/e","iptables_lock_file":null}"#,
+        )
+        .unwrap();
+        assert_eq!(config.vtep.as_str(), "silk-vtep");
+        assert_eq!(config.poll_interval, Duration::from_secs(5));
+        assert_eq!(config.admin_address.to_string(), "127.0.0.1:8722");
+        assert_eq!(config.state_file, None);
+    }
+}

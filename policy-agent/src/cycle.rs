@@ -1,0 +1,171 @@
+//! The one loop that touches the kernel: whatever the reason to look, one pass follows, and its status
+//! is published.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use policy::AppGuid;
+use service::log::chain;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    answer::Answer,
+    pass::{Enforcer, Held, Outcome},
+    status::{Enforced, Status, Why},
+    world,
+};
+
+/// How soon a pass that had to be held is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where somebody waits to hear which apps a pass found here.
+pub(crate) type Waiter = oneshot::Sender<BTreeSet<AppGuid>>;
+
+/// A reason to look.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    /// The container store or the subnet file has moved.
+    Containers,
+    /// The policy server has said something new.
+    Answer(Answer),
+    /// Somebody waits for a pass, and is told the apps it found.
+    Forced(Waiter),
+}
+
+/// The loop and what it remembers.
+pub(crate) struct Cycle {
+    enforcer: Option<Enforcer>,
+    answer: Option<Answer>,
+    wakes: mpsc::Receiver<Wake>,
+    statuses: watch::Sender<Status>,
+    repair_interval: Duration,
+}
+
+impl Cycle {
+    pub fn new(
+        config: &Config,
+        enforcer: Enforcer,
+        answer: Option<Answer>,
+        wakes: mpsc::Receiver<Wake>,
+    ) -> (Self, watch::Receiver<Status>) {
+        let (statuses, watching) = watch::channel(Status::unknown());
+        let repair_interval = config.repair_interval;
+        (Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval }, watching)
+    }
+
+    /// Passes until `shutdown`. A pass that has begun is finished first.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut repair = interval(self.repair_interval);
+        repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        repair.reset();
+        let mut why = Why::Start;
+        let mut waiting = Vec::new();
+        loop {
+            self.pass(why).await;
+            let apps = self.statuses.borrow().apps.clone();
+            waiting.drain(..).for_each(|waiter: Waiter| {
+                // A waiter that has left does not mind.
+                let _ = waiter.send(apps.clone());
+            });
+            let held = self.statuses.borrow().held.is_some();
+            let retry =
+                async { if held { sleep(RETRY).await } else { std::future::pending().await } };
+            why = tokio::select! {
+                wake = self.wakes.recv() => match wake {
+                    Some(wake) => self.heed(wake, &mut waiting),
+                    None => return,
+                },
+                _ = repair.tick() => Why::Repair,
+                () = retry => why,
+                () = shutdown.cancelled() => return,
+            };
+            // One pass serves all who have called by now.
+            while let Ok(wake) = self.wakes.try_recv() {
+                why = self.heed(wake, &mut waiting);
+            }
+        }
+    }
+
+    fn heed(&mut self, wake: Wake, waiting: &mut Vec<Waiter>) -> Why {
+        match wake {
+            Wake::Containers => Why::Containers,
+            Wake::Answer(answer) => {
+                self.answer = Some(answer);
+                Why::Answer
+            }
+            Wake::Forced(waiter) => {
+                waiting.push(waiter);
+                Why::Forced
+            }
+        }
+    }
+
+    async fn pass(&mut self, why: Why) {
+        let started = Instant::now();
+        let mut enforcer = self.enforcer.take().expect("is put back after every pass");
+        let answer = self.answer.clone();
+        let (enforcer, result) = spawn_blocking(move || {
+            let result = enforcer.pass(answer.as_ref());
+            (enforcer, result)
+        })
+        .await
+        .expect("a pass returns errors, it does not panic");
+        self.enforcer = Some(enforcer);
+
+        let mut status = self.statuses.borrow().clone();
+        status.pass += 1;
+        status.why = why;
+        status.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match result {
+            Ok(outcome) => self.done(&mut status, outcome),
+            Err(held) => hold(&mut status, &held),
+        }
+        self.statuses.send_replace(status);
+    }
+
+    fn done(&self, status: &mut Status, outcome: Outcome) {
+        let Outcome { residents, enforced, rules, touched, repaired, connections_cut } = outcome;
+        status.held = None;
+        status.apps = world::apps(&residents);
+        status.containers = residents.len();
+        status.rules = rules;
+        status.repairs += u64::from(repaired);
+        status.connections_cut += connections_cut;
+        status.enforced = match &self.answer {
+            Some(Answer { apps, version, .. }) if enforced => {
+                Some(Enforced { apps: apps.clone(), version: version.clone() })
+            }
+            _ => None,
+        };
+        if repaired {
+            tracing::warn!(chains = ?touched, "Rules that somebody else had changed were put right.");
+        } else if !touched.is_empty() {
+            tracing::info!(
+                why = ?status.why,
+                chains.touched = touched.len(),
+                containers = status.containers,
+                rules,
+                connections.cut = connections_cut,
+                duration_ms = status.duration_ms,
+                "The kernel enforces what is wanted."
+            );
+        }
+    }
+}
+
+/// The kernel is as it was: what it enforced, it enforces.
+fn hold(status: &mut Status, held: &Held) {
+    let reason = chain(held);
+    if status.held.as_ref() != Some(&reason) {
+        tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
+    }
+    status.held = Some(reason);
+}

@@ -1,0 +1,165 @@
+//! What the kernel should hold, as a pure function of the world.
+//!
+//! ```text
+//! FORWARD 1 ─► vpa--forward ─► vpa--mark            not from the overlay: mark = tag of the source's app
+//!                 │            (every packet, so that a forgotten connection is judged by its true source)
+//!                 ├─ established, to or from the cell's subnet: accept
+//!                 ├─ to the subnet ─► vpa--ingress ─► save the mark with the connection
+//!                 │                     │             from a mapped port: accept
+//!                 │                     ├─► vpa--to-<ip>   (mark, protocol, ports): accept
+//!                 │                     └─ refuse
+//!                 ├─ from the subnet, marked, out through the VXLAN device: accept
+//!                 └─ from the subnet to the overlay: refuse
+//! ```
+//!
+//! The whole subnet is refused by default, so a container is shut before anyone knows it exists. What
+//! leaves for the world outside the overlay falls through to the networker's own chains.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+use netfilter::{
+    Action, Builtin, ChainName, ConnectionState, Mark, Place, Rule, Ruleset, Scope, Table,
+};
+
+use crate::world::{Allowance, INGRESS_MARK, Resident, World};
+
+/// All chains of this agent, of any version, begin with this (spec/cell.md §I.2).
+const PREFIX: &str = "vpa--";
+
+/// What belongs to the agent in the kernel.
+pub(crate) fn scope() -> Scope {
+    Scope::prefix(PREFIX)
+}
+
+/// The chain everything begins in.
+pub(crate) fn entrance() -> ChainName {
+    ChainName::owned("vpa", "forward")
+}
+
+/// The rules that enforce the world.
+pub(crate) fn ruleset(world: &World) -> Ruleset {
+    let (mark, ingress) = (ChainName::owned("vpa", "mark"), ChainName::owned("vpa", "ingress"));
+    let mut rules = Ruleset::new();
+    rules.hook(Table::Filter, Builtin::Forward, Place::First, jump(&entrance()));
+    rules.chain(Table::Filter, entrance(), forward(world, &mark, &ingress));
+    rules.chain(Table::Filter, mark, marks(world));
+    let mut dispatch = ingress_head();
+    for resident in &world.residents {
+        let allowed: Vec<_> = world.allowed_to(&resident.app).map(allow).collect();
+        if !allowed.is_empty() {
+            let chain = ChainName::owned("vpa", &format!("to-{}", resident.ip));
+            dispatch.push(jump(&chain).to(resident.ip));
+            rules.chain(Table::Filter, chain, allowed);
+        }
+    }
+    dispatch.extend(Rule::reject(|rule| rule));
+    rules.chain(Table::Filter, ingress, dispatch);
+    rules
+}
+
+fn jump(chain: &ChainName) -> Rule {
+    Rule::new(Action::Jump(chain.clone()))
+}
+
+fn forward(world: &World, mark: &ChainName, ingress: &ChainName) -> Vec<Rule> {
+    let ours = addresses(world);
+    let established = || Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished);
+    let mut rules = vec![jump(mark).not_in_through(&world.vtep)];
+    rules.extend(ours.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
+    rules.extend(ours.iter().map(|net| jump(ingress).to(*net)));
+    let to_overlay = |net: &Ipv4Net| {
+        let out = Rule::new(Action::Accept).from(*net).out_through(&world.vtep).marked();
+        let refused = Rule::reject(|rule| rule.from(*net).to(world.subnet.overlay));
+        std::iter::once(out).chain(refused)
+    };
+    rules.extend(ours.iter().flat_map(to_overlay));
+    rules
+}
+
+/// The cell's block, and containers some other plugin gave an address outside of it.
+fn addresses(world: &World) -> BTreeSet<Ipv4Net> {
+    let outside = world.residents.iter().filter(|r| !world.subnet.block.contains(&r.ip));
+    outside.map(|r| Ipv4Net::from(r.ip)).chain([world.subnet.block]).collect()
+}
+
+fn marks(world: &World) -> Vec<Rule> {
+    let mark = |resident: &Resident| {
+        let mark = world.mark_of(&resident.app)?;
+        let comment = format!("src:{}", resident.app);
+        Some(Rule::new(Action::SetMark(mark.into())).from(resident.ip).comment(&comment))
+    };
+    world.residents.iter().filter_map(mark).collect()
+}
+
+fn ingress_head() -> Vec<Rule> {
+    vec![
+        Rule::new(Action::SaveMark).marked(),
+        Rule::new(Action::Accept).mark(Mark::exactly(INGRESS_MARK)),
+    ]
+}
+
+fn allow(allowance: &Allowance) -> Rule {
+    let Allowance { destination, source, mark, protocol, ports } = allowance;
+    Rule::new(Action::Accept)
+        .ports(*protocol, *ports)
+        .mark(Mark::exactly((*mark).into()))
+        .comment(&format!("src:{source}_dst:{destination}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::tests::world;
+
+    #[test]
+    fn a_cell_without_containers_refuses_its_whole_subnet() {
+        insta::assert_snapshot!(ruleset(&world(&[], &[])), @r"
+        *filter
+        -A FORWARD -j vpa--forward
+        :vpa--forward
+        -A vpa--forward ! -i silk-vtep -j vpa--mark
+        -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--forward -s 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--forward -d 10.255.30.0/24 -j vpa--ingress
+        -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -m mark ! --mark 0x0 -j ACCEPT
+        -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -p tcp -j REJECT --reject-with tcp-reset
+        -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -j REJECT --reject-with icmp-port-unreachable
+        :vpa--ingress
+        -A vpa--ingress -m mark ! --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+        -A vpa--ingress -m mark --mark 0xffff0000 -j ACCEPT
+        -A vpa--ingress -p tcp -j REJECT --reject-with tcp-reset
+        -A vpa--ingress -j REJECT --reject-with icmp-port-unreachable
+        :vpa--mark
+        ");
+    }
+
+    #[test]
+    fn a_policy_marks_its_source_and_opens_its_destination() {
+        let world = world(
+            &[("10.255.30.2", "web"), ("10.255.30.3", "db"), ("10.255.30.4", "db")],
+            &["web 1 db tcp 8080", "far 9 web udp 53-54", "web 1 far tcp 1"],
+        );
+        let all = ruleset(&world).to_string();
+        let of_containers: Vec<_> =
+            all.lines().filter(|line| line.contains("vpa--to-") || line.contains("src:")).collect();
+        insta::assert_snapshot!(of_containers.join("\n"), @r#"
+        -A vpa--ingress -d 10.255.30.2/32 -j vpa--to-10.255.30.2
+        -A vpa--ingress -d 10.255.30.3/32 -j vpa--to-10.255.30.3
+        -A vpa--ingress -d 10.255.30.4/32 -j vpa--to-10.255.30.4
+        -A vpa--mark -s 10.255.30.2/32 -m comment --comment "src:web" -j MARK --set-xmark 0x1/0xffffffff
+        :vpa--to-10.255.30.2
+        -A vpa--to-10.255.30.2 -p udp -m udp --dport 53:54 -m mark --mark 0x9 -m comment --comment "src:far_dst:web" -j ACCEPT
+        :vpa--to-10.255.30.3
+        -A vpa--to-10.255.30.3 -p tcp -m tcp --dport 8080 -m mark --mark 0x1 -m comment --comment "src:web_dst:db" -j ACCEPT
+        :vpa--to-10.255.30.4
+        -A vpa--to-10.255.30.4 -p tcp -m tcp --dport 8080 -m mark --mark 0x1 -m comment --comment "src:web_dst:db" -j ACCEPT
+        "#);
+    }
+
+    #[test]
+    fn a_container_outside_the_block_is_refused_by_default_too() {
+        let all = ruleset(&world(&[("192.168.7.7", "web")], &[])).to_string();
+        assert!(all.contains("-A vpa--forward -d 192.168.7.7/32 -j vpa--ingress"), "{all}");
+    }
+}

@@ -1,0 +1,85 @@
+//! The policy agent: one per cell, it makes the kernel enforce the policies of the containers here.
+//!
+//! ```text
+//! container store ──┐
+//! policy server ────┼─► world ──► desired (pure) ──► plan ──► kernel ──► status ──► receipt to the server
+//! subnet file ──────┘                                         └─► connections no policy allows are forgotten
+//! ```
+//!
+//! Start reading at [`cycle`], which turns every reason to look into one pass; then [`desired`], which
+//! says what the rules are. Nothing here is lost when the agent is killed: the rules are in the kernel,
+//! the last good answer of the server is on disk, and both are recognised at the next start.
+
+mod admin;
+mod answer;
+mod config;
+mod connections;
+mod cycle;
+mod desired;
+mod pass;
+mod poll;
+mod status;
+mod subnet;
+mod watch;
+mod world;
+
+use netfilter::{Iptables, conntrack::ConntrackTool};
+use policy_client::internal::{Client, SettingsError};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+/// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// Certificates or address of the policy server.
+    #[error("preparing to speak to the policy server")]
+    Server(#[source] SettingsError),
+    /// The local listener for the networker.
+    #[error("listening on {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directories whose changes concern us.
+    #[error("watching for containers")]
+    Watch(#[from] watch::WatchError),
+}
+
+/// Runs until `shutdown`; rules stay in place after that.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let client = Client::new(&config.server).map_err(AgentError::Server)?;
+    let address = config.admin_address;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AgentError::Listen { address, source })?;
+    let (wake, wakes) = mpsc::channel(64);
+    let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
+
+    let saved = answer::Saved::at(config.state_file.clone());
+    let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
+    let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(ConntrackTool));
+    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, saved.load(), wakes);
+    let (poller, reach) = poll::Poller::new(&config, client, saved, wake.clone(), statuses.clone());
+    let admin = admin::routes(wake, statuses, reach, config.server.timeout);
+
+    tracing::info!(
+        cell.id = config.cell_id,
+        server.url = config.server.url,
+        admin.address = %address,
+        "The policy agent is starting."
+    );
+    let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
+    let polling = tokio::spawn(poller.run(shutdown.clone()));
+    cycle.run(shutdown).await;
+    // Both end with the token; a panic in one of them has been printed already.
+    let _ = polling.await;
+    let _ = serving.await;
+    tracing::info!("The policy agent has stopped; its rules stay in place.");
+    Ok(())
+}

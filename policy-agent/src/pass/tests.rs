@@ -1,0 +1,232 @@
+use std::{collections::VecDeque, net::Ipv4Addr};
+
+use containers::Container;
+use netfilter::{FakeKernel, Observed, conntrack::Connection};
+use policy::{Policy, Protocol, Tag, TaggedPolicy};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+/// A fake kernel the test keeps a hand on.
+#[derive(Clone, Default)]
+struct SharedKernel(Arc<Mutex<FakeKernel>>);
+
+impl Kernel for SharedKernel {
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        self.0.lock().unwrap().observe()
+    }
+
+    fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        self.0.lock().unwrap().commit(plan)
+    }
+}
+
+#[derive(Clone, Default)]
+struct FakeConnections(Arc<Mutex<VecDeque<Connection>>>);
+
+impl Connections for FakeConnections {
+    fn list(&mut self) -> Result<Vec<Connection>, ConntrackError> {
+        Ok(self.0.lock().unwrap().iter().copied().collect())
+    }
+
+    fn forget(&mut self, connection: &Connection) -> Result<(), ConntrackError> {
+        self.0.lock().unwrap().retain(|there| there != connection);
+        Ok(())
+    }
+}
+
+/// A cell with a fake kernel and real files.
+struct Cell {
+    enforcer: Enforcer,
+    kernel: SharedKernel,
+    connections: FakeConnections,
+    files: tempfile::TempDir,
+}
+
+impl Cell {
+    fn new() -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let (kernel, connections) = (SharedKernel::default(), FakeConnections::default());
+        let text = "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n";
+        std::fs::write(files.path().join("subnet.env"), text).unwrap();
+        let enforcer = Self::enforcer(&files, &kernel, &connections);
+        Self { enforcer, kernel, connections, files }
+    }
+
+    fn enforcer(
+        files: &tempfile::TempDir,
+        kernel: &SharedKernel,
+        connections: &FakeConnections,
+    ) -> Enforcer {
+        Enforcer {
+            store: Store::at(files.path().join("store.json")),
+            subnet_file: files.path().join("subnet.env"),
+            vtep: "silk-vtep".parse().unwrap(),
+            kernel: Box::new(kernel.clone()),
+            connections: Box::new(connections.clone()),
+            subnet: None,
+            residents: None,
+            faults: Vec::new(),
+            settled: None,
+        }
+    }
+
+    /// The agent is killed, and started again: only files and kernel remain.
+    fn restart(&mut self) {
+        self.enforcer = Self::enforcer(&self.files, &self.kernel, &self.connections);
+    }
+
+    fn run(&self, handle: &str, ip: &str, app: &str) {
+        let metadata = serde_json::json!({"policy_group_id": app});
+        let container = Container {
+            handle: handle.into(),
+            ip: ip.parse().unwrap(),
+            metadata: metadata.as_object().unwrap().clone(),
+        };
+        self.enforcer.store.add(&container).unwrap();
+    }
+
+    fn commits(&self) -> usize {
+        self.kernel.0.lock().unwrap().commits
+    }
+
+    fn rules(&self, chain: &str) -> Option<Vec<String>> {
+        let kernel = self.kernel.0.lock().unwrap();
+        kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
+    }
+}
+
+fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
+    let tagged: Vec<_> = policies
+        .iter()
+        .map(|(source, source_tag, destination, destination_tag)| TaggedPolicy {
+            policy: Policy {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                protocol: Protocol::Tcp,
+                ports: "8080".parse().unwrap(),
+            },
+            source_tag: Tag::new(*source_tag).unwrap(),
+            destination_tag: Tag::new(*destination_tag).unwrap(),
+        })
+        .collect();
+    let apps = apps.iter().map(|app| app.parse().unwrap()).collect();
+    Answer::check(apps, &tagged, None).unwrap()
+}
+
+#[test]
+fn an_unchanged_world_commits_nothing() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+    assert_eq!(cell.commits(), 1);
+    let second = cell.enforcer.pass(Some(&answer)).unwrap();
+    assert_eq!(cell.commits(), 1);
+    assert!(second.touched.is_empty() && !second.repaired);
+}
+
+#[test]
+fn a_change_touches_only_the_container_it_concerns() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    cell.run("i", "10.255.30.4", "log");
+    let one = [("web", 1, "db", 2), ("web", 1, "log", 3)];
+    cell.enforcer.pass(Some(&answer(&["db", "log"], &one))).unwrap();
+    let two = [one[0], one[1], ("far", 4, "log", 3)];
+    let outcome = cell.enforcer.pass(Some(&answer(&["db", "log"], &two))).unwrap();
+    assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-10.255.30.4"]);
+}
+
+#[test]
+fn a_fresh_cell_is_shut_before_the_server_has_said_anything() {
+    let mut cell = Cell::new();
+    let outcome = cell.enforcer.pass(None).unwrap();
+    assert!(!outcome.enforced);
+    assert!(cell.rules("vpa--ingress").unwrap().iter().any(|rule| rule.contains("REJECT")));
+}
+
+#[test]
+fn an_agent_that_knows_nothing_yet_leaves_the_rules_of_its_former_life() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    cell.enforcer.pass(Some(&answer(&["db"], &[("web", 1, "db", 2)]))).unwrap();
+    let before = cell.rules("vpa--to-10.255.30.3");
+    cell.restart();
+    assert!(!cell.enforcer.pass(None).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.commits(), 1);
+}
+
+#[test]
+fn vandalised_rules_are_repaired_and_counted_as_repairs() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    let healthy = cell.kernel.0.lock().unwrap().state.clone();
+    cell.kernel.0.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+    assert!(cell.enforcer.pass(Some(&answer)).unwrap().repaired);
+    let kernel = cell.kernel.0.lock().unwrap();
+    assert_eq!(
+        kernel.state.rules(Table::Filter, "FORWARD"),
+        healthy.rules(Table::Filter, "FORWARD")
+    );
+}
+
+#[test]
+fn an_unreadable_store_takes_nothing_away() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    let before = cell.rules("vpa--to-10.255.30.3");
+    std::fs::write(cell.enforcer.store.path(), "{\"h\":").unwrap();
+    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+
+    cell.restart();
+    assert!(matches!(cell.enforcer.pass(Some(&answer)), Err(Held::Containers(_))));
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+}
+
+#[test]
+fn a_failing_kernel_is_reported_and_tried_again() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.kernel.0.lock().unwrap().failures = 1;
+    assert!(matches!(cell.enforcer.pass(Some(&answer)), Err(Held::Kernel(_))));
+    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+}
+
+#[test]
+fn taking_a_policy_away_cuts_its_connections_and_no_others() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let both = answer(&["db"], &[("web", 1, "db", 2), ("far", 4, "db", 2)]);
+    cell.enforcer.pass(Some(&both)).unwrap();
+    let connection = |mark| Connection {
+        protocol: Protocol::Tcp,
+        source: Ipv4Addr::new(10, 255, 31, 2),
+        source_port: 40000,
+        destination: Ipv4Addr::new(10, 255, 30, 3),
+        destination_port: 8080,
+        responder: Ipv4Addr::new(10, 255, 30, 3),
+        responder_port: 8080,
+        mark,
+    };
+    *cell.connections.0.lock().unwrap() = [connection(1), connection(4)].into();
+    let one = answer(&["db"], &[("far", 4, "db", 2)]);
+    assert_eq!(cell.enforcer.pass(Some(&one)).unwrap().connections_cut, 1);
+    assert_eq!(*cell.connections.0.lock().unwrap(), [connection(4)]);
+}
+
+#[test]
+fn without_a_subnet_nothing_is_decided() {
+    let mut cell = Cell::new();
+    std::fs::remove_file(&cell.enforcer.subnet_file).unwrap();
+    let held = cell.enforcer.pass(None).unwrap_err();
+    assert!(chain(&held).contains("is the overlay daemon running?"), "{}", chain(&held));
+    assert_eq!(cell.commits(), 0);
+}

@@ -1,0 +1,90 @@
+//! What the last pass found and did, for `/status`, for receipts, and for whoever waits.
+
+use std::collections::BTreeSet;
+
+use policy::{AppGuid, Version};
+use serde::Serialize;
+
+/// Why a pass was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Why {
+    Start,
+    Containers,
+    Answer,
+    Repair,
+    Forced,
+}
+
+/// The state of enforcement after a pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Status {
+    /// Passes since the agent started.
+    pub pass: u64,
+    pub why: Why,
+    pub duration_ms: u64,
+    /// The apps of the containers here: what the server is to be asked about.
+    #[serde(serialize_with = "as_texts")]
+    pub apps: BTreeSet<AppGuid>,
+    /// Containers with an identity.
+    pub containers: usize,
+    /// What the kernel is known to enforce; absent until the first answer has been committed.
+    pub enforced: Option<Enforced>,
+    /// Why the last pass left the kernel as it was, if it did.
+    pub held: Option<String>,
+    /// Rules the kernel holds for us.
+    pub rules: usize,
+    /// Times the kernel was found different from what we had left there, and put right.
+    pub repairs: u64,
+    /// Connections cut because no policy allows them any more.
+    pub connections_cut: u64,
+}
+
+/// Policies of `apps` at `version` are what the kernel enforces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Enforced {
+    #[serde(serialize_with = "as_texts")]
+    pub apps: BTreeSet<AppGuid>,
+    #[serde(serialize_with = "as_text")]
+    pub version: Option<Version>,
+}
+
+impl Status {
+    /// Before the first pass.
+    pub fn unknown() -> Self {
+        Self {
+            pass: 0,
+            why: Why::Start,
+            duration_ms: 0,
+            apps: BTreeSet::new(),
+            containers: 0,
+            enforced: None,
+            held: Some("no pass has been made yet".into()),
+            rules: 0,
+            repairs: 0,
+            connections_cut: 0,
+        }
+    }
+
+    /// The version that may be claimed as a receipt for exactly `apps`.
+    pub fn receipt_for(&self, apps: &BTreeSet<AppGuid>) -> Option<&Version> {
+        let enforced = self.enforced.as_ref().filter(|enforced| enforced.apps == *apps)?;
+        enforced.version.as_ref()
+    }
+
+    /// Whether the kernel enforces the policies of all of `apps`.
+    pub fn covers(&self, apps: &BTreeSet<AppGuid>) -> bool {
+        self.held.is_none() && self.enforced.as_ref().is_some_and(|e| e.apps.is_superset(apps))
+    }
+}
+
+fn as_texts<S: serde::Serializer>(apps: &BTreeSet<AppGuid>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(apps.iter().map(AppGuid::as_str))
+}
+
+fn as_text<S: serde::Serializer>(version: &Option<Version>, to: S) -> Result<S::Ok, S::Error> {
+    match version {
+        Some(version) => to.collect_str(version),
+        None => to.serialize_none(),
+    }
+}

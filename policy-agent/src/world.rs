@@ -1,0 +1,121 @@
+//! Everything one pass decides from, as plain values.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use containers::Contents;
+use netfilter::Interface;
+use policy::{AppGuid, PortRange, Protocol};
+
+use crate::subnet::Subnet;
+
+/// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
+/// half is zero, so no peer can send it over VXLAN (§G).
+pub(crate) const INGRESS_MARK: u32 = 0xffff_0000;
+
+/// The cell as one pass sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct World {
+    pub subnet: Subnet,
+    pub vtep: Interface,
+    /// The containers policies can be about, by address.
+    pub residents: BTreeSet<Resident>,
+    /// What is allowed to or from them, each once.
+    pub allowances: BTreeSet<Allowance>,
+}
+
+/// A container of this cell with an identity.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Resident {
+    pub ip: Ipv4Addr,
+    pub app: AppGuid,
+}
+
+/// One policy as the kernel enforces it: packets with `mark` may go to containers of `destination`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Allowance {
+    pub destination: AppGuid,
+    pub source: AppGuid,
+    /// The source's tag. 16 bits is all VXLAN-GBP carries.
+    pub mark: u16,
+    pub protocol: Protocol,
+    pub ports: PortRange,
+}
+
+/// The containers of a store that have an identity; the others are left to the default: denied.
+pub(crate) fn residents(contents: &Contents) -> BTreeSet<Resident> {
+    let resident = |container: &containers::Container| {
+        let app = container.policy_group_id()?.parse().ok()?;
+        Some(Resident { ip: container.ip, app })
+    };
+    contents.containers.iter().filter_map(resident).collect()
+}
+
+/// The apps a set of containers are instances of.
+pub(crate) fn apps(residents: &BTreeSet<Resident>) -> BTreeSet<AppGuid> {
+    residents.iter().map(|resident| resident.app.clone()).collect()
+}
+
+impl World {
+    /// What may reach containers of `app`.
+    pub fn allowed_to<'a>(&'a self, app: &'a AppGuid) -> impl Iterator<Item = &'a Allowance> {
+        self.allowances.iter().filter(move |allowance| allowance.destination == *app)
+    }
+
+    /// The mark of packets of `app`, if it is the source of any policy.
+    pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
+        self.allowances.iter().find(|allowance| allowance.source == *app).map(|a| a.mark)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A cell with the subnet 10.255.30.0/24, these containers (`(ip, app)`) and these policies
+    /// (`"source mark destination protocol ports"`).
+    pub fn world(containers: &[(&str, &str)], policies: &[&str]) -> World {
+        let resident = |(ip, app): &(&str, &str)| Resident {
+            ip: ip.parse().unwrap(),
+            app: app.parse().unwrap(),
+        };
+        World {
+            subnet: Subnet {
+                overlay: "10.255.0.0/16".parse().unwrap(),
+                block: "10.255.30.0/24".parse().unwrap(),
+                gateway: "10.255.30.1".parse().unwrap(),
+            },
+            vtep: "silk-vtep".parse().unwrap(),
+            residents: containers.iter().map(resident).collect(),
+            allowances: policies.iter().map(|text| allowance(text)).collect(),
+        }
+    }
+
+    fn allowance(text: &str) -> Allowance {
+        let words: Vec<_> = text.split(' ').collect();
+        let [source, mark, destination, protocol, ports] = words[..] else { panic!("{text}") };
+        Allowance {
+            destination: destination.parse().unwrap(),
+            source: source.parse().unwrap(),
+            mark: mark.parse().unwrap(),
+            protocol: protocol.parse().unwrap(),
+            ports: ports.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn containers_without_an_identity_are_left_to_the_default() {
+        let container = |metadata: serde_json::Value| containers::Container {
+            handle: "h".into(),
+            ip: "10.255.30.2".parse().unwrap(),
+            metadata: metadata.as_object().unwrap().clone(),
+        };
+        let contents = Contents {
+            containers: vec![
+                container(serde_json::json!({})),
+                container(serde_json::json!({"policy_group_id": "web"})),
+            ],
+            faults: Vec::new(),
+        };
+        assert_eq!(residents(&contents).len(), 1);
+    }
+}
