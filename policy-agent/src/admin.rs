@@ -111,3 +111,80 @@ impl Admin {
 fn stopping() -> Shut {
     Shut::Failed("the agent is stopping".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Enforced;
+
+    /// An agent whose cycle always finds `apps`, with the status and reach a test sets.
+    struct Fake {
+        admin: Admin,
+        statuses: watch::Sender<Status>,
+        reach: watch::Sender<Reach>,
+    }
+
+    fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn healthy(enforced: &[&str]) -> Status {
+        let enforced = Some(Enforced { apps: apps(enforced), version: None });
+        Status { held: None, enforced, ..Status::unknown() }
+    }
+
+    fn fake(found: &'static [&'static str]) -> Fake {
+        let (wake, mut wakes) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(Wake::Forced(waiter)) = wakes.recv().await {
+                waiter.send(apps(found)).unwrap();
+            }
+        });
+        let (statuses, watching) = watch::channel(healthy(&[]));
+        let (reach, reaching) = watch::channel(Reach { apps: apps(&[]), failure: None });
+        let patience = Duration::from_millis(50);
+        Fake {
+            admin: Admin { wake, statuses: watching, reach: reaching, patience },
+            statuses,
+            reach,
+        }
+    }
+
+    async fn forced(fake: &Fake) -> (u16, String) {
+        let (status, text) = force(State(fake.admin.clone())).await;
+        (status.as_u16(), text)
+    }
+
+    #[tokio::test]
+    async fn a_forced_cycle_is_done_when_every_app_is_enforced() {
+        let fake = fake(&["web"]);
+        fake.statuses.send_replace(healthy(&["web", "db"]));
+        assert_eq!(forced(&fake).await, (200, String::new()));
+    }
+
+    #[tokio::test]
+    async fn while_the_server_is_away_containers_may_start_shut() {
+        let fake = fake(&["web"]);
+        let failure = Some("no answer".to_owned());
+        fake.reach.send_replace(Reach { apps: apps(&["web"]), failure });
+        let text = "shut until the policy server answers: no answer".to_owned();
+        assert_eq!(forced(&fake).await, (200, text));
+    }
+
+    #[tokio::test]
+    async fn a_failure_about_other_apps_says_nothing() {
+        let fake = fake(&["web"]);
+        let failure = Some("no answer".to_owned());
+        fake.reach.send_replace(Reach { apps: apps(&["db"]), failure });
+        assert_eq!(forced(&fake).await.0, 500);
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_cannot_be_changed_fails_the_caller_at_once() {
+        let fake = fake(&["web"]);
+        fake.statuses
+            .send_replace(Status { held: Some("no iptables".into()), ..healthy(&["web"]) });
+        let text = "failed to force policy poll cycle: no iptables".to_owned();
+        assert_eq!(forced(&fake).await, (500, text));
+    }
+}

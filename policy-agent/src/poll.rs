@@ -195,3 +195,6 @@ async fn other_apps(mut statuses: watch::Receiver<Status>, apps: &BTreeSet<AppGu
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
