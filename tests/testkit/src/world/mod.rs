@@ -178,12 +178,18 @@ impl World {
 
     /// Adds a policy with the real command line, and waits until every cell has confirmed it.
     pub fn allow(&self, from: &Container, to: &Container, port: Port) -> Result<()> {
-        self.server.change("add-policy", from.app(), to.app(), port, true)
+        self.change("add-policy", from, to, port)
     }
 
     /// Takes it away again, and waits likewise.
     pub fn revoke(&self, from: &Container, to: &Container, port: Port) -> Result<()> {
-        self.server.change("remove-policy", from.app(), to.app(), port, true)
+        self.change("remove-policy", from, to, port)
+    }
+
+    fn change(&self, verb: &str, from: &Container, to: &Container, port: Port) -> Result<()> {
+        let (protocol, number) = (port.transport.to_string(), port.number.to_string());
+        let words = [verb, from.app(), to.app(), "--protocol", &protocol, "--port", &number];
+        self.server.run(words.into_iter().chain(["--wait"])).map(drop)
     }
 
     /// The reachability matrix of these containers; everything not allowed in it is forbidden.

@@ -11,7 +11,6 @@ use super::{SERVER, get};
 use crate::binaries;
 use crate::daemon::Daemon;
 use crate::netns::{Netns, finish};
-use crate::reach::Port;
 
 /// Where the external API listens.
 const EXTERNAL: u16 = 4002;
@@ -101,15 +100,9 @@ impl Server {
         Ok(command)
     }
 
-    /// `network-policy add-policy` or `remove-policy`, for one port.
-    pub fn change(&self, verb: &str, from: &str, to: &str, port: Port, wait: bool) -> Result<()> {
-        let mut command = self.cli()?;
-        command.args([verb, from, to, "--protocol", &port.transport.to_string()]);
-        command.args(["--port", &port.number.to_string()]);
-        if wait {
-            command.arg("--wait");
-        }
-        finish(&mut command).map(drop)
+    /// Runs one command of it to its end, such as `["policies", "--json"]`.
+    pub fn run<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        finish(self.cli()?.args(words))
     }
 
     /// What it says the cells enforce.

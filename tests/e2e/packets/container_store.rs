@@ -1,0 +1,72 @@
+//! The container store is how a cell's programs know its containers. While it cannot be read, what the
+//! kernel enforces stays.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use testkit::world::Cell;
+use testkit::{Spec, poll, story, tcp};
+
+fn rules_stay(name: &str, harm: impl FnOnce(&Cell) -> Result<()>) {
+    story(name, |world| {
+        let (one, two) = (world.cell(1), world.cell(2));
+        let web = one.start(Spec::app("web").tcp(8080))?;
+        let other = one.start(Spec::app("other").tcp(8080))?;
+        let db = two.start(Spec::app("db").tcp(5432).tcp(5433))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let matrix = world.matrix([&web, &other, &db]).may(&web, &db, tcp(5432));
+        matrix.hold()?;
+        let held = web.connect(&db, 5432)?;
+        let calls = web.keep_calling(&db, tcp(5432));
+
+        let store = two.file("store.json");
+        let whole = fs::read(&store).context("cannot read the store")?;
+        harm(two)?;
+        let passes = passes(two)?;
+        poll::until("the agent has looked twice since", || {
+            let now = self::passes(two)?;
+            ensure!(now >= passes + 2, "pass {now}, was {passes}");
+            Ok(())
+        })?;
+        matrix.sweep()?;
+
+        fs::write(&store, whole).context("cannot mend the store")?;
+        world.allow(&web, &db, tcp(5433))?;
+        matrix.clone().may(&web, &db, tcp(5433)).hold()?;
+        held.unharmed()?;
+        calls.unharmed()?;
+        Ok(())
+    });
+}
+
+fn passes(cell: &Cell) -> Result<u64> {
+    let status = cell.agent_status()?;
+    status["enforcement"]["pass"].as_u64().with_context(|| format!("no pass in {status}"))
+}
+
+#[test]
+fn a_truncated_store_changes_nothing() {
+    rules_stay("a truncated store changes nothing", |cell| {
+        let store = cell.file("store.json");
+        let whole = fs::read(&store).context("cannot read the store")?;
+        fs::write(&store, &whole[..whole.len() / 2]).context("cannot truncate the store")
+    });
+}
+
+#[test]
+fn a_store_that_is_gone_changes_nothing() {
+    rules_stay("a store that is gone changes nothing", |cell| {
+        fs::remove_file(cell.file("store.json")).context("cannot remove the store")
+    });
+}
+
+#[test]
+fn one_bad_entry_hides_no_other() {
+    rules_stay("one bad entry hides no other", |cell| {
+        let store = cell.file("store.json");
+        let text = fs::read_to_string(&store).context("cannot read the store")?;
+        let mut all: serde_json::Value = serde_json::from_str(&text)?;
+        all["bad"] = serde_json::json!({"handle": "bad", "ip": "not an address", "metadata": 7});
+        fs::write(&store, all.to_string()).context("cannot spoil the store")
+    });
+}

@@ -1,0 +1,15 @@
+//! Packet tests: real programs, real kernels, real packets ([`testkit`]). Run them with `scripts/test`,
+//! or `scripts/test --packets NAME` for some of them.
+//!
+//! Each test is a story told in a world of its own. Every "may" comes with its "may not", which the
+//! matrix sees to; what is open is open under traffic, what is closed is refused at once.
+
+mod allows;
+mod container_store;
+mod denies_by_default;
+mod net_in_out;
+mod revokes;
+mod same_cell;
+mod server_away;
+mod survives_restart;
+mod wiring;

@@ -1,0 +1,81 @@
+//! The policy server is a convenience: without it nothing changes, neither way.
+
+use testkit::{Spec, story, tcp};
+
+#[test]
+fn without_the_server_everything_stays_as_it_is() {
+    story("without the server everything stays as it is", |world| {
+        let (one, two) = (world.cell(1), world.cell(2));
+        let web = one.start(Spec::app("web").tcp(8080))?;
+        let db = two.start(Spec::app("db").tcp(5432).tcp(5433))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let held = web.connect(&db, 5432)?;
+        let calls = web.keep_calling(&db, tcp(5432));
+
+        world.server().kill()?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()?;
+
+        // A container nobody knows starts all the same, and starts closed; one more instance of an app
+        // the cell knows is allowed what the app is.
+        let new = one.start(Spec::app("new").tcp(8080))?;
+        let web2 = one.start(Spec::app("web").named("web-2").tcp(8080))?;
+        let all = [&web, &web2, &new, &db];
+        world.matrix(all).may(&web, &db, tcp(5432)).may(&web2, &db, tcp(5432)).hold()?;
+
+        world.server().start()?;
+        world.allow(&new, &db, tcp(5433))?;
+        world
+            .matrix(all)
+            .may(&web, &db, tcp(5432))
+            .may(&web2, &db, tcp(5432))
+            .may(&new, &db, tcp(5433))
+            .hold()?;
+        held.unharmed()?;
+        calls.unharmed()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_restarted_without_the_server_enforces_what_it_knew() {
+    story("an agent restarted without the server enforces what it knew", |world| {
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = world.cell(2).start(Spec::app("db").tcp(5432).tcp(5433))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let calls = web.keep_calling(&db, tcp(5432));
+        world.server().kill()?;
+        for cell in world.cells() {
+            cell.restart_agent()?;
+        }
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()?;
+        calls.unharmed()?;
+
+        // As after a reboot: the kernel knows nothing, the server is away, the disk is all there is.
+        for cell in world.cells() {
+            cell.agent().kill()?;
+            cell.netns().run("iptables", ["-D", "FORWARD", "-j", "vpa--forward"])?;
+            cell.netns().run("iptables", ["-F", "vpa--ingress"])?;
+            cell.start_agent()?;
+        }
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()
+    });
+}
+
+#[test]
+fn the_server_keeps_its_policies_over_a_kill() {
+    story("the server keeps its policies over a kill", |world| {
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = world.cell(2).start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        for _ in 0..3 {
+            world.server().kill()?;
+            world.server().start()?;
+        }
+        world.server().stop()?;
+        world.server().start()?;
+        world.revoke(&web, &db, tcp(5432))?;
+        world.matrix([&web, &db]).sweep()?;
+        world.allow(&web, &db, tcp(5432))?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()
+    });
+}

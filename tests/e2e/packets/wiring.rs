@@ -1,0 +1,64 @@
+//! Garden's calls of the networker: several at once, again, and gone wrong.
+
+use std::thread;
+
+use anyhow::{Result, ensure};
+use testkit::world::down;
+use testkit::{Container, Spec, story, tcp};
+
+#[test]
+fn containers_started_at_once_get_addresses_and_ports_of_their_own() {
+    story("containers started at once", |world| {
+        let cell = world.cell(1);
+        let started: Vec<Container> = thread::scope(|scope| {
+            let starting: Vec<_> = (0..6)
+                .map(|number| {
+                    let name = format!("app-{number}");
+                    scope.spawn(move || cell.start(Spec::app(&name).tcp(8080).net_in(0, 8080)))
+                })
+                .collect();
+            starting
+                .into_iter()
+                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<Result<_>>()
+        })?;
+        for container in &started {
+            let mapped = container.mapped()[0];
+            let seen = world.outside_a().dial(cell.address(), tcp(mapped.host_port))?;
+            ensure!(
+                seen.server.as_deref() == Some(container.name()),
+                "{mapped:?} is to lead to {}, seen {seen:?}",
+                container.name()
+            );
+        }
+        let (first, second) = (&started[0], &started[1]);
+        world.allow(first, second, tcp(8080))?;
+        world.matrix(&started).may(first, second, tcp(8080)).hold()
+    });
+}
+
+#[test]
+fn a_container_that_cannot_be_wired_leaves_nothing() {
+    story("a container that cannot be wired leaves nothing", |world| {
+        let cell = world.cell(1);
+        let good = cell.start(Spec::app("good").tcp(8080).net_in(0, 8080))?;
+        let before = (cell.rules()?.lines().count(), links(world)?);
+        // A host port within the pool's own range is refused; some steps come before that.
+        let refused = cell.start(Spec::app("bad").tcp(8080).net_in(0, 8080).net_in(61005, 8080));
+        ensure!(refused.is_err(), "a port of the pool was given away by hand");
+        let after = (cell.rules()?.lines().count(), links(world)?);
+        ensure!(after == before, "rules and links were {before:?}, are {after:?}");
+        ensure!(!cell.file("netns").join("bad").exists(), "its namespace is still pinned");
+        ensure!(!std::fs::read_to_string(cell.file("store.json"))?.contains("bad"), "in the store");
+        // Garden calls `down` after a failed `up`.
+        down(cell, "bad")?;
+        let mapped = good.mapped()[0].host_port;
+        let seen = world.outside_a().dial(cell.address(), tcp(mapped))?;
+        ensure!(seen.server.as_deref() == Some("good"), "the neighbour was harmed: {seen:?}");
+        Ok(())
+    });
+}
+
+fn links(world: &testkit::World) -> Result<usize> {
+    Ok(world.cell(1).netns().run("ip", ["-o", "link"])?.lines().count())
+}
