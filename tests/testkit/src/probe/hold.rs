@@ -88,3 +88,51 @@ pub fn hold(
     }
     Ok(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A server that answers so many lines, then does what it is told with the connection.
+    fn held(lines: usize, then: impl FnOnce(TcpStream) + Send + 'static) -> Held {
+        let listener = TcpListener::bind((HERE, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap()).lines();
+            for _ in 0..lines {
+                asked.next().unwrap().unwrap();
+                (&stream).write_all(b"!\n").unwrap();
+            }
+            then(stream);
+        });
+        let mut opened = false;
+        let held = hold(HERE, port, || opened = true, || true).unwrap();
+        assert!(opened);
+        held
+    }
+
+    #[test]
+    fn the_other_end_hanging_up_is_told_from_silence() {
+        let closed = held(3, drop);
+        assert_eq!(closed.answered, 3);
+        assert!(matches!(closed.how, Cut::Closed | Cut::Reset), "{closed:?}");
+        let silent = held(2, |stream| {
+            thread::park();
+            drop(stream);
+        });
+        assert_eq!((silent.how, silent.answered), (Cut::Silence, 2));
+    }
+
+    #[test]
+    fn whoever_is_told_to_stop_was_not_cut() {
+        let listener = TcpListener::bind((HERE, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let held = hold(HERE, port, || {}, || false).unwrap();
+        assert_eq!((held.how, held.answered), (Cut::Stopped, 0));
+    }
+}

@@ -40,6 +40,27 @@ pub struct Overlay {
     pub mtu: u32,
 }
 
+impl Overlay {
+    /// From `subnet.env`, flannel's format; FLANNEL_SUBNET is the gateway with the block's mask.
+    fn parse(text: &str) -> Result<Self> {
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .with_context(|| format!("there is no {key}"))
+        };
+        let (gateway, prefix) =
+            value("FLANNEL_SUBNET")?.split_once('/').context("FLANNEL_SUBNET has no mask")?;
+        let gateway: Ipv4Addr = gateway.parse().context("FLANNEL_SUBNET")?;
+        let prefix: u32 = prefix.parse().context("FLANNEL_SUBNET")?;
+        ensure!((1..=30).contains(&prefix), "FLANNEL_SUBNET has mask /{prefix}");
+        let base = Ipv4Addr::from_bits(gateway.to_bits() & (u32::MAX << (32 - prefix)));
+        Ok(Self {
+            subnet: format!("{base}/{prefix}"),
+            mtu: value("FLANNEL_MTU")?.parse().context("FLANNEL_MTU")?,
+        })
+    }
+}
+
 impl Cell {
     pub(super) fn new(
         name: String,
@@ -220,27 +241,12 @@ impl Cell {
         self.agent().until(&format!("{}'s agent enforces", self.name), || self.enforce())
     }
 
-    /// `subnet.env`, in flannel's format.
+    /// What the overlay daemon wrote.
     fn leased(&self) -> Result<Overlay> {
         let path = self.file("subnet.env");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .with_context(|| format!("{} has no {key}", path.display()))
-        };
-        // FLANNEL_SUBNET is the gateway with the block's mask.
-        let (gateway, prefix) =
-            value("FLANNEL_SUBNET")?.split_once('/').context("FLANNEL_SUBNET has no mask")?;
-        let gateway: Ipv4Addr = gateway.parse().context("FLANNEL_SUBNET")?;
-        let prefix: u32 = prefix.parse().context("FLANNEL_SUBNET")?;
-        ensure!((1..=30).contains(&prefix), "FLANNEL_SUBNET has mask /{prefix}");
-        let base = Ipv4Addr::from_bits(gateway.to_bits() & (u32::MAX << (32 - prefix)));
-        Ok(Overlay {
-            subnet: format!("{base}/{prefix}"),
-            mtu: value("FLANNEL_MTU")?.parse().context("FLANNEL_MTU")?,
-        })
+        Overlay::parse(&text).with_context(|| format!("{} is unreadable", path.display()))
     }
 
     /// Gives back what would otherwise keep the world's directory busy.
@@ -270,4 +276,19 @@ fn with(base: &Value, more: Value) -> Value {
         all.extend(more);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_is_read_from_the_gateway_and_its_mask() {
+        let text =
+            "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\nFLANNEL_MTU=1450\n";
+        let read = Overlay::parse(text).unwrap();
+        assert_eq!(read, Overlay { subnet: "10.255.30.0/24".into(), mtu: 1450 });
+        assert!(Overlay::parse("FLANNEL_SUBNET=10.255.30.1").is_err());
+        assert!(Overlay::parse("").is_err());
+    }
 }
