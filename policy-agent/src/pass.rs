@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use containers::{Fault, Store, StoreError};
 use netfilter::{
-    Interface, Kernel, KernelError, Plan, Table,
+    Interface, Kernel, KernelError, Plan, Ruleset, Table,
     conntrack::{Connections, ConntrackError},
 };
 use service::log::chain;
@@ -57,6 +57,10 @@ pub(crate) enum Held {
     Containers(#[source] StoreError),
     #[error("the kernel's rules could not be brought in line")]
     Kernel(#[from] KernelError),
+    #[error(
+        "the kernel does not hold what was committed, in chains {0:?}; is another program writing them?"
+    )]
+    Disagrees(BTreeSet<String>),
     #[error("live connections could not be judged")]
     Connections(#[from] ConntrackError),
 }
@@ -91,7 +95,7 @@ impl Enforcer {
         }
         let rules = desired::ruleset(&world);
         let plan = Plan::new(&rules, &observed, &desired::scope());
-        self.kernel.commit(&plan)?;
+        self.commit(&plan, &rules)?;
 
         let unchanged = self.settled.as_ref() == Some(&world);
         let connections_cut =
@@ -106,6 +110,16 @@ impl Enforcer {
         };
         self.settled = Some(world);
         Ok(outcome)
+    }
+
+    /// Commits, and reads back: a receipt speaks of what the kernel holds, not of what it was told.
+    fn commit(&mut self, plan: &Plan, rules: &Ruleset) -> Result<(), Held> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.kernel.commit(plan)?;
+        let left = Plan::new(rules, &self.kernel.observe()?, &desired::scope());
+        if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
     }
 
     /// The world as the files and the answer tell it; what cannot be read now is as it was.
