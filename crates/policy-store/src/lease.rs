@@ -20,14 +20,14 @@ pub trait LeaseStore: Send + Sync {
     ///
     /// A lease it has already is returned as it is, not renewed, if `pool` can lend it; one outside
     /// `pool` is given up for a new one. A new lease is a free block, drawn at random; when none is
-    /// free, the block whose lease expired longest ago.
+    /// free, the block whose lease expired longest ago. Returned with the version that holds it.
     async fn acquire_lease(
         &self,
         pool: &LeasePool,
         underlay_ip: Ipv4Addr,
         kind: LeaseKind,
         now: SystemTime,
-    ) -> Result<Lease, LeaseError>;
+    ) -> Result<(Lease, Version), LeaseError>;
 
     /// Confirms that the cell still uses `lease`. An unknown lease is taken in as given, so that
     /// cells re-register what they run after the database is lost. A lease that had lapsed comes

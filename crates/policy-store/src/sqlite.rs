@@ -164,11 +164,11 @@ impl LeaseStore for Sqlite {
         underlay_ip: Ipv4Addr,
         kind: LeaseKind,
         now: SystemTime,
-    ) -> Result<Lease, LeaseError> {
+    ) -> Result<(Lease, Version), LeaseError> {
         let mut tx = self.write().await?;
-        let lease = leases::acquire(&mut tx, pool, underlay_ip, kind, now).await?;
+        let leased = leases::acquire(&mut tx, pool, underlay_ip, kind, now).await?;
         commit(tx).await?;
-        Ok(lease)
+        Ok(leased)
     }
 
     async fn renew_lease(&self, lease: &Lease, now: SystemTime) -> Result<Version, LeaseError> {

@@ -41,12 +41,12 @@ pub(super) async fn acquire(
     underlay_ip: Ipv4Addr,
     kind: LeaseKind,
     now: SystemTime,
-) -> Result<Lease, LeaseError> {
+) -> Result<(Lease, Version), LeaseError> {
     let mut held = all(tx).await?;
     let mut changes = Vec::new();
     if let Some(index) = held.iter().position(|held| held.lease.underlay_ip == underlay_ip) {
         if pool.lends(held[index].lease.overlay_subnet) {
-            return Ok(held[index].lease);
+            return Ok((held[index].lease, changes::version(tx).await?));
         }
         let foreign = held.swap_remove(index);
         forget(tx, &foreign, &mut changes).await?;
@@ -63,8 +63,7 @@ pub(super) async fn acquire(
     let lease = Lease::new(underlay_ip, subnet);
     insert(tx, &lease, now).await?;
     changes.push((LEASE_ADDED, lease));
-    changes::take_lease_revision(tx, &changes).await?;
-    Ok(lease)
+    Ok((lease, changes::take_lease_revision(tx, &changes).await?))
 }
 
 pub(super) async fn renew(

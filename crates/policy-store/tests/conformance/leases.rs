@@ -28,7 +28,8 @@ fn cell(number: u8) -> Ipv4Addr {
 }
 
 async fn acquire(store: &dyn PolicyStore, number: u8, seconds: u64) -> Result<Lease, LeaseError> {
-    store.acquire_lease(&pool(), cell(number), LeaseKind::Block, at(seconds)).await
+    let leased = store.acquire_lease(&pool(), cell(number), LeaseKind::Block, at(seconds)).await;
+    leased.map(|(lease, _)| lease)
 }
 
 async fn listed(store: &dyn PolicyStore) -> BTreeSet<Lease> {
@@ -56,7 +57,7 @@ async fn every_cell_gets_a_block_of_its_own(database: Database) {
             let store = store.clone();
             tokio::spawn(async move {
                 let kind = if number % 4 == 0 { LeaseKind::SingleIp } else { LeaseKind::Block };
-                store.acquire_lease(&wide, cell(number), kind, at(0)).await.unwrap()
+                store.acquire_lease(&wide, cell(number), kind, at(0)).await.unwrap().0
             })
         })
         .collect();
