@@ -1,0 +1,134 @@
+//! The request headers of a poll that may be held (design §2.3), and the answer's.
+
+use std::time::Duration;
+
+use axum::{
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ETAG, IF_NONE_MATCH},
+    },
+    response::{IntoResponse, Response},
+};
+use policy::Version;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const CELL: HeaderName = HeaderName::from_static("netman-cell");
+
+/// The longest a poll is held, in seconds.
+const LONGEST_WAIT: u64 = 60;
+
+/// Longer names are refused a receipt: they are no host names, and receipts stay in memory.
+const LONGEST_CELL: usize = 255;
+
+/// Whose poll it is.
+pub(crate) fn cell(headers: &HeaderMap) -> Option<&str> {
+    let cell = headers.get(CELL)?.to_str().ok()?;
+    (1..=LONGEST_CELL).contains(&cell.len()).then_some(cell)
+}
+
+/// The version the caller has. What cannot be read, and `*`, mean none: the answer is then complete.
+pub(crate) fn known(headers: &HeaderMap) -> Option<Version> {
+    let list = headers.get(IF_NONE_MATCH)?.to_str().ok()?;
+    list.split(',').find_map(|etag| Version::from_etag(etag).ok())
+}
+
+/// How long the caller would like to wait, within what we offer: `wait=N` among the preferences of
+/// RFC 7240. What cannot be read is no preference.
+pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let seconds = preferences.flat_map(|value| value.split(',')).find_map(wait_seconds)?;
+    Some(Duration::from_secs(seconds.clamp(1, LONGEST_WAIT)))
+}
+
+/// Parameters after a semicolon say nothing about `wait`.
+fn wait_seconds(preference: &str) -> Option<u64> {
+    let (name, value) = preference.split(';').next()?.split_once('=')?;
+    if !name.trim().eq_ignore_ascii_case("wait") {
+        return None;
+    }
+    let value = value.trim().trim_matches('"');
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    // A number too long to read is a long wait, too.
+    digits.then(|| value.parse().unwrap_or(u64::MAX))
+}
+
+/// The answer, if the caller has that version.
+pub(crate) fn not_modified() -> Response {
+    StatusCode::NOT_MODIFIED.into_response()
+}
+
+/// `response` with its version, and the preference it followed.
+pub(crate) fn stamped(
+    mut response: Response,
+    version: &Version,
+    waited: Option<Duration>,
+) -> Response {
+    let mut insert = |name, text: &str| {
+        let value = HeaderValue::from_str(text).expect("a life has no special characters");
+        response.headers_mut().insert(name, value);
+    };
+    insert(ETAG, &version.to_etag());
+    if let Some(waited) = waited {
+        insert(PREFERENCE_APPLIED, &format!("wait={}", waited.as_secs()));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn waits(values: &[&str]) -> Option<u64> {
+        let headers = values.iter().map(|value| (PREFER, value.parse().unwrap())).collect();
+        wait(&headers).map(|wait| wait.as_secs())
+    }
+
+    fn knows(value: &str) -> Option<String> {
+        let headers = [(IF_NONE_MATCH, value.parse().unwrap())].into_iter().collect();
+        known(&headers).map(|version| version.to_string())
+    }
+
+    #[test]
+    fn the_wait_is_found_among_preferences_and_clamped() {
+        assert_eq!(waits(&["wait=55"]), Some(55));
+        assert_eq!(waits(&["respond-async, Wait = 10; foo=bar"]), Some(10));
+        assert_eq!(waits(&["return=minimal", "wait=\"7\""]), Some(7));
+        assert_eq!((waits(&["wait=0"]), waits(&["wait=61"])), (Some(1), Some(60)));
+        assert_eq!(waits(&["wait=99999999999999999999999"]), Some(60));
+        for none in ["", "wait", "wait=", "wait=-1", "wait=1.5", "await=3", "respond-async"] {
+            assert_eq!(waits(&[none]), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_known_version_is_the_first_that_is_one() {
+        assert_eq!(knows("\"a-b.7\"").as_deref(), Some("a-b.7"));
+        assert_eq!(knows("\"other\", W/\"a.8\"").as_deref(), Some("a.8"));
+        for none in ["*", "", "a.7", "\"a\"", "\"a.-7\""] {
+            assert_eq!(knows(none), None, "{none:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, CELL]
+                    .into_iter()
+                    .map(|name| (name, value.clone()))
+                    .collect();
+                if let Some(wait) = wait(&headers) {
+                    prop_assert!((1..=60).contains(&wait.as_secs()));
+                }
+                if let Some(known) = known(&headers) {
+                    let stamped = stamped(not_modified(), &known, None);
+                    prop_assert!(stamped.headers().contains_key(ETAG));
+                }
+                let _ = cell(&headers);
+            }
+        }
+    }
+}

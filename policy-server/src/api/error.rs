@@ -1,0 +1,145 @@
+//! The only file that knows how failures look from outside: statuses and texts
+//! (spec/policy-server.md §2.5, spec/cell.md §E.2).
+
+use axum::{
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use gocompat::json::JsonError;
+use policy::{InvalidPolicy, wire::lease::UnreadableLease};
+use policy_store::{LeaseError, StoreError};
+use thiserror::Error;
+
+use super::body::BodyError;
+use crate::{auth::TokenRefused, snapshot::feed::Behind};
+
+/// Why a request is not answered as asked. The text is the caller's; the cause is for the log.
+#[derive(Debug, Error)]
+pub(crate) enum ApiError {
+    #[error("failed reading request body")]
+    BodyUnread(#[source] BodyError),
+    /// The same, where the existing system has other words for it.
+    #[error("invalid request body")]
+    DeleteBodyUnread(#[source] BodyError),
+    #[error("failed parsing request body")]
+    BodyUnparsed(#[source] JsonError),
+    #[error("mapper: unmarshal json: {0}")]
+    PoliciesUnparsed(JsonError),
+    #[error("mapper: validate policies: {0}")]
+    PoliciesInvalid(InvalidPolicy),
+    #[error("missing authorization header")]
+    NoToken,
+    #[error("failed to verify token with uaa")]
+    TokenRefused(#[source] TokenRefused),
+    #[error(
+        "provided scopes [{}] do not include allowed scopes [{}]",
+        provided.join(" "), allowed.join(" ")
+    )]
+    ScopeMissing { provided: Vec<String>, allowed: &'static [&'static str] },
+    #[error("one or more applications cannot be found or accessed")]
+    AppsInaccessible,
+    #[error("api version '{0}' not supported")]
+    VersionUnknown(String),
+    #[error("database create failed")]
+    CreateFailed(#[source] StoreError),
+    #[error("database delete failed")]
+    DeleteFailed(#[source] StoreError),
+    #[error("database read failed")]
+    ReadFailed(#[source] StoreError),
+    #[error("database read failed")]
+    Behind(#[source] Behind),
+    #[error("check database failed")]
+    PingFailed(#[source] StoreError),
+    #[error("acquiring a lease: underlay_ip {0:?} is not an IPv4 address")]
+    AcquireFor(String),
+    #[error("releasing a lease: underlay_ip {0:?} is not an IPv4 address")]
+    ReleaseFor(String),
+    #[error("invalid lease: {0}")]
+    LeaseUnreadable(UnreadableLease),
+    #[error("{0}")]
+    LeaseRefused(LeaseError),
+}
+
+/// The text and causes of an error, for the log line of the request.
+#[derive(Clone)]
+pub(crate) struct Explanation(pub String);
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BodyUnread(_)
+            | Self::DeleteBodyUnread(_)
+            | Self::BodyUnparsed(_)
+            | Self::PoliciesUnparsed(_)
+            | Self::PoliciesInvalid(_) => StatusCode::BAD_REQUEST,
+            Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
+            Self::ScopeMissing { .. } | Self::AppsInaccessible => StatusCode::FORBIDDEN,
+            Self::VersionUnknown(_) => StatusCode::NOT_ACCEPTABLE,
+            // Not 500: cells take a conflict as final, and would ask again for ever otherwise.
+            Self::LeaseUnreadable(_) => StatusCode::CONFLICT,
+            Self::LeaseRefused(error) => match error {
+                LeaseError::NoneAvailable | LeaseError::Mismatch | LeaseError::Taken(_) => {
+                    StatusCode::CONFLICT
+                }
+                LeaseError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::CreateFailed(_)
+            | Self::DeleteFailed(_)
+            | Self::ReadFailed(_)
+            | Self::Behind(_)
+            | Self::PingFailed(_)
+            | Self::AcquireFor(_)
+            | Self::ReleaseFor(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = (status, body(&self.to_string())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(Explanation(service::log::chain(&self)));
+        response
+    }
+}
+
+/// One space after the colon: scripts compare these bodies as text. The text is escaped, which the
+/// existing system forgets (§16).
+fn body(text: &str) -> String {
+    format!("{{\"error\": {}}}", gocompat::json::to_string(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped_into_valid_json() {
+        let body = body("unknown \"key\" <a>\n");
+        assert_eq!(body, r#"{"error": "unknown \"key\" \u003ca\u003e\n"}"#);
+    }
+
+    #[test]
+    fn scopes_are_listed_in_brackets() {
+        let missing = |provided: &[&str], allowed| ApiError::ScopeMissing {
+            provided: provided.iter().map(|&scope| scope.to_owned()).collect(),
+            allowed,
+        };
+        assert_eq!(
+            missing(&["a", "b"], &["network.admin", "network.write"]).to_string(),
+            "provided scopes [a b] do not include allowed scopes [network.admin network.write]"
+        );
+        assert_eq!(
+            missing(&[], &["network.admin"]).to_string(),
+            "provided scopes [] do not include allowed scopes [network.admin]"
+        );
+    }
+}

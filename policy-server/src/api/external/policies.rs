@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{RawQuery, State},
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
+
+use crate::{
+    api::{body, error::ApiError, json_text, query, version::Version},
+    auth::Identity,
+    server::Server,
+};
+
+/// The version that holds a change, for whoever wants to wait until cells enforce it.
+const REVISION: HeaderName = HeaderName::from_static("netman-revision");
+
+pub(crate) async fn list(
+    State(server): State<Arc<Server>>,
+    Extension(version): Extension<Version>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    if !identity.is_admin() {
+        // Which apps this caller may see is for Cloud Controller to say, and there is none.
+        return Ok(json_text(version.write(&[])));
+    }
+    let filter = query::filter(query.as_deref());
+    let tagged = server.store.policies(&filter).await.map_err(ApiError::ReadFailed)?;
+    let mut policies: Vec<_> = tagged.into_iter().map(|tagged| tagged.policy).collect();
+    policies.sort();
+    Ok(json_text(version.write(&policies)))
+}
+
+pub(crate) async fn create(
+    State(server): State<Arc<Server>>,
+    Extension(version): Extension<Version>,
+    Extension(identity): Extension<Identity>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
+    let policies = version.read(&body)?;
+    may_change(&identity)?;
+    let change = server.store.create(&policies).await.map_err(ApiError::CreateFailed)?;
+    tracing::info!(
+        policies = policies.len(),
+        user.name = identity.subject,
+        version = %change,
+        "Created policies."
+    );
+    shown(&server, &change).await
+}
+
+pub(crate) async fn delete(
+    State(server): State<Arc<Server>>,
+    Extension(version): Extension<Version>,
+    Extension(identity): Extension<Identity>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(body).await.map_err(ApiError::DeleteBodyUnread)?;
+    let policies = version.read(&body)?;
+    may_change(&identity)?;
+    let change = server.store.delete(&policies).await.map_err(ApiError::DeleteFailed)?;
+    tracing::info!(
+        policies = policies.len(),
+        user.name = identity.subject,
+        version = %change,
+        "Deleted policies."
+    );
+    shown(&server, &change).await
+}
+
+/// Whose apps they are is for Cloud Controller to say; without one, only administrators may.
+fn may_change(identity: &Identity) -> Result<(), ApiError> {
+    if identity.is_admin() { Ok(()) } else { Err(ApiError::AppsInaccessible) }
+}
+
+/// Answers a change once this server tells cells of it, so that callers read what they wrote.
+async fn shown(server: &Server, change: &policy::Version) -> Result<Response, ApiError> {
+    server.feed.shows(change).await.map_err(ApiError::Behind)?;
+    let mut response = json_text("{}".to_owned());
+    let revision =
+        HeaderValue::from_str(&change.to_string()).expect("a life has no special characters");
+    response.headers_mut().insert(REVISION, revision);
+    Ok(response)
+}

@@ -1,0 +1,37 @@
+//! The internal API: what cells ask. Whoever has a certificate of our authority may
+//! (spec/policy-server.md §5).
+
+pub(crate) mod leases;
+pub(crate) mod policies;
+
+use std::sync::Arc;
+
+use axum::{body::Body, extract::State, response::Response};
+use policy::wire::tag::{TagBody, TagRequest};
+use serde::Serialize;
+
+use super::{body, error::ApiError, json};
+use crate::server::Server;
+
+/// Answer of `GET …/internal/security_groups` (§5.4).
+#[derive(Default, Serialize)]
+struct SecurityGroups {
+    next: i64,
+    security_groups: Vec<()>,
+}
+
+/// None are known without a Cloud Controller to learn them from.
+pub(crate) async fn security_groups() -> Response {
+    json(&SecurityGroups::default())
+}
+
+pub(crate) async fn tag(
+    State(server): State<Arc<Server>>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
+    let TagRequest { id, kind } =
+        gocompat::json::from_slice(&body).map_err(ApiError::BodyUnparsed)?;
+    let tag = server.store.tag_for(&id, &kind).await.map_err(ApiError::CreateFailed)?;
+    Ok(json(&TagBody { id, tag: tag.to_hex(server.tag_length), kind }))
+}

@@ -1,0 +1,98 @@
+//! One line per request, and an id by which callers can find it.
+
+use std::time::Instant;
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    middleware::Next,
+    response::Response,
+};
+use service::serve::Peer;
+use uuid::Uuid;
+
+use super::{conditional, error::Explanation};
+use crate::auth::Identity;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-vcap-request-id");
+
+/// Passes the request on; then logs how it ended. The query is left out: it may be long, and nothing
+/// stops a caller from putting a secret there.
+pub(crate) async fn one_line(request: Request, next: Next) -> Response {
+    let mut line = Line::of(&request);
+    let mut response = next.run(request).await;
+    line.status = Some(response.status());
+    line.user = response.extensions_mut().remove::<Identity>().map(|identity| identity.subject);
+    line.error = response.extensions_mut().remove::<Explanation>().map(|Explanation(text)| text);
+    if let Ok(id) = HeaderValue::from_str(&line.request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// What is known of a request. Written when dropped, so that a caller who hangs up leaves a line too.
+struct Line {
+    started: Instant,
+    request_id: String,
+    method: String,
+    path: String,
+    peer: Option<String>,
+    cell: Option<String>,
+    user: Option<String>,
+    status: Option<StatusCode>,
+    error: Option<String>,
+}
+
+impl Line {
+    fn of(request: &Request) -> Self {
+        Self {
+            started: Instant::now(),
+            request_id: request_id(request.headers()),
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+            peer: request.extensions().get::<Peer>().map(|peer| peer.address.to_string()),
+            cell: conditional::cell(request.headers()).map(str::to_owned),
+            user: None,
+            status: None,
+            error: None,
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { started, request_id, method, path, peer, cell, user, status, error } = self;
+        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let status = status.map(|status| status.as_u16());
+        macro_rules! write_at {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    http.method = method,
+                    http.path = path,
+                    http.status = status,
+                    duration_ms,
+                    http.id = request_id,
+                    peer.address = peer.as_deref(),
+                    cell.id = cell.as_deref(),
+                    user.name = user.as_deref(),
+                    error = error.as_deref(),
+                    $message
+                )
+            };
+        }
+        match status {
+            None => write_at!(info, "The caller hung up."),
+            Some(500..) => write_at!(error, "Failed to answer."),
+            Some(_) => write_at!(info, "Answered."),
+        }
+    }
+}
+
+/// The caller's id, if it sent one, and ours.
+fn request_id(headers: &HeaderMap) -> String {
+    let ours = Uuid::new_v4();
+    match headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()) {
+        Some(theirs) if !theirs.is_empty() => format!("{theirs}::{ours}"),
+        _ => ours.to_string(),
+    }
+}

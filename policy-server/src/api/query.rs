@@ -1,0 +1,72 @@
+//! Query strings that select policies (spec/policy-server.md §2.7): the first occurrence of a
+//! parameter counts, split at commas, not trimmed.
+
+use std::collections::BTreeSet;
+
+use policy::AppGuid;
+use policy_store::Filter;
+
+use crate::snapshot::Subject;
+
+/// The apps parameter `name` lists, `None` if it is absent. An empty name is no app's, so `id=`
+/// selects nothing rather than everything.
+pub(crate) fn apps(query: Option<&str>, name: &str) -> Option<BTreeSet<AppGuid>> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let (_, list) = pairs.into_iter().find(|(key, _)| key == name)?;
+    Some(list.split(',').filter_map(|guid| guid.parse().ok()).collect())
+}
+
+/// What the external list is asked for.
+pub(crate) fn filter(query: Option<&str>) -> Filter {
+    if let Some(apps) = apps(query, "id") {
+        return Filter::Touching(apps);
+    }
+    match (apps(query, "source_id"), apps(query, "dest_id")) {
+        (None, None) => Filter::All,
+        (sources, destinations) => Filter::Between { sources, destinations },
+    }
+}
+
+/// What the internal list is asked for.
+pub(crate) fn subject(query: Option<&str>) -> Subject {
+    apps(query, "id").map_or(Subject::Everything, Subject::Apps)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<AppGuid> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_first_occurrence_counts_split_at_commas_not_trimmed() {
+        assert_eq!(apps(Some("id=a,b&id=c"), "id"), Some(set(&["a", "b"])));
+        assert_eq!(apps(Some("x=1&id=%2Ca%2Cb+,c%20"), "id"), Some(set(&["a", "b ", "c "])));
+        assert_eq!(apps(Some("id="), "id"), Some(set(&[])));
+        assert_eq!(apps(Some("ID=a"), "id"), None);
+        assert_eq!(apps(None, "id"), None);
+    }
+
+    #[test]
+    fn id_wins_over_the_ends() {
+        assert_eq!(filter(Some("source_id=a&id=b")), Filter::Touching(set(&["b"])));
+        assert_eq!(
+            filter(Some("dest_id=c&source_id=a,b")),
+            Filter::Between { sources: Some(set(&["a", "b"])), destinations: Some(set(&["c"])) }
+        );
+        assert_eq!(filter(Some("limit=3")), Filter::All);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_some_filter(query in ".*") {
+            let selects_all = filter(Some(&query)) == Filter::All;
+            let names_one = ["id", "source_id", "dest_id"].iter().any(|n| apps(Some(&query), n).is_some());
+            prop_assert_eq!(selects_all, !names_one);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+use policy_store::LeasePool;
+
+use crate::data_dir::DataDir;
+
+/// What an embedded server is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where database, certificates and keys are.
+    pub data_dir: DataDir,
+    /// Names and addresses the internal API's certificate must have, beyond those it always has.
+    pub internal_names: Vec<String>,
+    /// What cells can lease.
+    pub lease_pool: LeasePool,
+}

@@ -1,0 +1,25 @@
+//! The policy server: callers say who may talk to whom, cells ask and are told within a blink.
+//!
+//! The path of one policy (design §2): the external API validates and authorizes it
+//! ([`router`], `api`), the store takes it with a revision, the [`snapshot`] learns of it from the
+//! log of changes, and the polls that cells hold on the internal API ([`hold`]) answer at once. What
+//! a cell says it enforces is kept as a receipt ([`receipts`]) and told to whoever asks.
+//!
+//! Start reading at [`run`], then [`router`] for the tables of URLs.
+
+mod api;
+pub mod auth;
+mod config;
+pub mod data_dir;
+mod hold;
+mod listeners;
+mod pki;
+mod receipts;
+mod router;
+mod run;
+mod server;
+mod snapshot;
+
+pub use config::Config;
+pub use listeners::{ListenError, Listeners};
+pub use run::{RunError, run};

@@ -1,0 +1,166 @@
+//! What each cell says its kernel enforces (design §2.3). In memory: a cell says it again with every
+//! poll, so a server that starts knows all of them within a minute.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use policy::{
+    AppGuid, Version,
+    wire::status::{CellStatus, Status},
+};
+
+use crate::snapshot::{Snapshot, Subject};
+
+/// A cell that was silent for this long is not a straggler any more; it is gone.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The receipts this server got, by the names cells give themselves.
+#[derive(Default)]
+pub(crate) struct Receipts(Mutex<BTreeMap<String, Receipt>>);
+
+struct Receipt {
+    enforced: Option<Version>,
+    subject: Subject,
+    heard: Instant,
+    holding: usize,
+}
+
+/// A poll of a cell that is being answered; the cell is being heard as long as this lives.
+pub(crate) struct Hearing<'a> {
+    receipts: &'a Receipts,
+    cell: String,
+}
+
+impl Receipts {
+    /// Notes that `cell` asks for `subject` and enforces `enforced` of it. Without a version it
+    /// claims nothing: what it enforced of other apps says nothing about these.
+    pub(crate) fn hear(
+        &self,
+        cell: &str,
+        subject: &Subject,
+        enforced: Option<&Version>,
+    ) -> Hearing<'_> {
+        let now = Instant::now();
+        let mut receipts = self.lock();
+        receipts.retain(|_, receipt| !receipt.is_forgotten(now));
+        let holding = receipts.get(cell).map_or(0, |receipt| receipt.holding);
+        let receipt = Receipt {
+            enforced: enforced.cloned(),
+            subject: subject.clone(),
+            heard: now,
+            holding: holding + 1,
+        };
+        receipts.insert(cell.to_owned(), receipt);
+        Hearing { receipts: self, cell: cell.to_owned() }
+    }
+
+    /// The cells that ask about one of `apps`, or all, beside what `snapshot` wants of them.
+    pub(crate) fn status(&self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
+        let now = Instant::now();
+        let concerned = |receipt: &Receipt| apps.is_none_or(|apps| receipt.subject.touches(apps));
+        let cells = self
+            .lock()
+            .iter()
+            .filter(|(_, receipt)| !receipt.is_forgotten(now) && concerned(receipt))
+            .map(|(cell, receipt)| receipt.status(cell, snapshot, now))
+            .collect();
+        let Version { life, revision } = snapshot.version();
+        Status { life: life.as_str().to_owned(), revision: revision.0, cells }
+    }
+
+    /// A panic elsewhere leaves the map whole, since no entry is ever half-written.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Receipt>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Receipt {
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.holding == 0 && now.duration_since(self.heard) > FORGET_AFTER
+    }
+
+    fn status(&self, cell: &str, snapshot: &Snapshot, now: Instant) -> CellStatus {
+        let Self { enforced, subject, heard, holding } = self;
+        let wanted = snapshot.version_of(subject);
+        let enforced = enforced.as_ref().filter(|enforced| enforced.life == wanted.life);
+        let silent = if *holding > 0 { Duration::ZERO } else { now.duration_since(*heard) };
+        CellStatus {
+            cell: cell.to_owned(),
+            enforced: enforced.map(|enforced| enforced.revision.0),
+            wanted: wanted.revision.0,
+            silent_seconds: silent.as_secs_f64(),
+            apps: snapshot.apps_of(subject),
+        }
+    }
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipts.lock().get_mut(&self.cell) {
+            receipt.holding -= 1;
+            receipt.heard = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Life, Revision};
+    use policy_store::State;
+
+    use super::*;
+
+    fn version(revision: u64) -> Version {
+        Version { life: Life::new("life").unwrap(), revision: Revision(revision) }
+    }
+
+    fn snapshot(revision: u64) -> Snapshot {
+        Snapshot::of(State { version: version(revision), policies: vec![], leases: vec![] })
+    }
+
+    fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_cell_is_known_by_its_last_word() {
+        let receipts = Receipts::default();
+        let subject = Subject::Apps(apps(&["a", "b"]));
+        drop(receipts.hear("cell-1", &subject, None));
+        assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
+        let hearing = receipts.hear("cell-1", &subject, Some(&version(4)));
+        let status = receipts.status(&snapshot(5), None);
+        assert_eq!((status.life.as_str(), status.revision), ("life", 5));
+        let [cell] = &status.cells[..] else { panic!("{status:?}") };
+        assert_eq!((cell.enforced, cell.wanted, cell.apps), (Some(4), 5, 2));
+        assert_eq!(cell.silent_seconds, 0.0, "its poll is being held");
+        drop(hearing);
+        assert!(receipts.status(&snapshot(5), None).cells[0].silent_seconds > 0.0);
+    }
+
+    #[test]
+    fn only_cells_that_ask_about_an_app_are_told_of() {
+        let receipts = Receipts::default();
+        drop(receipts.hear("two", &Subject::Apps(apps(&["a", "b"])), None));
+        drop(receipts.hear("all", &Subject::Everything, None));
+        drop(receipts.hear("none", &Subject::Apps(apps(&[])), None));
+        let cells = |asked: Option<BTreeSet<AppGuid>>| -> Vec<String> {
+            let status = receipts.status(&snapshot(5), asked.as_ref());
+            status.cells.into_iter().map(|cell| cell.cell).collect()
+        };
+        assert_eq!(cells(None), ["all", "none", "two"]);
+        assert_eq!(cells(Some(apps(&["b", "x"]))), ["all", "two"]);
+        assert_eq!(cells(Some(apps(&["x"]))), ["all"]);
+    }
+
+    #[test]
+    fn revisions_of_another_life_are_no_receipt() {
+        let receipts = Receipts::default();
+        let foreign = Version { life: Life::new("other").unwrap(), ..version(9) };
+        drop(receipts.hear("cell-1", &Subject::Everything, Some(&foreign)));
+        assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
+    }
+}

@@ -1,0 +1,144 @@
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use policy::TagLength;
+use policy_store::{Options, PolicyStore, StoreError, StoreUrl};
+use serde::Serialize;
+use service::tls::TlsError;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Listeners,
+    auth::{LocalVerifier, SigningError},
+    data_dir::{self, DataDir, FileError, Readers},
+    pki::{self, PkiError},
+    receipts::Receipts,
+    router,
+    server::Server,
+    snapshot::feed::{self, Feeder},
+};
+
+/// How often leases are looked over for those that nobody renews any more.
+const LAPSE_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a server does not start.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each text says what the variant means")]
+pub enum RunError {
+    #[error("preparing the data directory")]
+    DataDir(#[from] FileError),
+    #[error("preparing certificates")]
+    Pki(#[from] PkiError),
+    #[error("preparing the key that signs tokens")]
+    Signing(#[from] SigningError),
+    #[error("preparing the internal API's listener")]
+    Tls(#[from] TlsError),
+    #[error("opening the database")]
+    Store(#[from] StoreError),
+    #[error("asking a listener for its address")]
+    Address(#[source] io::Error),
+}
+
+/// Contents of `addresses.json`.
+#[derive(Serialize)]
+struct Addresses {
+    external: String,
+    internal: String,
+}
+
+/// Runs an embedded server until `shutdown`, then lets requests in flight end. Polls that are held
+/// end at once.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let Config { data_dir, internal_names, lease_pool } = config;
+    let Listeners { external, internal } = listeners;
+    let external_address = external.local_addr().map_err(RunError::Address)?;
+    let internal_address = internal.local_addr().map_err(RunError::Address)?;
+
+    data_dir.create()?;
+    // Whoever waits for the file must not find the one of an earlier run.
+    data_dir::remove(&data_dir.addresses())?;
+    let names = pki::server_names(internal_address.ip(), &internal_names);
+    let files = pki::ensure(&data_dir.pki(), &names)?;
+    let tls = service::tls::mutual_server(&files.authority, &files.certificate, &files.key)?;
+    let verifier = LocalVerifier::load_or_make(&data_dir)?;
+
+    let tag_length = TagLength::DEFAULT;
+    let url = StoreUrl::Sqlite(data_dir.database());
+    let store = policy_store::open(&url, &Options { tag_length }).await?;
+    let (feed, feeder) = feed::start(store.clone()).await?;
+    let server = Arc::new(Server {
+        store: store.clone(),
+        feed,
+        receipts: Receipts::default(),
+        verifier: Arc::new(verifier),
+        tag_length,
+        lease_pool,
+        started: Instant::now(),
+        shutdown: shutdown.clone(),
+    });
+
+    let addresses = Addresses {
+        external: format!("http://{}", reachable(external_address)),
+        internal: format!("https://{}", reachable(internal_address)),
+    };
+    announce(&data_dir, &addresses)?;
+    let background = tokio::spawn(background(feeder, store.clone(), lease_pool.expiry()));
+    tokio::join!(
+        service::serve::http(external, router::external(server.clone()), shutdown.clone()),
+        service::serve::https(internal, tls, router::internal(server), shutdown),
+    );
+    // Only now: requests in flight may still wait for the snapshot to hold what they wrote.
+    background.abort();
+    store.close().await;
+    tracing::info!("Stopped.");
+    Ok(())
+}
+
+fn announce(data_dir: &DataDir, addresses: &Addresses) -> Result<(), FileError> {
+    let json = gocompat::json::to_string(addresses);
+    data_dir::write(&data_dir.addresses(), &json, Readers::Owner)?;
+    tracing::info!(
+        external.url = addresses.external,
+        internal.url = addresses.internal,
+        "Listening."
+    );
+    Ok(())
+}
+
+/// An address that can be connected to from here, where a listener may have "all of them".
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// What goes on beside the listeners: feeding the snapshot and letting leases lapse.
+async fn background(feeder: Feeder, store: Arc<dyn PolicyStore>, expiry: Duration) {
+    let lapsing = async {
+        let mut tick = tokio::time::interval(LAPSE_EVERY);
+        loop {
+            tick.tick().await;
+            match store.lapse_leases(expiry, SystemTime::now()).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "Leases lapsed."),
+                Err(error) => {
+                    let error = service::log::chain(&error);
+                    tracing::error!(error, "Could not look over the leases.");
+                }
+            }
+        }
+    };
+    tokio::join!(feeder.run(), lapsing);
+}

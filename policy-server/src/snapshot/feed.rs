@@ -1,0 +1,130 @@
+//! Keeps the snapshot current: woken by this server's own writes, and in any case looking at the
+//! revision every [`LOOK_EVERY`], since other servers may share the database (design §2.2).
+
+use std::{sync::Arc, time::Duration};
+
+use policy::Version;
+use policy_store::{Changes, PolicyStore, StoreError};
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::Snapshot;
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a writer waits for the snapshot to hold what it wrote. It takes a millisecond or so;
+/// only a database in trouble makes it longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The current snapshot, for readers.
+#[derive(Clone)]
+pub(crate) struct Feed {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    nudge: Arc<Notify>,
+}
+
+/// The task that keeps it current.
+pub(crate) struct Feeder {
+    store: Arc<dyn PolicyStore>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    nudge: Arc<Notify>,
+    failing: bool,
+}
+
+/// The snapshot does not get to a version.
+#[derive(Debug, Error)]
+#[error("the snapshot did not reach {version} within {} s", PATIENCE.as_secs())]
+pub(crate) struct Behind {
+    version: Version,
+}
+
+/// Takes the first snapshot.
+pub(crate) async fn start(store: Arc<dyn PolicyStore>) -> Result<(Feed, Feeder), StoreError> {
+    let first = Snapshot::of(store.state().await?);
+    let (sender, receiver) = watch::channel(Arc::new(first));
+    let nudge = Arc::new(Notify::new());
+    let feed = Feed { snapshots: receiver, nudge: nudge.clone() };
+    Ok((feed, Feeder { store, snapshots: sender, nudge, failing: false }))
+}
+
+impl Feed {
+    /// The current snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Current and future snapshots.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Waits until the snapshot holds `version`, which the store has just returned.
+    pub(crate) async fn shows(&self, version: &Version) -> Result<(), Behind> {
+        let mut snapshots = self.subscribe();
+        self.nudge.notify_one();
+        let shown = snapshots.wait_for(|snapshot| snapshot.version().includes(version));
+        match timeout(PATIENCE, shown).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Behind { version: version.clone() }),
+        }
+    }
+}
+
+impl Feeder {
+    /// Runs until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.nudge.notified() => {}
+                _ = tick.tick() => {}
+            }
+            match self.look().await {
+                Ok(()) if self.failing => {
+                    self.failing = false;
+                    tracing::info!("The database answers again.");
+                }
+                Ok(()) => {}
+                Err(error) if !self.failing => {
+                    self.failing = true;
+                    let error = service::log::chain(&error);
+                    tracing::error!(
+                        error,
+                        "Cannot read changes; cells are told what was known last."
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        let current = self.snapshots.borrow().clone();
+        let next = match self.store.changes_since(current.version()).await? {
+            Changes::Log(log) if log.is_empty() => return Ok(()),
+            Changes::Log(log) => match current.after(log) {
+                Ok(next) if next.is_mostly_memories() => {
+                    self.rebuild("to forget apps long gone").await?
+                }
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "The log of changes does not fit the snapshot.");
+                    self.rebuild("as the log does not fit").await?
+                }
+            },
+            Changes::Forgotten => self.rebuild("as the log does not reach back").await?,
+        };
+        self.snapshots.send_replace(Arc::new(next));
+        Ok(())
+    }
+
+    async fn rebuild(&self, why: &'static str) -> Result<Snapshot, StoreError> {
+        let state = self.store.state().await?;
+        tracing::info!(why, version = %state.version, "Took the whole state anew.");
+        Ok(Snapshot::of(state))
+    }
+}
