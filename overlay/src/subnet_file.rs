@@ -1,0 +1,90 @@
+//! `subnet.env`: what flannel leaves for CNI plugins (spec/cell.md §E.1), and so do we.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+/// The file could not be written; the old one is still in place.
+#[derive(Debug, Error)]
+#[error("writing subnet file {}", path.display())]
+pub struct SubnetFileError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Replaces the file by rename, unless it says the same already.
+pub(crate) fn write(
+    path: &Path,
+    overlay: Ipv4Net,
+    subnet: Ipv4Net,
+    mtu: u32,
+) -> Result<(), SubnetFileError> {
+    let text = text(overlay, subnet, mtu);
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    replace(path, &text).map_err(|source| SubnetFileError { path: path.to_owned(), source })
+}
+
+/// The first host of the block is the gateway, by flannel's custom.
+fn text(overlay: Ipv4Net, subnet: Ipv4Net, mtu: u32) -> String {
+    let gateway = u32::from(subnet.network()) + 1;
+    let gateway = std::net::Ipv4Addr::from(gateway);
+    let length = subnet.prefix_len();
+    format!(
+        "FLANNEL_NETWORK={overlay}\nFLANNEL_SUBNET={gateway}/{length}\n\
+         FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n"
+    )
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(directory)?;
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    // Plugins may run as whoever the runtime likes, and there is nothing secret in it.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_file_says_what_flannel_would_and_is_left_alone_when_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/subnet.env");
+        let written = |mtu| {
+            let (overlay, subnet) = ("10.255.0.0/16".parse(), "10.255.30.0/24".parse());
+            write(&path, overlay.unwrap(), subnet.unwrap(), mtu).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!(metadata.mode() & 0o777, 0o644);
+            metadata.ino()
+        };
+        let first = written(1450);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n\
+             FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"
+        );
+        assert_eq!(written(1450), first);
+        assert_ne!(written(1400), first);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing left over");
+    }
+}
