@@ -150,7 +150,7 @@ fn vandals(world: &World, cast: &Cast, table: &mut Table) {
     let Cast { frontend, intruder, backend } = cast;
     let cell = world.cell(2);
     let (before, done) = (ours(cell), vandalise(cell));
-    let what = "cell-2's agent: kill -9; jump deleted, chains emptied, accept added";
+    let what = "cell-2: agent kill -9, jump and rules deleted, accept added";
     table.add(
         7,
         what,
