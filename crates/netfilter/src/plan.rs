@@ -3,7 +3,7 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use crate::{ChainName, Observed, Place, Ruleset, Table, observed::target};
+use crate::{ChainName, Observed, Place, Ruleset, Table, observed::target, rule::saved};
 
 /// What belongs to one writer: it may create, change and remove these and nothing else.
 ///
@@ -59,7 +59,7 @@ impl Scope {
     /// And the rules in shared chains that carry this comment.
     #[must_use]
     pub fn with_comment(mut self, comment: &str) -> Self {
-        self.comment = Some(format!("--comment \"{comment}\" "));
+        self.comment = Some(format!("--comment {} ", saved(comment)));
         self
     }
 

@@ -257,6 +257,16 @@ impl Rule {
     }
 }
 
+/// A comment as `iptables-save` prints it: in quotes, unless it is a plain word.
+pub(crate) fn saved(comment: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if comment.chars().all(plain) && !comment.is_empty() {
+        comment.to_owned()
+    } else {
+        format!("\"{comment}\"")
+    }
+}
+
 /// The rule as `iptables-save` prints it, without `-A <chain>`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,7 +294,7 @@ impl fmt::Display for Rule {
             write!(f, "-m mark {not}--mark {mark} ")?;
         }
         if let Some(comment) = &self.comment {
-            write!(f, "-m comment --comment \"{comment}\" ")?;
+            write!(f, "-m comment --comment {} ", saved(comment))?;
         }
         write!(f, "-j {}", self.action)
     }
