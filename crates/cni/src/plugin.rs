@@ -82,7 +82,7 @@ pub enum PluginError {
         command: &'static str,
         /// What it said.
         #[source]
-        source: Fault,
+        source: Box<Fault>,
     },
     /// It failed, and what it said is no CNI error.
     #[error(
@@ -165,7 +165,7 @@ impl Invocation<'_> {
             return Ok(stdout);
         }
         Err(match Fault::read(&stdout, &stderr) {
-            Some(source) => PluginError::Failed { kind, command, source },
+            Some(fault) => PluginError::Failed { kind, command, source: Box::new(fault) },
             None => {
                 let said = if stderr.is_empty() { text(&stdout) } else { stderr };
                 PluginError::Speechless { kind, command, status, stderr: said }
