@@ -1,0 +1,119 @@
+//! The command line (spec/cell.md §A.1): Garden's extra arguments, then `--action` and `--handle`.
+
+use std::path::PathBuf;
+
+use gocompat::flags::{self, FlagError};
+use thiserror::Error;
+
+/// What an action is given on standard input, and what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Up,
+    Down,
+    NetIn,
+    NetOut,
+    BulkNetOut,
+}
+
+/// The flags, as far as they can be checked without the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    pub config_file: PathBuf,
+    rest: Vec<String>,
+    handle: Option<String>,
+    action: Option<String>,
+}
+
+/// A command line nothing can be done with.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CommandError {
+    #[error(
+        "this is a network plugin of Garden-runC (gdn server --network-plugin …) and should not be run directly"
+    )]
+    NotForYou,
+    #[error(transparent)]
+    Flag(FlagError),
+    #[error("missing required flag '{0}'")]
+    Missing(&'static str),
+    #[error("unexpected extra args: {0:?}")]
+    Extra(Vec<String>),
+    #[error("unrecognized action: {0}")]
+    Action(String),
+}
+
+impl Command {
+    /// Reads the words after the program's name.
+    pub fn parse(words: Vec<String>) -> Result<Self, CommandError> {
+        if words.is_empty() {
+            return Err(CommandError::NotForYou);
+        }
+        let parsed = match flags::parse(&["action", "handle", "configFile"], words) {
+            Ok(parsed) => parsed,
+            Err(FlagError::Help) => return Err(CommandError::NotForYou),
+            Err(error) => return Err(CommandError::Flag(error)),
+        };
+        let given = |flag| parsed.value(flag).filter(|text| !text.is_empty()).map(str::to_owned);
+        Ok(Self {
+            config_file: given("configFile").ok_or(CommandError::Missing("configFile"))?.into(),
+            handle: given("handle"),
+            action: given("action"),
+            rest: parsed.rest,
+        })
+    }
+
+    /// What is to be done to which container. Asked for once the configuration has been read, which
+    /// is the order in which the predecessor complains.
+    pub fn action(self) -> Result<(Action, String), CommandError> {
+        if !self.rest.is_empty() {
+            return Err(CommandError::Extra(self.rest));
+        }
+        let handle = self.handle.ok_or(CommandError::Missing("handle"))?;
+        let action = match self.action.ok_or(CommandError::Missing("action"))?.as_str() {
+            "up" => Action::Up,
+            "down" => Action::Down,
+            "net-in" => Action::NetIn,
+            "net-out" => Action::NetOut,
+            "bulk-net-out" => Action::BulkNetOut,
+            other => return Err(CommandError::Action(other.to_owned())),
+        };
+        Ok((action, handle))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<(PathBuf, Action, String), String> {
+        let words = line.split_whitespace().map(str::to_owned).collect();
+        let command = Command::parse(words).map_err(|error| error.to_string())?;
+        let config_file = command.config_file.clone();
+        let (action, handle) = command.action().map_err(|error| error.to_string())?;
+        Ok((config_file, action, handle))
+    }
+
+    #[test]
+    fn extra_arguments_come_first() {
+        assert_eq!(
+            read("--configFile=/etc/a.json --action up --handle web"),
+            Ok(("/etc/a.json".into(), Action::Up, "web".into()))
+        );
+        assert_eq!(
+            read("-configFile a -action bulk-net-out -handle h"),
+            Ok(("a".into(), Action::BulkNetOut, "h".into()))
+        );
+    }
+
+    #[test]
+    fn complaints_are_worded_as_before() {
+        let complaint = |line| read(line).unwrap_err();
+        assert!(complaint("").contains("should not be run directly"));
+        assert_eq!(complaint("--help"), complaint(""));
+        assert_eq!(complaint("--banana x"), "flag provided but not defined: -banana");
+        assert_eq!(complaint("--action up"), "missing required flag 'configFile'");
+        assert_eq!(complaint("--configFile x x y"), "unexpected extra args: [\"x\", \"y\"]");
+        assert_eq!(complaint("--configFile x --action up"), "missing required flag 'handle'");
+        assert_eq!(complaint("--configFile x --handle h"), "missing required flag 'action'");
+        assert_eq!(complaint("--configFile x --handle h --action hop"), "unrecognized action: hop");
+    }
+}

@@ -1,0 +1,252 @@
+//! What Garden's rules for sending mean (spec/cell.md §A.4, and the 2024 table of §B.5). The Go
+//! networkers skip a rule they cannot express and go on; here it is an error that names the rule,
+//! because an app that silently lacks a rule is a riddle.
+
+use std::net::{AddrParseError, IpAddr, Ipv4Addr};
+
+use netfilter::{Action, AddressRange, Icmp, Rule};
+use policy::{InvalidPortRange, PortRange, Protocol};
+use thiserror::Error;
+
+use crate::wire;
+
+/// One permission to send: some kind of traffic, to some addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Egress {
+    networks: Vec<AddressRange>,
+    traffic: Traffic,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Traffic {
+    All,
+    Ports(Protocol, Vec<PortRange>),
+    Icmp(Icmp),
+}
+
+/// Why a list of rules is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("rule {number} to send ({text})")]
+pub(crate) struct InvalidEgress {
+    /// Which rule of the list, from 1.
+    number: usize,
+    /// The rule as it was sent.
+    text: String,
+    #[source]
+    source: Fault,
+}
+
+/// What is wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Fault {
+    #[error("protocol {0} is unknown, expected 0 (all), 1 (tcp), 2 (udp) or 3 (icmp)")]
+    Protocol(u8),
+    #[error("IPv6 is not supported")]
+    V6,
+    #[error("{text:?} is not an address")]
+    Address {
+        text: String,
+        #[source]
+        source: AddrParseError,
+    },
+    #[error("the network {start} to {end} runs backwards")]
+    Backwards { start: Ipv4Addr, end: Ipv4Addr },
+    #[error("tcp and udp need ports")]
+    NoPorts,
+    #[error("only tcp and udp have ports")]
+    Ports,
+    #[error("icmp needs a type and a code")]
+    NoIcmp,
+    #[error(transparent)]
+    PortRange(#[from] InvalidPortRange),
+}
+
+/// Reads a list of rules; the first that cannot be expressed refuses them all.
+pub(crate) fn read(rules: &[wire::NetOutRule]) -> Result<Vec<Egress>, InvalidEgress> {
+    let numbered = rules.iter().enumerate();
+    numbered
+        .map(|(index, rule)| {
+            Egress::read(rule).map_err(|source| InvalidEgress {
+                number: index + 1,
+                text: gocompat::json::to_string(rule),
+                source,
+            })
+        })
+        .collect()
+}
+
+impl Egress {
+    fn read(rule: &wire::NetOutRule) -> Result<Self, Fault> {
+        // Logging of what passes is not offered; the field changes no verdict.
+        let wire::NetOutRule { protocol, networks, ports, icmps, log: _ } = rule;
+        let traffic = match (protocol, icmps) {
+            (0, _) if ports.is_empty() => Traffic::All,
+            (1 | 2, _) if ports.is_empty() => return Err(Fault::NoPorts),
+            (1, _) => Traffic::Ports(Protocol::Tcp, read_ports(ports)?),
+            (2, _) => Traffic::Ports(Protocol::Udp, read_ports(ports)?),
+            (3, Some(wire::IcmpControl { kind, code: Some(code) })) if ports.is_empty() => {
+                Traffic::Icmp(read_icmp(*kind, *code))
+            }
+            (0 | 3, _) if !ports.is_empty() => return Err(Fault::Ports),
+            (3, _) => return Err(Fault::NoIcmp),
+            (4, _) => return Err(Fault::V6),
+            (other, _) => return Err(Fault::Protocol(*other)),
+        };
+        let networks = networks.iter().map(read_network).collect::<Result<_, _>>()?;
+        Ok(Self { networks, traffic })
+    }
+
+    /// The rules that let this traffic pass: one for each network and range of ports.
+    pub fn rules(&self) -> Vec<Rule> {
+        let accept = |network: &AddressRange| Rule::new(Action::Accept).to_range(*network);
+        let to_networks = self.networks.iter().map(accept);
+        match &self.traffic {
+            Traffic::All => to_networks.collect(),
+            Traffic::Icmp(icmp) => to_networks.map(|rule| rule.icmp(*icmp)).collect(),
+            Traffic::Ports(protocol, ranges) => to_networks
+                .flat_map(|rule| {
+                    ranges.iter().map(move |range| rule.clone().ports(*protocol, *range))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// −1 means any, and has become 255 on its way here.
+fn read_icmp(kind: u8, code: u8) -> Icmp {
+    Icmp { kind, code: (code != 255 && kind != 255).then_some(code) }
+}
+
+/// Port 0 stands for no port, so a range that starts there starts at 1.
+fn read_ports(ranges: &[wire::PortRange]) -> Result<Vec<PortRange>, InvalidPortRange> {
+    let read =
+        |&wire::PortRange { start, end }: &wire::PortRange| PortRange::new(start.max(1), end);
+    ranges.iter().map(read).collect()
+}
+
+/// A network without an end is one address.
+fn read_network(range: &wire::IpRange) -> Result<AddressRange, Fault> {
+    let wire::IpRange { start, end } = range;
+    let start = read_address(start)?;
+    let end = if end.is_empty() { start } else { read_address(end)? };
+    if start > end {
+        return Err(Fault::Backwards { start, end });
+    }
+    Ok(AddressRange { start, end })
+}
+
+fn read_address(text: &str) -> Result<Ipv4Addr, Fault> {
+    match text.parse() {
+        Ok(IpAddr::V4(address)) => Ok(address),
+        Ok(IpAddr::V6(address)) => address.to_ipv4_mapped().ok_or(Fault::V6),
+        Err(source) => Err(Fault::Address { text: text.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules(json: &str) -> Result<Vec<String>, String> {
+        let rule: wire::NetOutRule = gocompat::json::from_slice(json.as_bytes()).unwrap();
+        match read(&[rule]) {
+            Ok(egress) => Ok(egress[0].rules().iter().map(ToString::to_string).collect()),
+            Err(error) => Err(error.source.to_string()),
+        }
+    }
+
+    #[test]
+    fn ports_and_networks_are_multiplied() {
+        assert_eq!(
+            rules(
+                r#"{"protocol":1,"networks":[{"start":"10.0.0.1","end":"10.0.0.9"},{"start":"8.8.8.8"}],
+                    "ports":[{"start":80,"end":80},{"start":8000,"end":8010}]}"#
+            )
+            .unwrap(),
+            [
+                "-p tcp -m iprange --dst-range 10.0.0.1-10.0.0.9 -m tcp --dport 80 -j ACCEPT",
+                "-p tcp -m iprange --dst-range 10.0.0.1-10.0.0.9 -m tcp --dport 8000:8010 -j ACCEPT",
+                "-p tcp -m iprange --dst-range 8.8.8.8-8.8.8.8 -m tcp --dport 80 -j ACCEPT",
+                "-p tcp -m iprange --dst-range 8.8.8.8-8.8.8.8 -m tcp --dport 8000:8010 -j ACCEPT",
+            ]
+        );
+    }
+
+    #[test]
+    fn icmp_is_not_widened() {
+        let icmp = |control: &str| {
+            rules(&format!(
+                r#"{{"protocol":3,"networks":[{{"start":"8.8.8.8"}}],"icmps":{control}}}"#
+            ))
+        };
+        let expected = |kind: &str| {
+            Ok(vec![format!(
+                "-p icmp -m iprange --dst-range 8.8.8.8-8.8.8.8 -m icmp --icmp-type {kind} -j ACCEPT"
+            )])
+        };
+        assert_eq!(icmp(r#"{"type":8,"code":0}"#), expected("8/0"));
+        assert_eq!(icmp(r#"{"type":8,"code":255}"#), expected("8"));
+        assert_eq!(icmp(r#"{"code":0}"#), expected("0/0"));
+        assert_eq!(icmp(r#"{"type":255,"code":255}"#), expected("any"));
+        assert_eq!(icmp(r#"{"type":8}"#), Err("icmp needs a type and a code".into()));
+        assert_eq!(icmp("null"), Err("icmp needs a type and a code".into()));
+    }
+
+    #[test]
+    fn all_protocols_have_no_ports_and_no_network_means_no_rule() {
+        assert_eq!(
+            rules(r#"{"networks":[{"start":"0.0.0.0","end":"255.255.255.255"}]}"#).unwrap(),
+            ["-m iprange --dst-range 0.0.0.0-255.255.255.255 -j ACCEPT"]
+        );
+        assert_eq!(rules("{}").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_expressed_is_refused() {
+        let fault = |json: &str| rules(json).unwrap_err();
+        assert_eq!(fault(r#"{"protocol":1}"#), "tcp and udp need ports");
+        assert_eq!(fault(r#"{"ports":[{"start":1,"end":2}]}"#), "only tcp and udp have ports");
+        assert_eq!(fault(r#"{"protocol":4}"#), "IPv6 is not supported");
+        assert!(fault(r#"{"protocol":9}"#).starts_with("protocol 9 is unknown"));
+        assert_eq!(fault(r#"{"networks":[{"start":"fd00::1"}]}"#), "IPv6 is not supported");
+        assert_eq!(fault(r#"{"networks":[{"start":"10.0.0"}]}"#), "\"10.0.0\" is not an address");
+        assert_eq!(
+            fault(r#"{"networks":[{"start":"10.0.0.2","end":"10.0.0.1"}]}"#),
+            "the network 10.0.0.2 to 10.0.0.1 runs backwards"
+        );
+        assert_eq!(
+            fault(r#"{"protocol":2,"ports":[{"start":9,"end":1}]}"#),
+            "port range 9-1 runs backwards"
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_rule() {
+        let good = wire::NetOutRule::default();
+        let bad = wire::NetOutRule { protocol: 1, ..good.clone() };
+        assert_eq!(
+            read(&[good, bad]).unwrap_err().to_string(),
+            r#"rule 2 to send ({"protocol":1})"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_rule_is_expressed_or_refused(
+            protocol: u8, start in ".{0,12}|[0-9]{1,3}(\\.[0-9]{1,3}){3}", first: u16, last: u16, kind: u8, code: Option<u8>
+        ) {
+            let rule = wire::NetOutRule {
+                protocol: protocol % 6,
+                networks: vec![wire::IpRange { start, end: String::new() }],
+                ports: vec![wire::PortRange { start: first, end: last }],
+                icmps: Some(wire::IcmpControl { kind, code }),
+                log: false,
+            };
+            if let Ok(egress) = read(&[rule]) {
+                prop_assert_eq!(egress[0].rules().len(), 1);
+            }
+        }
+    }
+}
