@@ -1,0 +1,259 @@
+//! What is remembered of each container between one process of ours and the next: a small file each,
+//! beside the state file.
+//!
+//! ```text
+//! <state dir>/containers/<handle>.json   one record, replaced by rename
+//! <state dir>/containers/<handle>.lock   held while somebody works on the container
+//! <state dir>/containers/cni/            what CNI plugins answered
+//! ```
+//!
+//! Nothing that must go when a container goes is known only here: a record that is lost or torn costs
+//! the answers to a repeated `up` and later `net-in` and `net-out`, and nothing else.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use gocompat::json;
+use hostnet::netns::NetnsId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::{handle::Handle, rules::Mapped, wire};
+
+/// A container we have begun to connect.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    pub handle: Handle,
+    /// Its address, from the moment CNI gave it one.
+    pub ip: Option<Ipv4Addr>,
+    /// Its ports from the pool.
+    pub ports: Vec<u16>,
+    /// Only when it is wholly up.
+    pub live: Option<Live>,
+}
+
+/// What is known of a container that is up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Live {
+    pub namespace: NetnsId,
+    pub ip: Ipv4Addr,
+    pub metadata: Map<String, Value>,
+    pub mapped: Vec<Mapped>,
+    /// As Garden sent them; they have been understood once.
+    pub egress: Vec<wire::NetOutRule>,
+    pub reply: wire::UpReply,
+}
+
+/// Where the records are.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    pub dir: PathBuf,
+}
+
+/// What went wrong with a record.
+#[derive(Debug, Error)]
+pub(crate) enum RecordError {
+    #[error("reading the record {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("writing the record {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stored {
+    handle: String,
+    ip: Option<Ipv4Addr>,
+    ports: Vec<u16>,
+    live: Option<StoredLive>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredLive {
+    device: u64,
+    inode: u64,
+    ip: Ipv4Addr,
+    metadata: Map<String, Value>,
+    mapped: Vec<StoredMapped>,
+    egress: Vec<wire::NetOutRule>,
+    reply: wire::UpReply,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMapped {
+    host_ip: Ipv4Addr,
+    host_port: u16,
+    container_port: u16,
+}
+
+impl Record {
+    /// A container nothing has been done for yet.
+    pub fn begun(handle: &Handle) -> Self {
+        Self { handle: handle.clone(), ip: None, ports: Vec::new(), live: None }
+    }
+}
+
+impl Records {
+    /// The records beside this state file.
+    pub fn beside(state_file: &Path) -> Self {
+        Self { dir: state_file.parent().unwrap_or(Path::new(".")).join("containers") }
+    }
+
+    /// Where CNI results are remembered.
+    pub fn cni_dir(&self) -> PathBuf {
+        self.dir.join("cni")
+    }
+
+    /// The file that is locked while somebody works on a container.
+    pub fn lock_file(&self, handle: &Handle) -> PathBuf {
+        self.dir.join(format!("{handle}.lock"))
+    }
+
+    /// The record of `handle`. One that nobody can read is as good as one that was only begun.
+    pub fn load(&self, handle: &Handle) -> Result<Option<Record>, RecordError> {
+        let path = self.path(handle);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(decode(&bytes).filter(|record| record.handle == *handle).unwrap_or_else(
+                || {
+                    tracing::warn!(file = %path.display(), "A container's record is unreadable and was ignored");
+                    Record::begun(handle)
+                },
+            ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RecordError::Read { path, source }),
+        }
+    }
+
+    /// All records that can be read.
+    pub fn all(&self) -> Vec<Record> {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let records = files.map(|file| file.path());
+        let records = records.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        records.filter_map(|path| decode(&fs::read(path).ok()?)).collect()
+    }
+
+    /// Replaces the record of this container.
+    pub fn save(&self, record: &Record) -> Result<(), RecordError> {
+        let path = self.path(&record.handle);
+        // Not synced: after a power cut there are no containers to remember.
+        crate::lock::replace(&path, encode(record).as_bytes(), false)
+            .map_err(|source| RecordError::Write { path, source })
+    }
+
+    /// Removes the record of `handle`, if there is one.
+    pub fn remove(&self, handle: &Handle) -> Result<(), RecordError> {
+        let path = self.path(handle);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| RecordError::Write { path, source }),
+        }
+    }
+
+    fn path(&self, handle: &Handle) -> PathBuf {
+        self.dir.join(format!("{handle}.json"))
+    }
+}
+
+fn encode(record: &Record) -> String {
+    let Record { handle, ip, ports, live } = record;
+    let live = live.as_ref().map(|live| {
+        let Live { namespace, ip, metadata, mapped, egress, reply } = live.clone();
+        let stored = |Mapped { host_ip, host_port, container_port }| StoredMapped {
+            host_ip,
+            host_port,
+            container_port,
+        };
+        let mapped = mapped.into_iter().map(stored).collect();
+        let NetnsId { device, inode } = namespace;
+        StoredLive { device, inode, ip, metadata, mapped, egress, reply }
+    });
+    json::to_string(&Stored { handle: handle.to_string(), ip: *ip, ports: ports.clone(), live })
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let Stored { handle, ip, ports, live } = json::from_slice(bytes).ok()?;
+    let live = live.map(|live| {
+        let StoredLive { device, inode, ip, metadata, mapped, egress, reply } = live;
+        let read = |StoredMapped { host_ip, host_port, container_port }| Mapped {
+            host_ip,
+            host_port,
+            container_port,
+        };
+        let mapped = mapped.into_iter().map(read).collect();
+        Live { namespace: NetnsId { device, inode }, ip, metadata, mapped, egress, reply }
+    });
+    Some(Record { handle: Handle::parse(&handle).ok()?, ip, ports, live })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn record() -> Record {
+        let ip = Ipv4Addr::new(10, 255, 30, 2);
+        let mapped = vec![Mapped { host_ip: ip, host_port: 61000, container_port: 8080 }];
+        let live = Live {
+            namespace: NetnsId { device: 4, inode: 4_026_532_281 },
+            ip,
+            metadata: json!({"app_id": "a"}).as_object().unwrap().clone(),
+            mapped,
+            egress: vec![wire::NetOutRule::default()],
+            reply: wire::UpReply::default(),
+        };
+        let handle = Handle::parse("web").unwrap();
+        Record { handle, ip: Some(ip), ports: vec![61000], live: Some(live) }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_until_it_is_removed() {
+        let dir = TempDir::new().unwrap();
+        let records = Records::beside(&dir.path().join("state.json"));
+        let record = record();
+        assert_eq!(records.load(&record.handle).unwrap(), None);
+        records.save(&record).unwrap();
+        assert_eq!(records.load(&record.handle).unwrap(), Some(record.clone()));
+        assert_eq!(records.all(), std::slice::from_ref(&record));
+        records.remove(&record.handle).unwrap();
+        records.remove(&record.handle).unwrap();
+        assert_eq!(records.load(&record.handle).unwrap(), None);
+    }
+
+    #[test]
+    fn a_torn_record_is_as_good_as_a_container_just_begun() {
+        let dir = TempDir::new().unwrap();
+        let records = Records::beside(&dir.path().join("state.json"));
+        let record = record();
+        records.save(&record).unwrap();
+        let whole = fs::read(records.path(&record.handle)).unwrap();
+        for length in 0..whole.len() {
+            fs::write(records.path(&record.handle), &whole[..length]).unwrap();
+            let begun = Record::begun(&record.handle);
+            assert_eq!(records.load(&record.handle).unwrap(), Some(begun), "{length}");
+            assert_eq!(records.all(), []);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+    }
+}
