@@ -1,3 +1,152 @@
-//! external-networker
+//! The program Garden runs for everything it wants done to a container's network (spec/cell.md §A):
+//! one short process each, request on standard input, answer on standard output, complaint on
+//! standard error.
+//!
+//! ```text
+//! command, config    what we were told
+//! wire, egress       what Garden says, and what it means
+//! verb/              up, down, net-in, net-out: start reading at verb/up.rs
+//! rules              what the firewall says about one container   (pure)
+//! host               the cell the verbs act on: the real one, and a fake
+//! ports, record      files of ours, under locks; undo: taking back half an `up`
+//! ```
 
-fn main() {}
+mod agent;
+mod command;
+mod config;
+mod egress;
+mod handle;
+mod host;
+mod lock;
+mod ports;
+mod record;
+mod rules;
+mod undo;
+mod verb;
+mod wire;
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use gocompat::json;
+use serde::de::DeserializeOwned;
+
+use command::{Action, Command};
+use config::{Config, DEFAULT_LOG_PREFIX};
+use handle::Handle;
+use host::CellHost;
+use lock::Lock;
+use record::Records;
+
+/// Longer than all that the process working on the same container may wait for, taken together.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    let mut prefix = DEFAULT_LOG_PREFIX.to_owned();
+    let complaint = match run(&mut prefix).and_then(|answer| Ok(print(&answer)?)) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error_chain(error.as_ref()),
+    };
+    // If nobody listens, the exit code must do.
+    let _ = writeln!(io::stderr(), "{prefix}: {complaint}");
+    ExitCode::FAILURE
+}
+
+/// The answer, which is empty for most verbs. `prefix` becomes what the configuration says.
+fn run(prefix: &mut String) -> Result<String> {
+    let command = Command::parse(std::env::args().skip(1).collect())?;
+    let config = Config::load(&command.config_file)?;
+    prefix.clone_from(&config.log_prefix);
+    log_to_stderr(prefix);
+    let (action, handle) = command.action()?;
+    let handle = match Handle::parse(&handle) {
+        // What never could come up is down.
+        Err(_) if action == Action::Down => return Ok(String::new()),
+        handle => handle?,
+    };
+    act(&config, action, &handle)
+}
+
+fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {
+    let host = CellHost::new(config);
+    let lock_file = Records::beside(&config.ports.path).lock_file(handle);
+    let lock = || {
+        Lock::take(&lock_file, PATIENCE)
+            .with_context(|| format!("waiting for another action on container {handle}"))
+    };
+    match action {
+        Action::Up => {
+            let request = request()?;
+            let _held = lock()?;
+            Ok(json::to_string(&verb::up(&host, config, handle, request)?))
+        }
+        Action::Down => {
+            let held = lock()?;
+            verb::down(&host, handle)?;
+            held.remove().context("removing the lock of the container")?;
+            Ok(String::new())
+        }
+        Action::NetIn => {
+            let request = request()?;
+            let _held = lock()?;
+            Ok(json::to_string(&verb::net_in(&host, config, handle, &request)?))
+        }
+        Action::NetOut => {
+            let request = request()?;
+            let _held = lock()?;
+            verb::net_out(&host, config, handle, request)?;
+            Ok(String::new())
+        }
+        Action::BulkNetOut => {
+            let request = request()?;
+            let _held = lock()?;
+            verb::bulk_net_out(&host, config, handle, request)?;
+            Ok(String::new())
+        }
+    }
+}
+
+/// The first JSON value on standard input.
+fn request<T: DeserializeOwned>() -> Result<T> {
+    let mut bytes = Vec::new();
+    io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
+    json::from_slice_prefix(&bytes).context("parsing standard input")
+}
+
+fn print(answer: &str) -> io::Result<()> {
+    io::stdout().write_all(answer.as_bytes())
+}
+
+/// Standard output belongs to the answer, and Garden logs what is on standard error: only what is
+/// worth an operator's attention goes there.
+fn log_to_stderr(prefix: &str) {
+    let format = tracing_subscriber::fmt::format().without_time().with_target(false).compact();
+    let prefix = prefix.to_owned();
+    let writer = move || {
+        let mut stderr = io::stderr();
+        let _ = write!(stderr, "{prefix}: ");
+        stderr
+    };
+    tracing_subscriber::fmt()
+        .event_format(format)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(writer)
+        .init();
+}
+
+/// An error with all its causes, in one line.
+fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! The cell, as far as the verbs touch it. Behind the trait stands the real one, or a fake that
+//! remembers everything and fails at any step it is told to.
+//!
+//! What takes something away is content to find nothing: `down` may run twice, or after half an `up`.
+
+mod cell;
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::net::Ipv4Addr;
+
+use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
+use containers::{Container, StoreError};
+use hostnet::netns::{NetnsError, NetnsId, SysctlError};
+use netfilter::{KernelError, Ruleset, Scope};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::{
+    agent::AgentError,
+    handle::Handle,
+    ports::PortsError,
+    record::{Record, RecordError},
+};
+
+pub(crate) use cell::CellHost;
+
+/// Where a container's namespace is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It is the one of this process.
+    Process(u32),
+    /// It was handed down as file descriptor 3.
+    Inherited,
+}
+
+/// Everything the verbs do to the cell.
+pub(crate) trait Host {
+    /// Whether a container could be connected at all: configuration, plugins, kernel settings.
+    fn check(&self) -> Result<(), HostError>;
+
+    /// Which namespace `source` leads to.
+    fn namespace(&self, source: Source) -> Result<NetnsId, HostError>;
+    /// Which namespace is pinned for `handle`, if any.
+    fn pinned(&self, handle: &Handle) -> Option<NetnsId>;
+    /// Pins the namespace `source` leads to, and says which that is.
+    fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError>;
+    /// Gives up the pinned namespace.
+    fn unpin(&self, handle: &Handle) -> Result<(), HostError>;
+
+    /// Takes ports from the pool.
+    fn acquire_ports(&self, handle: &Handle, count: usize) -> Result<Vec<u16>, HostError>;
+    /// Gives one port back.
+    fn release_port(&self, handle: &Handle, port: u16) -> Result<(), HostError>;
+    /// Gives all ports back.
+    fn release_ports(&self, handle: &Handle) -> Result<(), HostError>;
+
+    /// Connects the pinned namespace; plugins are told `extra`.
+    fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError>;
+    /// Takes the connection away.
+    fn detach(&self, handle: &Handle) -> Result<(), HostError>;
+    /// Makes the kernel drop packets that come out of a container under an address that is not its.
+    fn forbid_forged_sources(&self, attachment: &Attachment) -> Result<(), HostError>;
+
+    /// Makes what `scope` owns in the firewall exactly `wanted`.
+    fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
+
+    /// Adds a container to the store.
+    fn enlist(&self, container: &Container) -> Result<(), HostError>;
+    /// Removes a container from the store; says whether it was there.
+    fn strike(&self, handle: &Handle) -> Result<bool, HostError>;
+
+    /// Waits until the kernel holds the policies of everything in the store.
+    fn await_policies(&self) -> Result<(), HostError>;
+    /// The same, for when nothing depends on it: briefly, and never mind.
+    fn hint_policies(&self);
+
+    /// What is remembered of `handle`.
+    fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError>;
+    /// Which other containers are remembered to have had `ip`.
+    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle>;
+    /// Remembers `record`.
+    fn save(&self, record: &Record) -> Result<(), HostError>;
+    /// Forgets `handle`.
+    fn forget(&self, handle: &Handle) -> Result<(), HostError>;
+}
+
+/// What went wrong on the cell.
+#[derive(Debug, Error)]
+pub(crate) enum HostError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Ports(#[from] PortsError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Add(#[from] AddError),
+    #[error("{}", join(.0))]
+    Del(Vec<DelError>),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error(
+        "net.ipv4.conf.all.rp_filter is 2, which would let containers forge their source address; set it to 0 or 1"
+    )]
+    LooseFilter,
+    #[error(transparent)]
+    Firewall(#[from] KernelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[cfg(test)]
+    #[error("told to fail")]
+    Told,
+}
+
+fn join(errors: &[DelError]) -> String {
+    let texts: Vec<_> = errors.iter().map(|error| crate::error_chain(error)).collect();
+    texts.join("; ")
+}

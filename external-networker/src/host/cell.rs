@@ -1,0 +1,226 @@
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use cni::{Attachment, Network, Runtime, Target};
+use containers::{Container, Store, StoreError};
+use hostnet::netns::{self, Netns, NetnsId};
+use netfilter::{Iptables, Kernel, Ruleset, Scope};
+use serde_json::{Map, Value};
+
+use super::{Host, HostError, Source};
+use crate::{
+    agent,
+    config::Config,
+    handle::Handle,
+    ports::PortsError,
+    record::{Record, Records},
+};
+
+/// What the interface is called inside every container.
+const INTERFACE: &str = "eth0";
+
+/// How long an agent that is only told, not asked, is listened to.
+const HINT_LIMIT: Duration = Duration::from_secs(3);
+
+/// The machine this process runs on.
+pub(crate) struct CellHost<'c> {
+    config: &'c Config,
+    records: Records,
+    store: Store,
+    cni: Runtime,
+}
+
+impl<'c> CellHost<'c> {
+    pub fn new(config: &'c Config) -> Self {
+        let records = Records::beside(&config.ports.path);
+        let cni = Runtime {
+            plugin_dir: config.cni_plugin_dir.clone(),
+            cache_dir: records.cni_dir(),
+            limit: config.cni_limit,
+        };
+        Self { config, records, store: Store::at(&config.datastore), cni }
+    }
+
+    fn pin_file(&self, handle: &Handle) -> PathBuf {
+        self.config.bind_mount_dir.join(handle.as_str())
+    }
+
+    fn network(&self) -> Result<Network, HostError> {
+        let found = Network::discover(&self.config.cni_config_dir)?;
+        if !found.ignored.is_empty() {
+            tracing::warn!(
+                "Only one CNI configuration is used: {}, not {:?}",
+                found.path.display(),
+                found.ignored
+            );
+        }
+        Ok(found.network)
+    }
+
+    /// The pool, rebuilt first from the containers' records if its file is beyond reading.
+    fn with_ports<T>(
+        &self,
+        act: impl Fn(&crate::ports::PortPool) -> Result<T, PortsError>,
+    ) -> Result<T, HostError> {
+        let pool = &self.config.ports;
+        match act(pool) {
+            Err(error @ PortsError::Corrupt { .. }) => {
+                let known = self.records.all();
+                pool.rebuild(known.into_iter().map(|r| (r.handle.to_string(), r.ports)))?;
+                warn_rebuilt(&error);
+                Ok(act(pool)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// The store, likewise (spec/cell.md §I.17).
+    fn with_store<T>(&self, act: impl Fn(&Store) -> Result<T, StoreError>) -> Result<T, HostError> {
+        match act(&self.store) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                self.store.rebuild(&self.living())?;
+                warn_rebuilt(&error);
+                Ok(act(&self.store)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn living(&self) -> Vec<Container> {
+        let living = self.records.all().into_iter().filter_map(|record| {
+            let live = record.live?;
+            let handle = record.handle.to_string();
+            Some(Container { handle, ip: live.ip, metadata: live.metadata })
+        });
+        living.collect()
+    }
+}
+
+fn warn_rebuilt(error: &(dyn std::error::Error + 'static)) {
+    let error = crate::error_chain(error);
+    tracing::warn!(
+        "A file was beyond reading and was rebuilt from the containers' records: {error}"
+    );
+}
+
+fn open(source: Source) -> Result<Netns, HostError> {
+    Ok(match source {
+        Source::Process(pid) => Netns::of_process(pid)?,
+        Source::Inherited => Netns::open("/proc/self/fd/3")?,
+    })
+}
+
+impl Host for CellHost<'_> {
+    /// A loose filter for all interfaces wins over the strict one we set on each container's
+    /// (`conf/all` and `conf/<name>`: the kernel takes the greater value).
+    fn check(&self) -> Result<(), HostError> {
+        self.cni.check(&self.network()?)?;
+        if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
+            return Err(HostError::LooseFilter);
+        }
+        Ok(())
+    }
+
+    fn namespace(&self, source: Source) -> Result<NetnsId, HostError> {
+        Ok(open(source)?.id())
+    }
+
+    fn pinned(&self, handle: &Handle) -> Option<NetnsId> {
+        Netns::open(self.pin_file(handle)).ok().map(|pinned| pinned.id())
+    }
+
+    fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError> {
+        let netns = open(source)?;
+        netns.pin(&self.pin_file(handle))?;
+        Ok(netns.id())
+    }
+
+    fn unpin(&self, handle: &Handle) -> Result<(), HostError> {
+        Ok(netns::unpin(&self.pin_file(handle))?)
+    }
+
+    fn acquire_ports(&self, handle: &Handle, count: usize) -> Result<Vec<u16>, HostError> {
+        self.with_ports(|pool| pool.acquire(handle, count))
+    }
+
+    fn release_port(&self, handle: &Handle, port: u16) -> Result<(), HostError> {
+        self.with_ports(|pool| pool.release(handle, port))
+    }
+
+    fn release_ports(&self, handle: &Handle) -> Result<(), HostError> {
+        self.with_ports(|pool| pool.release_all(handle))
+    }
+
+    fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError> {
+        let target = Target::new(handle.as_str(), INTERFACE)?;
+        Ok(self.cni.add(&self.network()?, &target, &self.pin_file(handle), extra)?)
+    }
+
+    /// What was remembered at `attach` decides what is run; the network of the day only stands in for
+    /// it, so that it may be missing. Plugins that find the namespace gone must not be shown a file
+    /// that is none.
+    fn detach(&self, handle: &Handle) -> Result<(), HostError> {
+        let target = Target::new(handle.as_str(), INTERFACE)?;
+        let pin_file = self.pin_file(handle);
+        let netns = self.pinned(handle).map(|_| pin_file.as_path());
+        let today = if self.cni.remembers(&target) { None } else { Some(self.network()?) };
+        self.cni.del(today.as_ref(), &target, netns).map_err(HostError::Del)
+    }
+
+    fn forbid_forged_sources(&self, attachment: &Attachment) -> Result<(), HostError> {
+        for interface in attachment.host_interfaces() {
+            // Some plugins list what they build upon; the cell's own links are not ours to set.
+            if self.config.cell.underlay.iter().all(|own| own.as_str() != interface.name) {
+                netns::write_sysctl(&format!("net/ipv4/conf/{}/rp_filter", interface.name), "1")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
+        let lock_file = Some(self.config.iptables_lock_file.clone());
+        Iptables::new().with_lock_file(lock_file).settle(wanted, scope)?;
+        Ok(())
+    }
+
+    fn enlist(&self, container: &Container) -> Result<(), HostError> {
+        self.with_store(|store| store.add(container))
+    }
+
+    fn strike(&self, handle: &Handle) -> Result<bool, HostError> {
+        self.with_store(|store| Ok(store.remove(handle.as_str())?.is_some()))
+    }
+
+    fn await_policies(&self) -> Result<(), HostError> {
+        match &self.config.agent {
+            Some(address) => Ok(agent::force_poll(address, self.config.agent_limit)?),
+            None => Ok(()),
+        }
+    }
+
+    fn hint_policies(&self) {
+        if let Some(address) = &self.config.agent
+            && let Err(error) = agent::force_poll(address, HINT_LIMIT)
+        {
+            let error = crate::error_chain(&error);
+            tracing::debug!("The policy agent was not told that a container is gone: {error}");
+        }
+    }
+
+    fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
+        Ok(self.records.load(handle)?)
+    }
+
+    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {
+        let records = self.records.all().into_iter();
+        let others = records.filter(|other| other.ip == Some(ip) && other.handle != *handle);
+        others.map(|other| other.handle).collect()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), HostError> {
+        Ok(self.records.save(record)?)
+    }
+
+    fn forget(&self, handle: &Handle) -> Result<(), HostError> {
+        Ok(self.records.remove(handle)?)
+    }
+}

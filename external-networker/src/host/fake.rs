@@ -1,0 +1,241 @@
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::Ipv4Addr,
+};
+
+use cni::{Attachment, SpecVersion};
+use containers::Container;
+use hostnet::netns::NetnsId;
+use netfilter::{FakeKernel, Kernel, Observed, Ruleset, Scope};
+use serde_json::{Map, Value, json};
+
+use super::{Host, HostError, Source};
+use crate::{handle::Handle, record::Record};
+
+/// A cell in memory. Processes 1, 2, … have namespaces of the same number.
+#[derive(Default)]
+pub(crate) struct FakeHost {
+    state: RefCell<State>,
+    /// How many things it was asked to do that may fail.
+    asked: Cell<usize>,
+    trouble: Cell<Option<Trouble>>,
+}
+
+/// When things go wrong. Steps are counted from 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble {
+    /// This step fails.
+    At(usize),
+    /// From this step on nothing happens any more: the process was killed.
+    KilledAt(usize),
+}
+
+#[derive(Default)]
+struct State {
+    left: Left,
+    kernel: FakeKernel,
+    /// The address CNI gives next; the same again if asked to.
+    next_ip: u8,
+    told_to_plugins: Map<String, Value>,
+    hints: usize,
+}
+
+/// Everything a container leaves on a cell, but for the firewall.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Left {
+    pub pins: BTreeMap<Handle, NetnsId>,
+    pub ports: BTreeMap<Handle, Vec<u16>>,
+    pub attached: BTreeMap<Handle, Ipv4Addr>,
+    pub store: BTreeMap<String, Container>,
+    pub records: BTreeMap<Handle, Record>,
+}
+
+impl FakeHost {
+    /// Starts counting steps again, and gets into this trouble.
+    pub fn expect(&self, trouble: impl Into<Option<Trouble>>) {
+        self.asked.set(0);
+        self.trouble.set(trouble.into());
+    }
+
+    /// How many steps were asked for since.
+    pub fn asked(&self) -> usize {
+        self.asked.get()
+    }
+
+    pub fn left(&self) -> Left {
+        self.state.borrow().left.clone()
+    }
+
+    pub fn firewall(&self) -> Observed {
+        self.state.borrow().kernel.state.clone()
+    }
+
+    /// Whether the firewall mentions no container.
+    pub fn firewall_is_bare(&self) -> bool {
+        let firewall = self.firewall();
+        netfilter::Table::ALL.into_iter().all(|table| {
+            firewall.chains(table).all(|chain| {
+                !chain.contains("--") && firewall.rules(table, chain).is_none_or(<[_]>::is_empty)
+            })
+        })
+    }
+
+    pub fn commits(&self) -> usize {
+        self.state.borrow().kernel.commits
+    }
+
+    pub fn told_to_plugins(&self) -> Map<String, Value> {
+        self.state.borrow().told_to_plugins.clone()
+    }
+
+    pub fn hints(&self) -> usize {
+        self.state.borrow().hints
+    }
+
+    /// Makes CNI give out this address next.
+    pub fn give_next(&self, ip: u8) {
+        self.state.borrow_mut().next_ip = ip;
+    }
+
+    /// Whether this step is done, half-done or not at all.
+    fn step(&self) -> Result<(), HostError> {
+        let step = self.asked.replace(self.asked.get() + 1);
+        match self.trouble.get() {
+            Some(Trouble::At(at)) if at == step => Err(HostError::Told),
+            Some(Trouble::KilledAt(at)) if step >= at => Err(HostError::Told),
+            _ => Ok(()),
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Left) -> T) -> Result<T, HostError> {
+        self.step()?;
+        Ok(change(&mut self.state.borrow_mut().left))
+    }
+}
+
+fn attachment(ip: Ipv4Addr) -> Attachment {
+    let document = json!({
+        "interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "/netns"}],
+        "ips": [{"address": format!("{ip}/24"), "interface": 1}],
+    });
+    let version: SpecVersion = "1.0.0".parse().unwrap();
+    Attachment::parse(document.to_string().as_bytes(), version).unwrap()
+}
+
+impl Host for FakeHost {
+    fn check(&self) -> Result<(), HostError> {
+        self.step()
+    }
+
+    fn namespace(&self, source: Source) -> Result<NetnsId, HostError> {
+        self.step()?;
+        match source {
+            Source::Process(pid) => Ok(NetnsId { device: 4, inode: pid.into() }),
+            Source::Inherited => Err(HostError::Told),
+        }
+    }
+
+    fn pinned(&self, handle: &Handle) -> Option<NetnsId> {
+        self.state.borrow().left.pins.get(handle).copied()
+    }
+
+    fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError> {
+        let id = self.namespace(source)?;
+        let earlier = self.change(|left| left.pins.insert(handle.clone(), id))?;
+        assert!(earlier.is_none_or(|earlier| earlier == id), "mounts would be stacked");
+        Ok(id)
+    }
+
+    fn unpin(&self, handle: &Handle) -> Result<(), HostError> {
+        self.change(|left| left.pins.remove(handle)).map(drop)
+    }
+
+    fn acquire_ports(&self, handle: &Handle, count: usize) -> Result<Vec<u16>, HostError> {
+        self.change(|left| {
+            let free = |port: &u16| !left.ports.values().flatten().any(|taken| taken == port);
+            let ports: Vec<u16> = (61000..).filter(free).take(count).collect();
+            if count > 0 {
+                left.ports.entry(handle.clone()).or_default().extend(&ports);
+            }
+            ports
+        })
+    }
+
+    fn release_port(&self, handle: &Handle, port: u16) -> Result<(), HostError> {
+        self.change(|left| {
+            if let Some(ports) = left.ports.get_mut(handle) {
+                ports.retain(|other| *other != port);
+            }
+            left.ports.retain(|_, ports| !ports.is_empty());
+        })
+    }
+
+    fn release_ports(&self, handle: &Handle) -> Result<(), HostError> {
+        self.change(|left| left.ports.remove(handle)).map(drop)
+    }
+
+    fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError> {
+        assert!(self.pinned(handle).is_some(), "plugins need a namespace");
+        let ip = {
+            let state = &mut *self.state.borrow_mut();
+            state.told_to_plugins = extra.clone();
+            let ip = Ipv4Addr::new(10, 255, 30, 2 + state.next_ip);
+            state.next_ip += 1;
+            // A chain that fails has done its first half.
+            state.left.attached.insert(handle.clone(), ip);
+            ip
+        };
+        self.step()?;
+        Ok(attachment(ip))
+    }
+
+    fn detach(&self, handle: &Handle) -> Result<(), HostError> {
+        self.change(|left| left.attached.remove(handle)).map(drop)
+    }
+
+    fn forbid_forged_sources(&self, _attachment: &Attachment) -> Result<(), HostError> {
+        self.step()
+    }
+
+    fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
+        self.step()?;
+        self.state.borrow_mut().kernel.settle(wanted, scope)?;
+        Ok(())
+    }
+
+    fn enlist(&self, container: &Container) -> Result<(), HostError> {
+        let container = container.clone();
+        self.change(|left| left.store.insert(container.handle.clone(), container)).map(drop)
+    }
+
+    fn strike(&self, handle: &Handle) -> Result<bool, HostError> {
+        self.change(|left| left.store.remove(handle.as_str()).is_some())
+    }
+
+    fn await_policies(&self) -> Result<(), HostError> {
+        self.step()
+    }
+
+    fn hint_policies(&self) {
+        self.state.borrow_mut().hints += 1;
+    }
+
+    fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
+        self.change(|left| left.records.get(handle).cloned())
+    }
+
+    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {
+        let left = self.left();
+        let others = left.records.into_values().filter(|r| r.ip == Some(ip) && r.handle != *handle);
+        others.map(|record| record.handle).collect()
+    }
+
+    fn save(&self, record: &Record) -> Result<(), HostError> {
+        self.change(|left| left.records.insert(record.handle.clone(), record.clone())).map(drop)
+    }
+
+    fn forget(&self, handle: &Handle) -> Result<(), HostError> {
+        self.change(|left| left.records.remove(handle)).map(drop)
+    }
+}

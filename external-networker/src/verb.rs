@@ -1,0 +1,84 @@
+//! What Garden can ask for, one file each. Going up checks everything, stops at the first failure and
+//! takes back what it did; going down carries on whatever happens.
+
+mod down;
+mod net_in;
+mod net_out;
+mod up;
+
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+
+use crate::{
+    config::Config,
+    egress::{self, InvalidEgress},
+    handle::Handle,
+    host::{Host, HostError},
+    record::{Live, Record},
+    rules::{self, Facts},
+};
+
+pub(crate) use down::down;
+pub(crate) use net_in::net_in;
+pub(crate) use net_out::{bulk_net_out, net_out};
+pub(crate) use up::up;
+
+/// What a change to a container that should be up can run into.
+#[derive(Debug, Error)]
+pub(crate) enum ChangeError {
+    #[error("container {0} is not up")]
+    NotUp(Handle),
+    #[error("container {handle} has address {ip}, not {asked:?}")]
+    OtherAddress { handle: Handle, ip: Ipv4Addr, asked: String },
+    #[error("the rules remembered of container {handle}")]
+    Remembered {
+        handle: Handle,
+        #[source]
+        source: InvalidEgress,
+    },
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A container that is up, and what is known of it.
+fn live(host: &dyn Host, handle: &Handle, asked_ip: &str) -> Result<(Record, Live), ChangeError> {
+    let record = host.record(handle)?;
+    let not_up = || ChangeError::NotUp(handle.clone());
+    let (record, live) =
+        record.and_then(|record| Some((record.clone(), record.live?))).ok_or_else(not_up)?;
+    if !asked_ip.is_empty() && asked_ip.parse() != Ok(live.ip) {
+        let (handle, asked) = (handle.clone(), asked_ip.to_owned());
+        return Err(ChangeError::OtherAddress { handle, ip: live.ip, asked });
+    }
+    Ok((record, live))
+}
+
+/// Remembers `after` and makes the firewall agree; if the firewall refuses, `before` is remembered
+/// again. In this order, because a rule that is remembered and missing is put in by the next change,
+/// while one that is there and forgotten would be lost by it.
+fn change(
+    host: &dyn Host,
+    config: &Config,
+    before: &Record,
+    after: &Record,
+) -> Result<(), ChangeError> {
+    let handle = &before.handle;
+    let Some(live) = &after.live else { return Err(ChangeError::NotUp(handle.clone())) };
+    let facts = facts(handle, live)?;
+    host.save(after)?;
+    if let Err(error) = host.settle(&rules::ruleset(&config.cell, &facts), &handle.scope()) {
+        host.save(before)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
+    let egress = egress::read(&live.egress)
+        .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
+    Ok(Facts { handle: handle.clone(), ip: live.ip, mapped: live.mapped.clone(), egress })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+use std::fmt;
+
+use netfilter::Ruleset;
+use thiserror::Error;
+
+use crate::{
+    handle::Handle,
+    host::{Host, HostError},
+    record::Record,
+};
+
+/// Everything that could not be taken down; the rest is gone. Another `down` tries again.
+#[derive(Debug, Default, Error)]
+pub(crate) struct DownError(Vec<(&'static str, HostError)>);
+
+/// Disconnects the container, whatever is left of it. Everything is found from the handle alone.
+///
+/// The order matters to whoever gets the address or a port next: by the time CNI frees the address,
+/// its rules, its store entry and its policies are gone; ports are freed last, and only when nothing
+/// leads from them any more (spec/cell.md §I.23, §I.24).
+pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
+    let mut errors = DownError::default();
+    errors.collect("marking it as going", retire(host, handle));
+    let listed = errors.collect("store delete", host.strike(handle));
+    let rules = host.settle(&Ruleset::new(), &handle.scope());
+    let shut = errors.collect("removing its rules", rules).is_some();
+    if listed != Some(false) {
+        host.hint_policies();
+    }
+    errors.collect("cni down", host.detach(handle));
+    errors.collect("unpinning its namespace", host.unpin(handle));
+    if shut {
+        errors.collect("releasing its ports", host.release_ports(handle));
+    }
+    if errors.0.is_empty() {
+        errors.collect("forgetting it", host.forget(handle));
+    }
+    if errors.0.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// From the first moment on, a repeated `up` must not take the container for one that is up.
+fn retire(host: &dyn Host, handle: &Handle) -> Result<(), HostError> {
+    match host.record(handle)? {
+        Some(record) if record.live.is_some() => host.save(&Record { live: None, ..record }),
+        _ => Ok(()),
+    }
+}
+
+impl DownError {
+    /// The value, if there is one; else notes what went wrong, and doing what.
+    fn collect<T>(&mut self, doing: &'static str, result: Result<T, HostError>) -> Option<T> {
+        result.map_err(|error| self.0.push((doing, error))).ok()
+    }
+}
+
+impl fmt::Display for DownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (doing, error)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{doing}: {}", crate::error_chain(error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,400 @@
+use gocompat::json;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{up::UpError, *};
+use crate::{
+    host::fake::{FakeHost, Left, Trouble},
+    wire,
+};
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text).unwrap()
+}
+
+fn web() -> Handle {
+    handle("web")
+}
+
+fn request(pid: u32) -> wire::UpRequest {
+    let text = json!({
+        "Pid": pid,
+        "Properties": {"policy_group_id": "app", "ports": "8080"},
+        "netin": [{"host_port": 0, "container_port": 8080}, {"host_port": 5000, "container_port": 0}],
+        "netout_rules": [{"protocol": 1, "networks": [{"start": "8.8.8.8"}], "ports": [{"start": 53, "end": 53}]}],
+    });
+    json::from_slice(text.to_string().as_bytes()).unwrap()
+}
+
+fn bring_up(host: &FakeHost, handle: &Handle, pid: u32) -> Result<wire::UpReply, UpError> {
+    up(host, &Config::example(), handle, request(pid))
+}
+
+/// Runs `act` on fresh hosts prepared by `prepare`, in trouble at step 0, 1, 2, … until it gets
+/// through; after each failure, `check` is asked.
+fn at_every_step<E>(
+    trouble: impl Fn(usize) -> Trouble,
+    prepare: impl Fn(&FakeHost),
+    act: impl Fn(&FakeHost) -> Result<(), E>,
+    check: impl Fn(&FakeHost, &FakeHost, usize),
+) {
+    let untouched = FakeHost::default();
+    prepare(&untouched);
+    for step in 0..1000 {
+        let host = FakeHost::default();
+        prepare(&host);
+        host.expect(trouble(step));
+        let result = act(&host);
+        if host.asked() <= step {
+            assert!(result.is_ok());
+            assert!(step > 1, "nothing was tested");
+            return;
+        }
+        host.expect(None);
+        if result.is_err() {
+            check(&host, &untouched, step);
+        }
+    }
+    panic!("it never got through");
+}
+
+fn assert_nothing_left(host: &FakeHost, step: usize) {
+    assert_eq!(host.left(), Left::default(), "step {step}");
+    assert!(host.firewall_is_bare(), "step {step}: {:?}", host.firewall());
+}
+
+#[test]
+fn up_answers_and_leaves_all_a_container_needs() {
+    let host = FakeHost::default();
+    let reply = bring_up(&host, &web(), 7).unwrap();
+    assert_eq!(
+        json::to_string(&reply),
+        r#"{"properties":{"garden.network.container-ip":"10.255.30.2","garden.network.host-ip":"255.255.255.255","garden.network.mapped-ports":"[{\"HostPort\":61000,\"ContainerPort\":8080},{\"HostPort\":5000,\"ContainerPort\":5000}]","garden.network.interface":"eth0"}}"#
+    );
+    let left = host.left();
+    assert_eq!(left.ports[&web()], [61000]);
+    assert_eq!(left.store["web"].policy_group_id(), Some("app"));
+    assert_eq!(host.commits(), 1, "all rules in one go");
+    assert_eq!(
+        Value::from(host.told_to_plugins()),
+        json!({
+            "metadata": {"policy_group_id": "app", "ports": "8080"},
+            "runtimeConfig": {
+                "portMappings": [{"host_port": 61000, "container_port": 8080}, {"host_port": 5000, "container_port": 5000}],
+                "netOutRules": [{"protocol": 1, "networks": [{"start": "8.8.8.8"}], "ports": [{"start": 53, "end": 53}]}],
+            }
+        })
+    );
+}
+
+#[test]
+fn up_again_for_the_same_namespace_answers_the_same_and_does_nothing() {
+    let host = FakeHost::default();
+    let first = bring_up(&host, &web(), 7).unwrap();
+    let (left, commits) = (host.left(), host.commits());
+    assert_eq!(bring_up(&host, &web(), 7).unwrap(), first);
+    assert_eq!((host.left(), host.commits()), (left, commits));
+}
+
+#[test]
+fn up_for_another_namespace_takes_the_old_one_down_first() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    let reply = bring_up(&host, &web(), 8).unwrap();
+    assert_eq!(reply.properties.container_ip, "10.255.30.3");
+    assert_eq!(host.left().ports[&web()], [61000]);
+    down(&host, &web()).unwrap();
+    assert_nothing_left(&host, 0);
+}
+
+#[test]
+fn nothing_is_left_of_an_up_that_failed_at_any_step() {
+    at_every_step(
+        Trouble::At,
+        |_| {},
+        |host| bring_up(host, &web(), 7).map(drop),
+        |host, _, step| assert_nothing_left(host, step),
+    );
+}
+
+#[test]
+fn a_failing_up_harms_nobody_else() {
+    at_every_step(
+        Trouble::At,
+        |host| drop(bring_up(host, &handle("db"), 3).unwrap()),
+        |host| bring_up(host, &web(), 7).map(drop),
+        |host, untouched, step| {
+            assert_eq!(host.left(), untouched.left(), "step {step}");
+            assert_eq!(host.firewall(), untouched.firewall(), "step {step}");
+        },
+    );
+}
+
+#[test]
+fn down_leaves_nothing_of_an_up_that_was_killed_at_any_step() {
+    at_every_step(
+        Trouble::KilledAt,
+        |_| {},
+        |host| bring_up(host, &web(), 7).map(drop),
+        |host, _, step| {
+            down(host, &web()).unwrap();
+            assert_nothing_left(host, step);
+        },
+    );
+}
+
+#[test]
+fn another_up_succeeds_after_one_that_was_killed_at_any_step() {
+    at_every_step(
+        Trouble::KilledAt,
+        |_| {},
+        |host| bring_up(host, &web(), 7).map(drop),
+        |host, _, step| {
+            let reply = bring_up(host, &web(), 7).unwrap();
+            assert_eq!(host.left().store["web"].ip.to_string(), reply.properties.container_ip);
+            assert_eq!(host.left().ports[&web()], [61000], "step {step}");
+            down(host, &web()).unwrap();
+            assert_nothing_left(host, step);
+        },
+    );
+}
+
+#[test]
+fn down_is_finished_by_another_after_a_failure_or_a_kill_at_any_step() {
+    for trouble in [Trouble::At, Trouble::KilledAt] {
+        at_every_step(
+            trouble,
+            |host| drop(bring_up(host, &web(), 7).unwrap()),
+            |host| down(host, &web()),
+            |host, _, step| {
+                down(host, &web()).unwrap();
+                assert_nothing_left(host, step);
+            },
+        );
+    }
+}
+
+#[test]
+fn down_of_nothing_is_fine_and_bothers_nobody() {
+    let host = FakeHost::default();
+    down(&host, &web()).unwrap();
+    assert_eq!((host.commits(), host.hints()), (0, 0));
+    assert_nothing_left(&host, 0);
+}
+
+#[test]
+fn down_carries_on_past_failures_and_reports_them_all() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    host.expect(Trouble::KilledAt(0));
+    assert_eq!(
+        down(&host, &web()).unwrap_err().to_string(),
+        "marking it as going: told to fail; store delete: told to fail; \
+         removing its rules: told to fail; cni down: told to fail; \
+         unpinning its namespace: told to fail"
+    );
+}
+
+#[test]
+fn a_port_is_not_freed_while_rules_lead_from_it() {
+    at_every_step(
+        Trouble::At,
+        |host| drop(bring_up(host, &web(), 7).unwrap()),
+        |host| down(host, &web()),
+        |host, _, step| {
+            let freed = !host.left().ports.contains_key(&web());
+            assert!(!freed || host.firewall_is_bare(), "step {step}");
+        },
+    );
+}
+
+#[test]
+fn a_container_that_is_going_is_not_taken_for_one_that_is_up() {
+    at_every_step(
+        Trouble::At,
+        |host| drop(bring_up(host, &web(), 7).unwrap()),
+        |host| down(host, &web()),
+        |host, _, _| {
+            bring_up(host, &web(), 7).unwrap();
+            assert_eq!(host.left().store.len(), 1);
+            assert!(!host.firewall_is_bare());
+        },
+    );
+}
+
+#[test]
+fn the_rules_of_an_earlier_owner_of_the_address_are_removed() {
+    let host = FakeHost::default();
+    bring_up(&host, &handle("old"), 7).unwrap();
+    host.give_next(0);
+    bring_up(&host, &web(), 8).unwrap();
+    let firewall = host.firewall();
+    let chains = firewall.chains(netfilter::Table::Filter);
+    assert_eq!(chains.filter(|chain| chain.contains("--old")).count(), 0);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is_touched() {
+    let host = FakeHost::default();
+    let refused = |change: fn(&mut wire::UpRequest)| {
+        let mut request = request(7);
+        change(&mut request);
+        let error = up(&host, &Config::example(), &web(), request).unwrap_err();
+        assert_nothing_left(&host, 0);
+        crate::error_chain(&error)
+    };
+    assert!(refused(|request| request.pid = 0).starts_with("up missing pid"));
+    assert_eq!(
+        refused(|request| request.netin[1].host_port = 61005),
+        "port mapping 2: cannot specify port from allocation range"
+    );
+    assert_eq!(
+        refused(|request| request.netin[0].container_port = 70000),
+        "port mapping 1: 70000 is not a port"
+    );
+    assert_eq!(
+        refused(|request| request.netout_rules[0].ports.clear()),
+        "rule 1 to send ({\"protocol\":1,\"networks\":[{\"start\":\"8.8.8.8\"}]}): tcp and udp need ports"
+    );
+}
+
+fn map_port(host: &FakeHost, host_port: u32) -> Result<wire::PortMapping, String> {
+    let request = wire::NetInRequest {
+        host_ip: "10.0.16.15".into(),
+        host_port,
+        container_ip: "10.255.30.2".into(),
+        container_port: 9000,
+    };
+    net_in(host, &Config::example(), &web(), &request).map_err(|error| crate::error_chain(&error))
+}
+
+#[test]
+fn net_in_maps_any_port_or_the_one_asked_for() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    assert_eq!(map_port(&host, 0).unwrap().host_port, 61001);
+    assert_eq!(map_port(&host, 6000).unwrap().host_port, 6000);
+    let left = host.left();
+    assert_eq!(map_port(&host, 6000).unwrap().host_port, 6000);
+    assert_eq!(host.left(), left, "it was mapped already");
+    assert_eq!(map_port(&host, 61500).unwrap_err(), "cannot specify port from allocation range");
+
+    let firewall = host.firewall();
+    assert_eq!(
+        firewall.rules(netfilter::Table::Nat, "netin--web").unwrap()[2],
+        "-d 10.0.16.15/32 -p tcp -m tcp --dport 61001 -j DNAT --to-destination 10.255.30.2:9000"
+    );
+    down(&host, &web()).unwrap();
+    assert_nothing_left(&host, 0);
+}
+
+fn allow(host: &FakeHost, rules: &str) -> Result<(), String> {
+    let netout_rules = json::from_slice(rules.as_bytes()).unwrap();
+    let request = wire::BulkNetOutRequest { container_ip: "10.255.30.2".into(), netout_rules };
+    bulk_net_out(host, &Config::example(), &web(), request)
+        .map_err(|error| crate::error_chain(&error))
+}
+
+const TWO_RULES: &str = r#"[{"networks":[{"start":"9.9.9.9"}]},
+    {"protocol":2,"networks":[{"start":"1.1.1.1"}],"ports":[{"start":53,"end":53}]}]"#;
+
+#[test]
+fn bulk_net_out_adds_rules_in_one_transaction_and_only_once() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    let commits = host.commits();
+    allow(&host, TWO_RULES).unwrap();
+    assert_eq!(host.commits(), commits + 1);
+    let firewall = host.firewall();
+    assert_eq!(
+        firewall.rules(netfilter::Table::Filter, "netout--web").unwrap()[3..5],
+        [
+            "-m iprange --dst-range 9.9.9.9-9.9.9.9 -j ACCEPT",
+            "-p udp -m iprange --dst-range 1.1.1.1-1.1.1.1 -m udp --dport 53 -j ACCEPT"
+        ]
+    );
+    allow(&host, TWO_RULES).unwrap();
+    assert_eq!(host.commits(), commits + 1);
+}
+
+#[test]
+fn one_bad_rule_refuses_them_all() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    let firewall = host.firewall();
+    assert!(allow(&host, r#"[{"networks":[{"start":"9.9.9.9"}]},{"protocol":1}]"#).is_err());
+    assert_eq!(host.firewall(), firewall);
+}
+
+#[test]
+fn changes_need_a_container_that_is_up_and_is_meant() {
+    let host = FakeHost::default();
+    assert_eq!(allow(&host, "[]").unwrap_err(), "container web is not up");
+    host.give_next(5);
+    bring_up(&host, &web(), 7).unwrap();
+    assert_eq!(
+        allow(&host, "[]").unwrap_err(),
+        "container web has address 10.255.30.7, not \"10.255.30.2\""
+    );
+}
+
+#[test]
+fn a_change_that_fails_at_any_step_changes_nothing() {
+    let unchanged = |host: &FakeHost, untouched: &FakeHost, step: usize| {
+        assert_eq!(host.left(), untouched.left(), "step {step}");
+        assert_eq!(host.firewall(), untouched.firewall(), "step {step}");
+    };
+    let up_already = |host: &FakeHost| drop(bring_up(host, &web(), 7).unwrap());
+    at_every_step(Trouble::At, up_already, |host| map_port(host, 0).map(drop), unchanged);
+    at_every_step(Trouble::At, up_already, |host| allow(host, TWO_RULES), unchanged);
+}
+
+/// One thing that may happen to one of two containers, with trouble at some step, or without.
+#[derive(Debug, Clone)]
+enum Event {
+    Up(usize, u32),
+    Down(usize),
+    NetIn(usize),
+    NetOut(usize),
+}
+
+fn event() -> impl Strategy<Value = (Event, Option<(bool, usize)>)> {
+    let event = prop_oneof![
+        (0..2usize, 1..3u32).prop_map(|(who, pid)| Event::Up(who, pid)),
+        (0..2usize).prop_map(Event::Down),
+        (0..2usize).prop_map(Event::NetIn),
+        (0..2usize).prop_map(Event::NetOut),
+    ];
+    (event, prop::option::of((any::<bool>(), 0..20usize)))
+}
+
+proptest! {
+    #[test]
+    fn after_any_history_down_leaves_nothing(history in prop::collection::vec(event(), 0..12)) {
+        let (host, config) = (FakeHost::default(), Config::example());
+        let handles = [handle("web"), handle("db")];
+        for (event, trouble) in history {
+            host.expect(trouble.map(|(killed, step)| {
+                if killed { Trouble::KilledAt(step) } else { Trouble::At(step) }
+            }));
+            match event {
+                Event::Up(who, pid) => drop(up(&host, &config, &handles[who], request(pid))),
+                Event::Down(who) => drop(down(&host, &handles[who])),
+                Event::NetIn(who) => {
+                    let request = wire::NetInRequest { container_port: 80, ..Default::default() };
+                    drop(net_in(&host, &config, &handles[who], &request));
+                }
+                Event::NetOut(who) => {
+                    let rule = json::from_slice(br#"{"networks":[{"start":"9.9.9.9"}]}"#).unwrap();
+                    let request = wire::NetOutRequest { netout_rule: rule, ..Default::default() };
+                    drop(net_out(&host, &config, &handles[who], request));
+                }
+            }
+        }
+        host.expect(None);
+        for handle in &handles {
+            down(&host, handle).unwrap();
+        }
+        assert_nothing_left(&host, 0);
+    }
+}

@@ -1,0 +1,232 @@
+use std::net::Ipv4Addr;
+
+use cni::Attachment;
+use containers::Container;
+use gocompat::json;
+use hostnet::netns::NetnsId;
+use netfilter::Ruleset;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use crate::{
+    config::Config,
+    egress::{self, Egress, InvalidEgress},
+    handle::Handle,
+    host::{Host, HostError, Source},
+    record::{Live, Record},
+    rules::{self, Facts, Mapped},
+    undo::Undo,
+    verb::{
+        down::{DownError, down},
+        net_in::{self, InvalidMapping, Wanted},
+    },
+    wire,
+};
+
+/// The placeholder for a property nobody uses any more.
+const NO_HOST_IP: &str = "255.255.255.255";
+
+/// Why a container was not connected. Nothing of it is left.
+#[derive(Debug, Error)]
+pub(crate) enum UpError {
+    #[error("up missing pid")]
+    NoPid(#[source] HostError),
+    #[error("finding the container's network namespace")]
+    Namespace(#[source] HostError),
+    #[error("port mapping {number}")]
+    Mapping {
+        /// Which mapping, from 1.
+        number: usize,
+        #[source]
+        source: InvalidMapping,
+    },
+    #[error(transparent)]
+    Egress(#[from] InvalidEgress),
+    #[error("this cell cannot connect containers")]
+    Check(#[source] HostError),
+    #[error("taking down what was left of container {handle}")]
+    Leftovers {
+        handle: Handle,
+        #[source]
+        source: DownError,
+    },
+    #[error("{doing}")]
+    Step {
+        doing: &'static str,
+        #[source]
+        source: HostError,
+    },
+    #[error("expected an IPv4 address in the CNI result")]
+    NoAddress,
+}
+
+/// Everything that can be refused, understood.
+struct Plan {
+    source: Source,
+    namespace: NetnsId,
+    wanted: Vec<Wanted>,
+    egress: Vec<Egress>,
+    request: wire::UpRequest,
+}
+
+/// Connects the container and says where it is. Again, for a container that is up already, just says
+/// so; for another namespace of the same name, takes the old one down first.
+pub(crate) fn up(
+    host: &dyn Host,
+    config: &Config,
+    handle: &Handle,
+    request: wire::UpRequest,
+) -> Result<wire::UpReply, UpError> {
+    let plan = Plan::check(host, config, request)?;
+    let known = host.record(handle).map_err(doing("reading what is known of the container"))?;
+    let pinned = host.pinned(handle);
+    if let Some(live) = known.as_ref().and_then(|record| record.live.as_ref())
+        && live.namespace == plan.namespace
+        && pinned == Some(plan.namespace)
+    {
+        return Ok(live.reply.clone());
+    }
+    host.check().map_err(UpError::Check)?;
+    if known.is_some() || pinned.is_some() {
+        down(host, handle)
+            .map_err(|source| UpError::Leftovers { handle: handle.clone(), source })?;
+    }
+    connect(host, config, handle, plan)
+}
+
+fn connect(
+    host: &dyn Host,
+    config: &Config,
+    handle: &Handle,
+    plan: Plan,
+) -> Result<wire::UpReply, UpError> {
+    let Plan { source, namespace: _, wanted, egress, request } = plan;
+    let mut undo = Undo::new(host);
+    let mut record = Record::begun(handle);
+
+    undo.or("forgetting the container", |host| host.forget(handle));
+    host.save(&record).map_err(doing("remembering the container"))?;
+
+    undo.or("unpinning its namespace", |host| host.unpin(handle));
+    let namespace = host.pin(handle, source).map_err(doing("pinning its namespace"))?;
+
+    undo.or("releasing its ports", |host| {
+        // Not while anything leads from them, should removing the rules have failed.
+        host.settle(&Ruleset::new(), &handle.scope())?;
+        host.release_ports(handle)
+    });
+    let count = wanted.iter().filter(|wanted| wanted.host_port.is_none()).count();
+    record.ports = host.acquire_ports(handle, count).map_err(doing("allocating ports"))?;
+    host.save(&record).map_err(doing("remembering its ports"))?;
+    let mapped = net_in::assign(&wanted, &record.ports, config.cell.address);
+
+    undo.or("cni down", |host| host.detach(handle));
+    let attachment =
+        host.attach(handle, &told_to_plugins(&request, &mapped)).map_err(doing("cni up"))?;
+    let (ip, interface) = attachment.first_ipv4().ok_or(UpError::NoAddress)?;
+    let interface = interface.map(|interface| interface.name.clone());
+    record.ip = Some(ip);
+    host.save(&record).map_err(doing("remembering its address"))?;
+    clear_earlier_owners(host, handle, ip)?;
+
+    undo.or("removing its rules", |host| host.settle(&Ruleset::new(), &handle.scope()));
+    let facts = Facts { handle: handle.clone(), ip, mapped: mapped.clone(), egress };
+    let ruleset = rules::ruleset(&config.cell, &facts);
+    host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
+    host.forbid_forged_sources(&attachment).map_err(doing("forbidding forged addresses"))?;
+
+    undo.or("removing it from the store", |host| host.strike(handle).map(drop));
+    let metadata = request.properties.clone();
+    let container = Container { handle: handle.to_string(), ip, metadata: metadata.clone() };
+    host.enlist(&container).map_err(doing("store add"))?;
+    host.await_policies().map_err(doing("waiting for its policies"))?;
+
+    undo.or("telling the policy agent", |host| {
+        host.hint_policies();
+        Ok(())
+    });
+    let reply = reply(config, ip, interface, &mapped, &attachment);
+    let egress = request.netout_rules;
+    record.live = Some(Live { namespace, ip, metadata, mapped, egress, reply: reply.clone() });
+    host.save(&record).map_err(doing("remembering the answer"))?;
+    undo.keep();
+    Ok(reply)
+}
+
+fn doing(doing: &'static str) -> impl FnOnce(HostError) -> UpError {
+    move |source| UpError::Step { doing, source }
+}
+
+impl Plan {
+    fn check(host: &dyn Host, config: &Config, request: wire::UpRequest) -> Result<Self, UpError> {
+        let mut wanted = Vec::new();
+        for (index, mapping) in request.netin.iter().enumerate() {
+            let checked = Wanted::check(*mapping, &config.ports.range);
+            wanted.push(checked.map_err(|source| UpError::Mapping { number: index + 1, source })?);
+        }
+        let egress = egress::read(&request.netout_rules)?;
+        let (source, namespace) = match request.pid {
+            0 => {
+                let handed_down = host.namespace(Source::Inherited);
+                (Source::Inherited, handed_down.map_err(UpError::NoPid)?)
+            }
+            pid => {
+                let source = Source::Process(pid);
+                (source, host.namespace(source).map_err(UpError::Namespace)?)
+            }
+        };
+        Ok(Self { source, namespace, wanted, egress, request })
+    }
+}
+
+/// What every plugin is told besides its configuration (spec/cell.md §B.3).
+fn told_to_plugins(request: &wire::UpRequest, mapped: &[Mapped]) -> Map<String, Value> {
+    let mut told = Map::new();
+    if !request.properties.is_empty() {
+        told.insert("metadata".to_owned(), request.properties.clone().into());
+    }
+    let mappings: Vec<Value> = mapped
+        .iter()
+        .map(|m| json!({"host_port": m.host_port, "container_port": m.container_port}))
+        .collect();
+    let rules = json!({"portMappings": mappings, "netOutRules": request.netout_rules});
+    told.insert("runtimeConfig".to_owned(), rules);
+    told
+}
+
+/// Whoever is remembered under this address has lost it, since CNI has just given it away: a `down`
+/// that never came, or failed. Its rules speak of the address, and stand before ours.
+fn clear_earlier_owners(host: &dyn Host, handle: &Handle, ip: Ipv4Addr) -> Result<(), UpError> {
+    for other in host.others_at(handle, ip) {
+        tracing::warn!("Container {other} had address {ip} and is gone; its rules are removed");
+        host.settle(&Ruleset::new(), &other.scope())
+            .map_err(doing("removing the rules of an earlier owner of its address"))?;
+    }
+    Ok(())
+}
+
+fn reply(
+    config: &Config,
+    ip: Ipv4Addr,
+    interface: Option<String>,
+    mapped: &[Mapped],
+    attachment: &Attachment,
+) -> wire::UpReply {
+    let mapped: Vec<_> = mapped
+        .iter()
+        .map(|mapped| wire::MappedPort {
+            host_port: mapped.host_port.into(),
+            container_port: mapped.container_port.into(),
+        })
+        .collect();
+    let properties = wire::ReplyProperties {
+        container_ip: ip.to_string(),
+        host_ip: NO_HOST_IP.to_owned(),
+        mapped_ports: json::to_string(&mapped),
+        interface,
+    };
+    let configured = config.cell.dns_servers.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let dns_servers =
+        if configured.is_empty() { attachment.dns.nameservers.clone() } else { configured };
+    wire::UpReply { properties, dns_servers, search_domains: config.search_domains.clone() }
+}
