@@ -38,6 +38,31 @@ fn containers_started_at_once_get_addresses_and_ports_of_their_own() {
 }
 
 #[test]
+fn up_again_gives_the_same_answer_and_adds_nothing() {
+    story("up again gives the same answer and adds nothing", |world| {
+        let (cell, outside) = (world.cell(1), world.outside_a());
+        let spec = Spec::app("app").tcp(8080).net_in(0, 8080).net_out(outside.address(), 5432);
+        let app = cell.start(spec)?;
+        let before = (cell.rules()?.lines().count(), links(world)?);
+        let (one, two) = thread::scope(|scope| {
+            let again = || app.up_again(cell);
+            let (one, two) = (scope.spawn(again), scope.spawn(again));
+            let join = |panic| std::panic::resume_unwind(panic);
+            (one.join().unwrap_or_else(join), two.join().unwrap_or_else(join))
+        });
+        for reply in [one?, two?] {
+            ensure!(reply.address == app.address(), "{reply:?}, was {}", app.address());
+            ensure!(reply.mapped == app.mapped(), "{reply:?}, were {:?}", app.mapped());
+        }
+        let after = (cell.rules()?.lines().count(), links(world)?);
+        ensure!(after == before, "rules and links were {before:?}, are {after:?}");
+        app.stop(cell)?;
+        ensure!(!cell.rules()?.contains("--app"), "left over:\n{}", cell.rules()?);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_container_that_cannot_be_wired_leaves_nothing() {
     story("a container that cannot be wired leaves nothing", |world| {
         let cell = world.cell(1);

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -90,7 +90,7 @@ pub struct MappedPort {
 }
 
 /// What the networker answered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// `garden.network.container-ip`.
     pub address: Ipv4Addr,
@@ -170,6 +170,12 @@ impl Container {
         Traffic::calls(self.netns.clone(), to.address(), port)
     }
 
+    /// Calls `up` again for the container that is up already, as after an answer that got lost.
+    pub fn up_again(&self, cell: &Cell) -> Result<Reply> {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        up(cell, &self.spec, process.id())
+    }
+
     /// The process ends, then the networker takes the wiring down: Garden's order (§A.6).
     pub fn stop(&self, cell: &Cell) -> Result<()> {
         self.end();
@@ -177,7 +183,7 @@ impl Container {
     }
 
     fn end(&self) {
-        let mut process = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = process.kill();
         let _ = process.wait();
     }
