@@ -6,7 +6,9 @@
 //!
 //! Each door is a cargo feature of the same name, so that no program links the other one's runtime.
 
+#[cfg(feature = "external")]
+pub mod external;
 #[cfg(feature = "internal")]
 pub mod internal;
-#[cfg(feature = "internal")]
+#[cfg(any(feature = "external", feature = "internal"))]
 mod refusal;
