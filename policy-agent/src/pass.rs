@@ -1,6 +1,9 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use containers::{Fault, Store, StoreError};
 use netfilter::{
@@ -134,7 +137,21 @@ impl Enforcer {
                 );
             }
         }
+        let was_blank = blank(self.store.path());
         match self.store.read() {
+            // Whoever removes the last container leaves an empty list behind, not an empty file: this
+            // store was lost, or is just being written by someone who truncates first. Read as "no
+            // containers" it would cut everything that is allowed here.
+            Ok(contents)
+                if contents.containers.is_empty()
+                    && self.residents.as_ref().is_some_and(|known| !known.is_empty())
+                    && (was_blank || blank(self.store.path())) =>
+            {
+                tracing::warn!(
+                    store.path = %self.store.path().display(),
+                    "The container store is gone; its last content holds."
+                );
+            }
             Ok(contents) => {
                 self.tell(&contents.faults);
                 self.residents = Some(world::residents(&contents));
@@ -173,6 +190,11 @@ impl Enforcer {
         }
         Ok(cut)
     }
+}
+
+/// Whether there is no file, or nothing in it.
+fn blank(path: &Path) -> bool {
+    path.metadata().map_or(true, |about| about.len() == 0)
 }
 
 #[cfg(test)]

@@ -191,6 +191,26 @@ fn an_unreadable_store_takes_nothing_away() {
 }
 
 #[test]
+fn a_store_that_is_gone_takes_nothing_away_and_an_empty_one_does() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    let before = cell.rules("vpa--to-10.255.30.3");
+    let store = cell.enforcer.store.path().to_owned();
+    std::fs::write(&store, "").unwrap();
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    std::fs::remove_file(&store).unwrap();
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+
+    std::fs::write(&store, "{}").unwrap();
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    assert_ne!(cell.rules("vpa--to-10.255.30.3"), before);
+}
+
+#[test]
 fn a_failing_kernel_is_reported_and_tried_again() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
