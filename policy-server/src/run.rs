@@ -96,6 +96,7 @@ pub async fn run(
         service::serve::http(external, router::external(server.clone()), shutdown.clone()),
         service::serve::https(internal, tls, router::internal(server), shutdown),
     );
+    data_dir::remove(&data_dir.addresses())?;
     // Only now: requests in flight may still wait for the snapshot to hold what they wrote.
     background.abort();
     store.close().await;

@@ -1,0 +1,247 @@
+use std::time::{Duration, Instant};
+
+use policy::{Policy, Protocol};
+use policy_client::internal;
+use policy_store::{Options, StoreUrl};
+use tokio::task::JoinHandle;
+
+use crate::world::{Answer, World, answer, eventually, sentences};
+
+const POLICIES: &str = "/networking/v1/internal/policies";
+
+/// A poll the server holds; returns once the server says that it does.
+async fn hold(world: &World, cell: &str, path: &str, known: &str, wait: u32) -> JoinHandle<Answer> {
+    let request = world
+        .cell()
+        .get(format!("{}{path}", world.internal))
+        .header("If-None-Match", format!("\"{known}\""))
+        .header("Prefer", format!("wait={wait}"))
+        .header("Netman-Cell", cell);
+    let held = tokio::spawn(answer(request));
+    eventually("the poll is held", async || is_heard(world, cell).await.then_some(())).await;
+    held
+}
+
+async fn is_heard(world: &World, cell: &str) -> bool {
+    let status = world.get("/networking/v1/external/status").await.json();
+    let cells = status["cells"].as_array().unwrap();
+    cells.iter().any(|known| known["cell"] == cell && known["silent_seconds"] == 0.0)
+}
+
+fn etag(answer: &Answer) -> String {
+    answer.header("etag").trim_matches('"').to_owned()
+}
+
+async fn version_of(world: &World, path: &str) -> String {
+    etag(&world.ask(path, &[]).await)
+}
+
+#[tokio::test]
+async fn who_has_the_current_version_is_told_so_at_once() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    for known in
+        [format!("\"{version}\""), format!("W/\"{version}\""), format!("\"x\", \"{version}\"")]
+    {
+        let answer = world.ask(POLICIES, &[("If-None-Match", &known)]).await;
+        assert_eq!((answer.status, answer.text.as_str()), (304, ""), "{known}");
+        assert_eq!(etag(&answer), version);
+        assert!(!answer.headers.contains_key("preference-applied"));
+    }
+}
+
+#[tokio::test]
+async fn a_held_poll_is_answered_when_something_relevant_changes() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let path = format!("{POLICIES}?id=web");
+    let held = hold(&world, "cell-1", &path, &known, 55).await;
+    let elsewhere = world.create(&["other third tcp 1"]).await;
+    let here = world.create(&["web cache tcp 2"]).await;
+    assert_ne!(elsewhere, here);
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, etag(&answer)), (200, here.clone()));
+    assert_eq!(answer.header("preference-applied"), "wait=55");
+    assert_eq!(sentences(&answer.json()), ["web cache tcp 2-2", "web db tcp 1-1"]);
+
+    let held = hold(&world, "cell-1", &path, &here, 55).await;
+    let gone = world.delete(&["web db tcp 1", "web cache tcp 2"]).await;
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, etag(&answer)), (200, gone));
+    assert_eq!(sentences(&answer.json()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_held_poll_ends_with_its_time_when_only_others_are_concerned() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let started = Instant::now();
+    let held = hold(&world, "cell-1", &format!("{POLICIES}?id=web"), &known, 1).await;
+    world.create(&["other third tcp 1"]).await;
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, etag(&answer)), (304, known));
+    assert_eq!(answer.header("preference-applied"), "wait=1");
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_poll_for_everything_hears_of_everything() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let held = hold(&world, "cell-1", POLICIES, &known, 55).await;
+    let changed = world.create(&["other third tcp 1"]).await;
+    assert_eq!(etag(&held.await.unwrap()), changed);
+}
+
+#[tokio::test]
+async fn who_has_another_version_is_answered_in_full_at_once() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    let (life, revision) = version.rsplit_once('.').unwrap();
+    let later = format!("{life}.{}", revision.parse::<u64>().unwrap() + 5);
+    for known in
+        [format!("other-life.{revision}"), format!("{life}.0"), later, "*".into(), "?".into()]
+    {
+        let known = format!("\"{known}\"");
+        let answer = world.ask(POLICIES, &[("If-None-Match", &known), ("Prefer", "wait=55")]).await;
+        assert_eq!((answer.status, etag(&answer)), (200, version.clone()), "{known}");
+        assert_eq!(sentences(&answer.json()), ["web db tcp 1-1"]);
+    }
+    let nothing_known = world.ask(POLICIES, &[("Prefer", "wait=55")]).await;
+    assert_eq!(nothing_known.status, 200);
+}
+
+#[tokio::test]
+async fn an_app_without_policies_can_be_waited_for() {
+    let world = World::start().await;
+    world.create(&["web db tcp 1"]).await;
+    let path = format!("{POLICIES}?id=newcomer");
+    let known = version_of(&world, &path).await;
+    let held = hold(&world, "cell-1", &path, &known, 55).await;
+    world.create(&["newcomer web tcp 1"]).await;
+    assert_eq!(sentences(&held.await.unwrap().json()), ["newcomer web tcp 1-1"]);
+}
+
+#[tokio::test]
+async fn held_polls_end_at_once_when_the_server_stops() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let first = hold(&world, "cell-1", POLICIES, &known, 55).await;
+    let second = hold(&world, "cell-2", &format!("{POLICIES}?id=web"), &known, 55).await;
+    world.begin_to_stop();
+    for held in [first, second] {
+        let answer = held.await.unwrap();
+        assert_eq!((answer.status, etag(&answer)), (304, known.clone()));
+    }
+    let (_, took) = world.stop().await;
+    assert!(took < Duration::from_secs(5), "stopping took {took:?}");
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_is_let_go() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let held = hold(&world, "cell-1", POLICIES, &known, 55).await;
+    held.abort();
+    eventually("the poll is let go", async || (!is_heard(&world, "cell-1").await).then_some(()))
+        .await;
+
+    // The same over HTTP/1.1, where hanging up closes the connection.
+    let pem = [
+        std::fs::read(world.pki("agent.crt")).unwrap(),
+        std::fs::read(world.pki("agent.key")).unwrap(),
+    ]
+    .concat();
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(
+            &std::fs::read(world.pki("ca.crt")).unwrap(),
+        )
+        .unwrap()])
+        .identity(reqwest::Identity::from_pem(&pem).unwrap())
+        .http1_only()
+        .build()
+        .unwrap();
+    let request = client
+        .get(format!("{}{POLICIES}", world.internal))
+        .header("If-None-Match", format!("\"{known}\""))
+        .header("Prefer", "wait=55")
+        .header("Netman-Cell", "cell-2");
+    let held = tokio::spawn(answer(request));
+    eventually("the poll is held", async || is_heard(&world, "cell-2").await.then_some(())).await;
+    held.abort();
+    eventually("the poll is let go", async || (!is_heard(&world, "cell-2").await).then_some(()))
+        .await;
+}
+
+/// As by another server on the same database: nobody tells this one, so it must look.
+#[tokio::test]
+async fn a_change_made_elsewhere_reaches_held_polls() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let held = hold(&world, "cell-1", &format!("{POLICIES}?id=web"), &known, 55).await;
+    let url = StoreUrl::Sqlite(world.data().join("netman.db"));
+    let store = policy_store::open(&url, &Options::default()).await.unwrap();
+    let policy = Policy {
+        source: "web".parse().unwrap(),
+        destination: "cache".parse().unwrap(),
+        protocol: Protocol::Udp,
+        ports: "9".parse().unwrap(),
+    };
+    let changed = store.create(&[policy]).await.unwrap();
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, etag(&answer)), (200, changed.to_string()));
+    assert_eq!(sentences(&answer.json()), ["web cache udp 9-9", "web db tcp 1-1"]);
+}
+
+#[tokio::test]
+async fn our_own_client_is_understood() {
+    let world = World::start().await;
+    let client = internal::Client::new(&internal::Settings {
+        url: world.internal.clone(),
+        ca_cert_file: world.pki("ca.crt"),
+        client_cert_file: world.pki("agent.crt"),
+        client_key_file: world.pki("agent.key"),
+        timeout: Duration::from_secs(5),
+        cell: Some("cell-1".to_owned()),
+    })
+    .unwrap();
+    let first = world.create(&["web db tcp 1"]).await;
+    let apps = ["web".parse().unwrap()].into();
+    let question = internal::Question { apps, known: None, wait: Some(Duration::from_secs(55)) };
+    let internal::Answer::Policies { policies, version } =
+        client.policies(&question).await.unwrap()
+    else {
+        panic!("nothing was known");
+    };
+    assert_eq!((policies.len(), version.clone().unwrap().to_string()), (1, first));
+    let question = internal::Question { known: version, ..question };
+    let held = tokio::spawn(async move { client.policies(&question).await.unwrap() });
+    eventually("the poll is held", async || is_heard(&world, "cell-1").await.then_some(())).await;
+    world.delete(&["web db tcp 1"]).await;
+    assert!(matches!(
+        held.await.unwrap(),
+        internal::Answer::Policies { policies, .. } if policies.is_empty()
+    ));
+}
+
+/// More polls than the database has connections, many times over.
+#[tokio::test]
+async fn held_polls_cost_the_database_nothing() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let mut held = Vec::new();
+    for number in 0..40 {
+        held.push(
+            hold(&world, &format!("cell-{number}"), &format!("{POLICIES}?id=web"), &known, 55)
+                .await,
+        );
+    }
+    for port in 1..20 {
+        world.create(&[&format!("other third tcp {port}")]).await;
+        assert_eq!(world.listed("?id=other").await.len(), port);
+    }
+    let changed = world.create(&["db web tcp 1"]).await;
+    for held in held {
+        assert_eq!(etag(&held.await.unwrap()), changed);
+    }
+}

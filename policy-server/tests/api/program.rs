@@ -1,0 +1,149 @@
+//! The program itself: its command line, its log, its end.
+
+use std::{
+    io::Read,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::world::{addresses, answer, eventually, v1};
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_policy-server"))
+}
+
+/// A server that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(dir: &Path) -> Running {
+    let child = program()
+        .args(["--embedded", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Running(child)
+}
+
+fn token(dir: &Path, arguments: &[&str]) -> Output {
+    program().arg("token").args(arguments).arg("--data-dir").arg(dir).output().unwrap()
+}
+
+/// Asks for a clean end, and waits for it.
+async fn end(Running(child): &mut Running) -> Option<i32> {
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    eventually("the program ends", async || child.try_wait().unwrap()).await.code()
+}
+
+#[tokio::test]
+async fn it_serves_until_it_is_told_to_stop_and_keeps_secrets_out_of_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("made/at/start");
+    let mut child = start(&data);
+    let urls = addresses(&data, || false).await;
+    let external = urls["external"].as_str().unwrap();
+
+    let output =
+        token(&data, &["--scope", "network.admin", "--scope", "other", "--subject", "alice"]);
+    assert!(output.status.success(), "{output:?}");
+    let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let policies = format!("{external}/networking/v1/external/policies");
+    let send = |request: reqwest::RequestBuilder| answer(request.bearer_auth(&token));
+    assert_eq!(send(Client::new().post(&policies).body(v1(&["web db tcp 1"]))).await.status, 200);
+    assert_eq!(send(Client::new().get(&policies)).await.json()["total_policies"], 1);
+    let mistaken = Client::new().get(format!("{policies}?access_token={token}"));
+    assert_eq!(answer(mistaken.bearer_auth(format!("{token}x"))).await.status, 401);
+
+    assert_eq!(end(&mut child).await, Some(0));
+    let mut log = String::new();
+    child.0.stdout.take().unwrap().read_to_string(&mut log).unwrap();
+    let signature = token.rsplit_once('.').unwrap().1;
+    assert!(!log.contains(signature), "a token in the log:\n{log}");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let requests: Vec<_> = lines.iter().filter(|line| line.get("http.status").is_some()).collect();
+    let statuses: Vec<_> =
+        requests.iter().map(|line| line["http.status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 200, 401], "one line per request:\n{log}");
+    assert_eq!(requests[0]["user.name"], "alice");
+    assert!(
+        requests[2]["error"].as_str().unwrap().starts_with("failed to verify token with uaa: ")
+    );
+}
+
+/// What was answered is there after the worst of ends, and no revision is given twice.
+#[tokio::test]
+async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut answered: Vec<(String, u64)> = Vec::new();
+    for round in 0..5 {
+        let mut child = start(dir.path());
+        let urls = addresses(dir.path(), || false).await;
+        let policies =
+            format!("{}/networking/v1/external/policies", urls["external"].as_str().unwrap());
+        let output = token(dir.path(), &["--scope", "network.admin", "--subject", "alice"]);
+        let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let client = Client::new();
+
+        let listed = answer(client.get(&policies).bearer_auth(&token)).await.text;
+        for (name, _) in &answered {
+            assert!(listed.contains(&format!("\"{name}\"")), "{name} was lost");
+        }
+        let pid = child.0.id();
+        let killer = std::thread::spawn(move || {
+            // Not a wait for anything: the moment at which the end comes.
+            std::thread::sleep(std::time::Duration::from_millis(20 + 30 * round));
+            Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap()
+        });
+        for number in 0.. {
+            let name = format!("app-{round}-{number}");
+            let body = v1(&[&format!("{name} db tcp 1")]);
+            let request = client.post(&policies).bearer_auth(&token).body(body);
+            let Ok(response) = request.send().await else { break };
+            let version = response.headers()["netman-revision"].to_str().unwrap();
+            let revision = version.rsplit_once('.').unwrap().1.parse().unwrap();
+            assert!(answered.iter().all(|(_, earlier)| *earlier < revision));
+            answered.push((name, revision));
+        }
+        assert!(killer.join().unwrap().success());
+        child.0.wait().unwrap();
+        // It had no time to, and the next round must not read the old ports.
+        std::fs::remove_file(dir.path().join("addresses.json")).unwrap();
+    }
+    assert!(!answered.is_empty(), "every kill came too early to test anything");
+}
+
+#[test]
+fn a_token_needs_a_server_that_was_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = token(dir.path(), &["--scope", "network.admin", "--subject", "alice"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("policy-server --embedded") && text.contains("signing key"), "{text}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused() {
+    for arguments in [&[][..], &["--nonsense"], &["--embedded", "--listen", "here"], &["token"]] {
+        let output = program().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--help"), "{arguments:?}");
+    }
+    let too_small = ["--embedded", "--subnet-prefix-length", "8", "--listen", "127.0.0.1:0"];
+    let output =
+        program().args(too_small).args(["--internal-listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot cut 10.255.0.0/16"));
+}
