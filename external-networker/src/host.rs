@@ -65,10 +65,13 @@ pub(crate) trait Host {
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
 
+    /// Makes the kernel forget the connections of an address, as far as that is possible.
+    fn forget_connections(&self, ip: Ipv4Addr);
+
     /// Adds a container to the store.
     fn enlist(&self, container: &Container) -> Result<(), HostError>;
-    /// Removes a container from the store; says whether it was there.
-    fn strike(&self, handle: &Handle) -> Result<bool, HostError>;
+    /// Removes a container from the store; says which address it was there with.
+    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError>;
 
     /// Waits until the kernel holds the policies of everything in the store.
     fn await_policies(&self) -> Result<(), HostError>;

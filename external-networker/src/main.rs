@@ -74,41 +74,44 @@ fn run(prefix: &mut String) -> Result<String> {
 
 fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {
     let host = CellHost::new(config);
-    let lock_file = Records::beside(&config.ports.path).lock_file(handle);
-    let lock = || {
-        Lock::take(&lock_file, PATIENCE)
-            .with_context(|| format!("waiting for another action on container {handle}"))
-    };
     match action {
         Action::Up => {
             let request = request()?;
-            let _held = lock()?;
-            Ok(json::to_string(&verb::up(&host, config, handle, request)?))
+            let reply = alone(config, handle, || verb::up(&host, config, handle, request))??;
+            Ok(json::to_string(&reply))
         }
         Action::Down => {
-            let held = lock()?;
-            verb::down(&host, handle)?;
-            held.remove().context("removing the lock of the container")?;
+            alone(config, handle, || verb::down(&host, handle))??;
             Ok(String::new())
         }
         Action::NetIn => {
             let request = request()?;
-            let _held = lock()?;
-            Ok(json::to_string(&verb::net_in(&host, config, handle, &request)?))
+            let reply = alone(config, handle, || verb::net_in(&host, config, handle, &request))??;
+            Ok(json::to_string(&reply))
         }
         Action::NetOut => {
             let request = request()?;
-            let _held = lock()?;
-            verb::net_out(&host, config, handle, request)?;
+            alone(config, handle, || verb::net_out(&host, config, handle, request))??;
             Ok(String::new())
         }
         Action::BulkNetOut => {
             let request = request()?;
-            let _held = lock()?;
-            verb::bulk_net_out(&host, config, handle, request)?;
+            alone(config, handle, || verb::bulk_net_out(&host, config, handle, request))??;
             Ok(String::new())
         }
     }
+}
+
+/// Does `work` while nobody else works on the container. The lock's file goes afterwards, so that
+/// nothing is left of containers that are gone.
+fn alone<T>(config: &Config, handle: &Handle, work: impl FnOnce() -> T) -> Result<T> {
+    let lock_file = Records::beside(&config.ports.path).lock_file(handle);
+    let held = Lock::take(&lock_file, PATIENCE)
+        .with_context(|| format!("waiting for another action on container {handle}"))?;
+    let result = work();
+    // One that stays is in nobody's way.
+    let _ = held.remove();
+    Ok(result)
 }
 
 /// The first JSON value on standard input.

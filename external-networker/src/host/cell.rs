@@ -3,7 +3,10 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Iptables, Kernel, Ruleset, Scope};
+use netfilter::{
+    Iptables, Kernel, Ruleset, Scope,
+    conntrack::{Connection, Connections, ConntrackTool},
+};
 use serde_json::{Map, Value};
 
 use super::{Host, HostError, Source};
@@ -182,12 +185,26 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
+    /// Not an error when it fails: connections are a matter of minutes, and a host without the
+    /// `conntrack` program must still get rid of its containers.
+    fn forget_connections(&self, ip: Ipv4Addr) {
+        let mut tool = ConntrackTool;
+        let forgotten = tool.list().and_then(|connections| {
+            let of_ip = |c: &&Connection| c.source == ip || c.responder == ip;
+            connections.iter().filter(of_ip).try_for_each(|connection| tool.forget(connection))
+        });
+        if let Err(error) = forgotten {
+            let error = crate::error_chain(&error);
+            tracing::debug!("Connections of {ip} may outlive its container: {error}");
+        }
+    }
+
     fn enlist(&self, container: &Container) -> Result<(), HostError> {
         self.with_store(|store| store.add(container))
     }
 
-    fn strike(&self, handle: &Handle) -> Result<bool, HostError> {
-        self.with_store(|store| Ok(store.remove(handle.as_str())?.is_some()))
+    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
+        self.with_store(|store| Ok(store.remove(handle.as_str())?.map(|container| container.ip)))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {

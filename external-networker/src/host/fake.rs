@@ -39,6 +39,7 @@ struct State {
     next_ip: u8,
     told_to_plugins: Map<String, Value>,
     hints: usize,
+    forgotten: Vec<Ipv4Addr>,
 }
 
 /// Everything a container leaves on a cell, but for the firewall.
@@ -91,6 +92,11 @@ impl FakeHost {
 
     pub fn hints(&self) -> usize {
         self.state.borrow().hints
+    }
+
+    /// The addresses whose connections were forgotten.
+    pub fn forgotten(&self) -> Vec<Ipv4Addr> {
+        self.state.borrow().forgotten.clone()
     }
 
     /// Makes CNI give out this address next.
@@ -204,13 +210,17 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn forget_connections(&self, ip: Ipv4Addr) {
+        self.state.borrow_mut().forgotten.push(ip);
+    }
+
     fn enlist(&self, container: &Container) -> Result<(), HostError> {
         let container = container.clone();
         self.change(|left| left.store.insert(container.handle.clone(), container)).map(drop)
     }
 
-    fn strike(&self, handle: &Handle) -> Result<bool, HostError> {
-        self.change(|left| left.store.remove(handle.as_str()).is_some())
+    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
+        self.change(|left| left.store.remove(handle.as_str()).map(|container| container.ip))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, net::Ipv4Addr};
 
 use netfilter::Ruleset;
 use thiserror::Error;
@@ -16,16 +16,19 @@ pub(crate) struct DownError(Vec<(&'static str, HostError)>);
 /// Disconnects the container, whatever is left of it. Everything is found from the handle alone.
 ///
 /// The order matters to whoever gets the address or a port next: by the time CNI frees the address,
-/// its rules, its store entry and its policies are gone; ports are freed last, and only when nothing
-/// leads from them any more (spec/cell.md §I.23, §I.24).
+/// its rules, its store entry, its policies and its connections are gone; ports are freed last, and
+/// only when nothing leads from them any more (spec/cell.md §I.23, §I.24).
 pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     let mut errors = DownError::default();
-    errors.collect("marking it as going", retire(host, handle));
+    let known = errors.collect("marking it as going", retire(host, handle)).flatten();
     let listed = errors.collect("store delete", host.strike(handle));
     let rules = host.settle(&Ruleset::new(), &handle.scope());
     let shut = errors.collect("removing its rules", rules).is_some();
-    if listed != Some(false) {
+    if listed != Some(None) {
         host.hint_policies();
+    }
+    if let Some(ip) = known.or(listed.flatten()) {
+        host.forget_connections(ip);
     }
     errors.collect("cni down", host.detach(handle));
     errors.collect("unpinning its namespace", host.unpin(handle));
@@ -38,12 +41,15 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     if errors.0.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// From the first moment on, a repeated `up` must not take the container for one that is up.
-fn retire(host: &dyn Host, handle: &Handle) -> Result<(), HostError> {
-    match host.record(handle)? {
-        Some(record) if record.live.is_some() => host.save(&Record { live: None, ..record }),
-        _ => Ok(()),
+/// From the first moment on, a repeated `up` must not take the container for one that is up. Returns
+/// its address, if it got that far.
+fn retire(host: &dyn Host, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
+    let Some(record) = host.record(handle)? else { return Ok(None) };
+    let ip = record.ip;
+    if record.live.is_some() {
+        host.save(&Record { live: None, ..record })?;
     }
+    Ok(ip)
 }
 
 impl DownError {

@@ -175,6 +175,15 @@ fn down_is_finished_by_another_after_a_failure_or_a_kill_at_any_step() {
 }
 
 #[test]
+fn connections_go_with_their_container() {
+    let host = FakeHost::default();
+    let reply = bring_up(&host, &web(), 7).unwrap();
+    down(&host, &web()).unwrap();
+    down(&host, &web()).unwrap();
+    assert_eq!(host.forgotten(), [reply.properties.container_ip.parse::<Ipv4Addr>().unwrap()]);
+}
+
+#[test]
 fn down_of_nothing_is_fine_and_bothers_nobody() {
     let host = FakeHost::default();
     down(&host, &web()).unwrap();

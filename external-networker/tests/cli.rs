@@ -1,0 +1,75 @@
+//! What the program says and how it exits (spec/cell.md §A.1), when it does nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
+
+mod cell;
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use cell::Cell;
+
+/// Exit code 1, nothing on stdout, and this on stderr.
+#[track_caller]
+fn complains(words: &[&str], complaint: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_external-networker"))
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(complaint), "{stderr}");
+    assert!(stderr.starts_with("cfnetworking: ") && stderr.ends_with('\n'), "{stderr}");
+}
+
+#[test]
+fn it_tells_people_who_run_it_by_hand() {
+    for words in [&[][..], &["-h"], &["--help"]] {
+        complains(words, "should not be run directly");
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_named() {
+    complains(&["--banana", "x"], "flag provided but not defined: -banana");
+    complains(&["--action", "up", "--handle", "h"], "missing required flag 'configFile'");
+    complains(
+        &["--configFile", "/does/not/exist"],
+        "reading config /does/not/exist: No such file or directory",
+    );
+}
+
+#[test]
+fn every_missing_key_of_the_configuration_is_named() {
+    let mut cell = Cell::new();
+    cell.configure("cni_plugin_dir", "");
+    cell.configure("start_port", 0);
+    assert_eq!(
+        cell.down("web").complaint(),
+        "cfnetworking: missing required config 'cni_plugin_dir'; missing required config 'start_port'\n"
+    );
+}
+
+#[test]
+fn the_configured_prefix_is_used_once_it_is_known() {
+    let cell = Cell::new();
+    assert_eq!(
+        cell.run("hop", "web", &Value::Null).complaint(),
+        "cell: unrecognized action: hop\n"
+    );
+    let no_pid = cell.run("up", "web", &json!({}));
+    assert!(no_pid.complaint().starts_with("cell: up missing pid: "), "{no_pid:?}");
+    let invalid = cell.run("up", "../web", &json!({}));
+    assert!(invalid.complaint().starts_with("cell: invalid handle \"../web\""));
+    cell.down("../web").fine();
+}
+
+#[test]
+fn input_that_is_no_request_is_refused() {
+    let cell = Cell::new();
+    let refused = cell.run("net-out", "web", &json!({"netout_rule": {"protocol": "tcp"}}));
+    assert!(refused.complaint().starts_with("cell: parsing standard input: "));
+    let unknown = cell.run("net-out", "web", &json!({"container_ip": "10.255.30.2"}));
+    assert_eq!(unknown.complaint(), "cell: container web is not up\n");
+}

@@ -1,0 +1,342 @@
+//! A container's life on a cell, with real namespaces, real plugins and real rules.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
+
+mod cell;
+
+use std::{fs, thread};
+
+use hostnet::netns::{Netns, read_sysctl, write_sysctl};
+use serde_json::{Value, json};
+
+use cell::{Agent, Cell, Process, finish, request, until};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const NO: &str = "HTTP/1.1 500 Oh\r\nContent-Length: 5\r\nConnection: close\r\n\r\nno db";
+
+#[test]
+fn up_connects_and_down_leaves_nothing() {
+    let (cell, container) = (Cell::new(), Process::start());
+    assert_eq!(
+        cell.up("web", &container).answer(),
+        json!({
+            "properties": {
+                "garden.network.container-ip": "10.255.30.2",
+                "garden.network.host-ip": "255.255.255.255",
+                "garden.network.mapped-ports": r#"[{"HostPort":61000,"ContainerPort":8080}]"#,
+                "garden.network.interface": "eth0",
+            },
+            "search_domains": ["apps.internal"],
+        })
+    );
+    cell.has_rule("filter -A INPUT -s 10.255.30.2/32 -j input--web");
+    cell.has_rule("filter -A netout--web -p tcp -m iprange --dst-range 8.8.8.8-8.8.8.8 -m tcp --dport 53 -j ACCEPT");
+    cell.has_rule("filter -A overlay--web -d 10.255.30.2/32 -m mark --mark 0xffff0000 -j ACCEPT");
+    cell.has_rule("nat -A netin--web -d 10.0.16.14/32 -p tcp -m tcp --dport 61000 -j DNAT --to-destination 10.255.30.2:8080");
+    cell.has_rule("mangle -A netin--web -d 10.0.16.14/32 -i eth0 -p tcp -m tcp --dport 61000 -j MARK --set-xmark 0xffff0000/0xffffffff");
+    assert_eq!(cell.stored(), ["web"]);
+    assert_eq!(Netns::open(cell.path("netns/web")).unwrap().id(), container.netns().id());
+
+    let [link] = &cell.links()[..] else { panic!("one link leads to the container") };
+    let filter = cell.inside(|| read_sysctl(&format!("net/ipv4/conf/{link}/rp_filter")));
+    assert_eq!(filter.unwrap(), "1", "forged source addresses are dropped");
+
+    drop(container);
+    cell.down("web").fine();
+    cell.is_bare();
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn down_of_a_container_that_never_was_is_fine() {
+    let cell = Cell::new();
+    cell.down("check-3f1c0a52-6d8e-4b7a-5c21-9e04b7a5c219").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn connections_do_not_outlive_their_container() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    let entry = |ip: &str| format!("-p tcp -s {ip} -d 8.8.8.8 --sport 4000 --dport 53");
+    for ip in ["10.255.30.2", "10.255.30.20"] {
+        cell.tool("conntrack", &format!("-I {} --state ESTABLISHED -t 600", entry(ip)));
+    }
+    cell.down("web").fine();
+    let left = cell.tool("conntrack", "-L");
+    assert!(!left.contains("10.255.30.2 ") && left.contains("10.255.30.20 "), "{left}");
+}
+
+#[test]
+fn up_again_answers_the_same_and_for_another_process_starts_over() {
+    let (cell, first, second) = (Cell::new(), Process::start(), Process::start());
+    let answer = cell.up("web", &first).answer();
+    let rules = cell.rules();
+    assert_eq!(cell.up("web", &first).answer(), answer);
+    assert_eq!(cell.rules(), rules);
+
+    cell.up("web", &second).answer();
+    assert_eq!(Netns::open(cell.path("netns/web")).unwrap().id(), second.netns().id());
+    assert_eq!(cell.rules().len(), rules.len());
+    assert_eq!(cell.links().len(), 1);
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn ports_and_rules_can_be_added_to_a_container_that_is_up() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    let port = json!({"HostIP": "10.0.16.15", "HostPort": 0, "ContainerIP": "10.255.30.2", "ContainerPort": 9000});
+    assert_eq!(
+        cell.run("net-in", "web", &port).answer(),
+        json!({"host_port": 61001, "container_port": 9000})
+    );
+    cell.has_rule("nat -A netin--web -d 10.0.16.15/32 -p tcp -m tcp --dport 61001 -j DNAT --to-destination 10.255.30.2:9000");
+
+    let ping = json!({"protocol": 3, "networks": [{"start": "9.9.9.9", "end": "9.9.9.9"}], "icmps": {"type": 8, "code": 0}});
+    let one = json!({"container_ip": "10.255.30.2", "netout_rule": ping});
+    cell.run("net-out", "web", &one).fine();
+    cell.has_rule("filter -A netout--web -p icmp -m iprange --dst-range 9.9.9.9-9.9.9.9 -m icmp --icmp-type 8/0 -j ACCEPT");
+    let rules = cell.rules();
+    let any = json!({"protocol": 3, "networks": [{"start": "9.9.9.9"}], "icmps": {"type": 255, "code": 255}});
+    let bulk = json!({"container_ip": "10.255.30.2", "netout_rules": [ping, any]});
+    cell.run("bulk-net-out", "web", &bulk).fine();
+    assert_eq!(cell.rules().len(), rules.len() + 1);
+    let rules = cell.rules();
+    cell.run("bulk-net-out", "web", &bulk).fine();
+    assert_eq!(cell.rules(), rules);
+
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn a_chain_whose_second_plugin_fails_leaves_nothing() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.script(
+        "broken",
+        r#"[ $CNI_COMMAND = DEL ] || { echo '{"code":7,"msg":"no luck"}'; exit 1; }"#,
+    );
+    cell.use_plugins(&["broken"]);
+    assert_eq!(
+        cell.up("web", &container).complaint(),
+        "cell: cni up: CNI plugin \"broken\" failed to ADD: no luck (code 7)\n"
+    );
+    cell.is_bare();
+    let links = container.netns().run(|| fs::read_to_string("/proc/thread-self/net/dev"));
+    assert!(!links.unwrap().unwrap().contains("eth0"), "the container has its link still");
+}
+
+#[test]
+fn a_plugin_that_hangs_is_killed_and_leaves_nothing() {
+    let (mut cell, container) = (Cell::new(), Process::start());
+    cell.script("asleep", "[ $CNI_COMMAND = DEL ] || sleep 600");
+    cell.use_plugins(&["asleep"]);
+    cell.configure("cni_timeout_seconds", 1);
+    let up = cell.up("web", &container);
+    assert!(up.complaint().contains("did not finish ADD within 1s"), "{up:?}");
+    cell.is_bare();
+}
+
+#[test]
+fn the_agent_is_asked_when_the_container_is_in_the_store_and_told_when_it_is_gone() {
+    let (mut cell, container) = (Cell::new(), Process::start());
+    let agent = Agent::start(&cell, OK);
+    cell.configure("policy_agent_force_poll_address", agent.address.as_str());
+    cell.up("web", &container).answer();
+    assert_eq!(agent.asked(), 1);
+    cell.down("web").fine();
+    assert_eq!(agent.asked(), 2);
+    cell.down("web").fine();
+    assert_eq!(agent.asked(), 2, "there was nothing to tell");
+}
+
+#[test]
+fn an_agent_that_cannot_or_is_not_there_fails_the_up_and_leaves_nothing() {
+    let (mut cell, container) = (Cell::new(), Process::start());
+    let agent = Agent::start(&cell, NO);
+    cell.configure("policy_agent_force_poll_address", agent.address.as_str());
+    assert_eq!(
+        cell.up("web", &container).complaint(),
+        "cell: waiting for its policies: vpa response code: 500 with message: no db\n"
+    );
+    cell.is_bare();
+    // Port 1 of the cell's own loopback: nobody can be there.
+    cell.configure("policy_agent_force_poll_address", "127.0.0.1:1");
+    assert!(cell.up("web", &container).complaint().contains("is it running?"));
+    cell.is_bare();
+    cell.down("web").fine();
+}
+
+#[test]
+fn two_ups_at_once_for_one_container_answer_the_same() {
+    let (cell, container) = (Cell::new(), Process::start());
+    let children: Vec<_> = (0..4).map(|_| cell.spawn("up", "web")).collect();
+    let request = request(&container);
+    let answers: Vec<Value> = thread::scope(|scope| {
+        let runs: Vec<_> = children
+            .into_iter()
+            .map(|child| scope.spawn(|| finish(child, &request).answer()))
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    assert_eq!(cell.links().len(), 1);
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn many_containers_at_once_share_nothing_and_leave_nothing() {
+    let cell = Cell::new();
+    let containers: Vec<_> = (0..8).map(|n| (format!("c{n}"), Process::start())).collect();
+    let mut answers: Vec<String> = thread::scope(|scope| {
+        let up = |(handle, container)| {
+            let answer = cell.up(handle, container).answer();
+            let properties = &answer["properties"];
+            let ip = properties["garden.network.container-ip"].as_str().unwrap();
+            format!("{ip} {}", properties["garden.network.mapped-ports"])
+        };
+        let runs: Vec<_> =
+            containers.iter().map(|(h, c)| scope.spawn(move || up((h, c)))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers.len(), 8, "{answers:#?}");
+    assert_eq!((cell.stored().len(), cell.links().len()), (8, 8));
+    thread::scope(|scope| {
+        for (handle, _) in &containers {
+            let cell = &cell;
+            scope.spawn(move || cell.down(handle).fine());
+        }
+    });
+    cell.is_bare();
+}
+
+#[test]
+fn an_up_that_was_killed_is_taken_down_or_done_again() {
+    for again in [false, true] {
+        let (cell, container) = (Cell::new(), Process::start());
+        cell.script(
+            "asleep",
+            "[ $CNI_COMMAND = DEL ] || { touch $CNI_PATH/../asleep; exec sleep 600; }",
+        );
+        cell.use_plugins(&["asleep"]);
+        let mut child = cell.spawn("up", "web");
+        let mut stdin = child.stdin.take().unwrap();
+        serde_json::to_writer(&mut stdin, &request(&container)).unwrap();
+        drop(stdin);
+        until("the second plugin runs", || cell.path("asleep").exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!cell.links().is_empty());
+
+        cell.use_plugins(&[]);
+        if again {
+            cell.up("web", &container).answer();
+            assert_eq!(cell.links().len(), 1);
+        }
+        cell.down("web").fine();
+        cell.is_bare();
+    }
+}
+
+#[test]
+fn down_needs_no_memory() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    fs::remove_dir_all(cell.path("state")).unwrap();
+    fs::remove_file(cell.path("store/store.json")).unwrap();
+    cell.down("web").fine();
+    cell.is_bare();
+
+    cell.up("web", &container).answer();
+    fs::write(cell.path("state/containers/web.json"), "{\"handle\":\"we").unwrap();
+    cell.down("web").warned("unreadable");
+    cell.is_bare();
+}
+
+#[test]
+fn down_finds_what_was_vandalised() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    cell.tool("iptables", "-D FORWARD -d 10.255.30.2/32 -j overlay--web");
+    cell.tool("iptables", "-I FORWARD 1 -s 10.1.1.1/32 -j overlay--web");
+    cell.tool("iptables", "-F netout--web");
+    cell.tool("iptables", "-t nat -F PREROUTING");
+    hostnet::netns::unpin(&cell.path("netns/web")).unwrap();
+    drop(container);
+    until("the link has gone with its namespace", || cell.links().is_empty());
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn rules_of_others_stay_where_they_are() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.tool("iptables", "-A FORWARD -s 192.0.2.1/32 -j DROP");
+    cell.tool("iptables", "-A INPUT -p tcp -m tcp --dport 8898 -j ACCEPT");
+    let before = cell.rules();
+    cell.up("web", &container).answer();
+    let input: Vec<_> =
+        cell.rules().into_iter().filter(|rule| rule.starts_with("filter -A INPUT")).collect();
+    assert!(input[0].contains("8898"), "operators' rules come first: {input:#?}");
+    cell.down("web").fine();
+    assert_eq!(cell.rules(), before);
+}
+
+#[test]
+fn a_truncated_store_is_rebuilt_from_the_containers_that_are_up() {
+    let (cell, web, db) = (Cell::new(), Process::start(), Process::start());
+    cell.up("web", &web).answer();
+    fs::write(cell.path("store/store.json"), "{\"web\":{\"han").unwrap();
+    let up = cell.up("db", &db);
+    assert_eq!(up.code, Some(0), "{up:?}");
+    assert!(up.stderr.contains("store.json") && up.stderr.contains("rebuilt"), "{}", up.stderr);
+    assert_eq!(cell.stored(), ["db", "web"]);
+
+    fs::write(cell.path("store/store.json"), "[").unwrap();
+    cell.down("db").warned("rebuilt");
+    assert_eq!(cell.stored(), ["web"]);
+    cell.down("web").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn a_truncated_port_pool_is_rebuilt_and_gives_no_port_twice() {
+    let (cell, web, db) = (Cell::new(), Process::start(), Process::start());
+    cell.up("web", &web).answer();
+    fs::write(cell.path("state/state.json"), "{\"acquired_ports\":{\"web\":[6100").unwrap();
+    let up = cell.up("db", &db);
+    assert_eq!(up.code, Some(0), "{up:?}");
+    assert_eq!(
+        cell.json("state/state.json"),
+        json!({"acquired_ports": {"web": [61000], "db": [61001]}})
+    );
+    cell.down("web").fine();
+    cell.down("db").fine();
+    cell.is_bare();
+}
+
+#[test]
+fn a_pool_that_is_exhausted_says_so_and_leaves_nothing() {
+    let (mut cell, container) = (Cell::new(), Process::start());
+    cell.configure("total_ports", 2);
+    let mut three = request(&container);
+    three["netin"] = json!([{"container_port": 1}, {"container_port": 2}, {"container_port": 3}]);
+    assert_eq!(
+        cell.run("up", "web", &three).complaint(),
+        "cell: allocating ports: port pool exhausted\n"
+    );
+    cell.is_bare();
+}
+
+#[test]
+fn a_cell_that_would_believe_forged_addresses_is_refused() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.inside(|| write_sysctl("net/ipv4/conf/all/rp_filter", "2")).unwrap();
+    assert!(cell.up("web", &container).complaint().contains("net.ipv4.conf.all.rp_filter is 2"));
+    cell.is_bare();
+}
