@@ -3,7 +3,7 @@
 use std::thread;
 
 use anyhow::{Result, ensure};
-use testkit::world::down;
+use testkit::world::{Cell, down};
 use testkit::{Container, Spec, story, tcp};
 
 #[test]
@@ -43,7 +43,7 @@ fn up_again_gives_the_same_answer_and_adds_nothing() {
         let (cell, outside) = (world.cell(1), world.outside_a());
         let spec = Spec::app("app").tcp(8080).net_in(0, 8080).net_out(outside.address(), 5432);
         let app = cell.start(spec)?;
-        let before = (cell.rules()?.lines().count(), links(world)?);
+        let before = traces(cell)?;
         let (one, two) = thread::scope(|scope| {
             let again = || app.up_again(cell);
             let (one, two) = (scope.spawn(again), scope.spawn(again));
@@ -54,8 +54,8 @@ fn up_again_gives_the_same_answer_and_adds_nothing() {
             ensure!(reply.address == app.address(), "{reply:?}, was {}", app.address());
             ensure!(reply.mapped == app.mapped(), "{reply:?}, were {:?}", app.mapped());
         }
-        let after = (cell.rules()?.lines().count(), links(world)?);
-        ensure!(after == before, "rules and links were {before:?}, are {after:?}");
+        let after = traces(cell)?;
+        ensure!(after == before, "rules, chains and links were {before:?}, are {after:?}");
         app.stop(cell)?;
         ensure!(!cell.rules()?.contains("--app"), "left over:\n{}", cell.rules()?);
         Ok(())
@@ -67,12 +67,12 @@ fn a_container_that_cannot_be_wired_leaves_nothing() {
     story("a container that cannot be wired leaves nothing", |world| {
         let cell = world.cell(1);
         let good = cell.start(Spec::app("good").tcp(8080).net_in(0, 8080))?;
-        let before = (cell.rules()?.lines().count(), links(world)?);
+        let before = traces(cell)?;
         // A host port within the pool's own range is refused; some steps come before that.
         let refused = cell.start(Spec::app("bad").tcp(8080).net_in(0, 8080).net_in(61005, 8080));
         ensure!(refused.is_err(), "a port of the pool was given away by hand");
-        let after = (cell.rules()?.lines().count(), links(world)?);
-        ensure!(after == before, "rules and links were {before:?}, are {after:?}");
+        let after = traces(cell)?;
+        ensure!(after == before, "rules, chains and links were {before:?}, are {after:?}");
         ensure!(!cell.file("netns").join("bad").exists(), "its namespace is still pinned");
         ensure!(!std::fs::read_to_string(cell.file("store.json"))?.contains("bad"), "in the store");
         // Garden calls `down` after a failed `up`.
@@ -84,6 +84,36 @@ fn a_container_that_cannot_be_wired_leaves_nothing() {
     });
 }
 
-fn links(world: &testkit::World) -> Result<usize> {
-    Ok(world.cell(1).netns().run("ip", ["-o", "link"])?.lines().count())
+#[test]
+fn without_its_agent_a_cell_starts_no_container_and_keeps_nothing_of_it() {
+    story("without its agent a cell starts no container", |world| {
+        let cell = world.cell(1);
+        let spec = Spec::app("app").tcp(8080).net_in(0, 8080);
+        let before = traces(cell)?;
+        cell.agent().kill()?;
+        // By now address, ports, rules and store entry are there; all of it must go again.
+        let refused = cell.start(spec.clone());
+        ensure!(refused.is_err(), "nobody was there to enforce its policies");
+        let after = traces(cell)?;
+        ensure!(after == before, "rules, chains and links were {before:?}, are {after:?}");
+        ensure!(!std::fs::read_to_string(cell.file("store.json"))?.contains("app"), "in the store");
+        cell.start_agent()?;
+        let app = cell.start(spec)?;
+        let other = cell.start(Spec::app("other").tcp(8080))?;
+        world.allow(&app, &other, tcp(8080))?;
+        world.matrix([&app, &other]).may(&app, &other, tcp(8080)).hold()
+    });
+}
+
+/// How many rules, chains of somebody's own, and links there are. (A table that was never used is not
+/// listed, so its built-in chains say nothing.)
+fn traces(cell: &Cell) -> Result<(usize, usize, usize)> {
+    let rules = cell.rules()?;
+    let own = |line: &&str| line.starts_with(':') && line.contains(" - [");
+    let links = cell.netns().run("ip", ["-o", "link"])?;
+    Ok((
+        rules.lines().filter(|line| line.starts_with("-A")).count(),
+        rules.lines().filter(own).count(),
+        links.lines().count(),
+    ))
 }
