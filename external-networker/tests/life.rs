@@ -3,7 +3,7 @@
 
 mod cell;
 
-use std::{fs, thread};
+use std::{fs, net::UdpSocket, process::Command, thread, time::Duration};
 
 use hostnet::netns::{Netns, read_sysctl, write_sysctl};
 use serde_json::{Value, json};
@@ -52,6 +52,36 @@ fn down_of_a_container_that_never_was_is_fine() {
     let cell = Cell::new();
     cell.down("check-3f1c0a52-6d8e-4b7a-5c21-9e04b7a5c219").fine();
     cell.is_bare();
+}
+
+#[test]
+fn a_container_reaches_the_hosts_services_and_only_under_its_own_address() {
+    let (mut cell, web, db) = (Cell::new(), Process::start(), Process::start());
+    let service = cell.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let closed = cell.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+    cell.configure("host_udp_services", json!([format!("10.255.30.1:{}", port(&service))]));
+    cell.up("web", &web).answer();
+    cell.up("db", &db).answer();
+    let forge = "ip link set lo up && ip addr add 10.255.30.3/32 dev lo";
+    let forged = web.netns().run(|| Command::new("sh").args(["-c", forge]).status().unwrap());
+    assert!(forged.unwrap().success());
+
+    let send = |from: &str, to: &UdpSocket| {
+        let to = format!("10.255.30.1:{}", port(to));
+        let send = || UdpSocket::bind((from, 0)).unwrap().send_to(from.as_bytes(), to);
+        web.netns().run(send).unwrap().unwrap();
+    };
+    // In this order: by the time the last one has come, the others have come or never will.
+    send("10.255.30.2", &closed);
+    send("10.255.30.3", &service);
+    send("10.255.30.2", &service);
+    let mut buffer = [0; 32];
+    service.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let (length, _) = service.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"10.255.30.2");
+    closed.set_nonblocking(true).unwrap();
+    assert!(closed.recv_from(&mut buffer).is_err(), "the port is not among the services");
 }
 
 #[test]
