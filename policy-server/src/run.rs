@@ -1,6 +1,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,6 +11,7 @@ use policy_store::{Options, PolicyStore, StoreError, StoreUrl};
 use serde::Serialize;
 use service::tls::TlsError;
 use thiserror::Error;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
 /// How often leases are looked over for those that nobody renews any more.
 const LAPSE_EVERY: Duration = Duration::from_secs(10);
 
-/// Why a server does not start.
+/// Why a server does not start, or stops.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each text says what the variant means")]
 pub enum RunError {
@@ -40,6 +42,8 @@ pub enum RunError {
     Tls(#[from] TlsError),
     #[error("opening the database")]
     Store(#[from] StoreError),
+    #[error("following changes in the background")]
+    Background(#[source] JoinError),
     #[error("asking a listener for its address")]
     Address(#[source] io::Error),
 }
@@ -91,17 +95,28 @@ pub async fn run(
         internal: format!("https://{}", reachable(internal_address)),
     };
     announce(&data_dir, &addresses)?;
-    let background = tokio::spawn(background(feeder, store.clone(), lease_pool.expiry()));
-    tokio::join!(
-        service::serve::http(external, router::external(server.clone()), shutdown.clone()),
-        service::serve::https(internal, tls, router::internal(server), shutdown),
-    );
+    let mut background = tokio::spawn(background(feeder, store.clone(), lease_pool.expiry()));
+    let mut serving = pin!(async {
+        tokio::join!(
+            service::serve::http(external, router::external(server.clone()), shutdown.clone()),
+            service::serve::https(internal, tls, router::internal(server), shutdown.clone()),
+        )
+    });
+    let failure = tokio::select! {
+        _ = &mut serving => None,
+        // Without its feeder a server would tell cells the same for ever; better none at all.
+        ended = &mut background => {
+            shutdown.cancel();
+            serving.await;
+            ended.err()
+        }
+    };
     data_dir::remove(&data_dir.addresses())?;
     // Only now: requests in flight may still wait for the snapshot to hold what they wrote.
     background.abort();
     store.close().await;
     tracing::info!("Stopped.");
-    Ok(())
+    failure.map_or(Ok(()), |failure| Err(RunError::Background(failure)))
 }
 
 fn announce(data_dir: &DataDir, addresses: &Addresses) -> Result<(), FileError> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod leases;
 pub(crate) mod policies;
+mod shape;
 
 use std::sync::Arc;
 

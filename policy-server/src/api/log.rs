@@ -62,7 +62,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let Self { started, request_id, method, path, peer, cell, user, status, error } = self;
-        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
         let status = status.map(|status| status.as_u16());
         macro_rules! write_at {
             ($level:ident, $message:literal) => {

@@ -128,3 +128,55 @@ impl Feeder {
         Ok(Snapshot::of(state))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use policy::{Policy, Protocol};
+    use policy_store::{Options, StoreUrl};
+
+    use super::*;
+    use crate::snapshot::Subject;
+
+    fn policy(port: u16) -> Policy {
+        Policy {
+            source: "web".parse().unwrap(),
+            destination: "db".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            ports: port.to_string().parse().unwrap(),
+        }
+    }
+
+    async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
+        let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+        policy_store::open(&url, &Options::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_away_for_long_takes_the_whole_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        let (feed, feeder) = start(store.clone()).await.unwrap();
+        let mut last = store.create(&[policy(1)]).await.unwrap();
+        for _ in 0..600 {
+            store.delete(&[policy(2)]).await.unwrap();
+            store.create(&[policy(2)]).await.unwrap();
+            last = store.delete(&[policy(2)]).await.unwrap();
+        }
+        assert_eq!(feed.snapshot().version().revision.0, 0, "nobody feeds it yet");
+        feeder.look().await.unwrap();
+        let snapshot = feed.snapshot();
+        assert_eq!(*snapshot.version(), last);
+        assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_its_database_it_keeps_the_last_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        store.create(&[policy(1)]).await.unwrap();
+        let (feed, feeder) = start(store.clone()).await.unwrap();
+        store.close().await;
+        assert!(feeder.look().await.is_err());
+        assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);
+    }
+}

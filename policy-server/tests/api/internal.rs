@@ -19,6 +19,23 @@ async fn cells_are_told_policies_with_tags_whatever_the_version() {
 }
 
 #[tokio::test]
+async fn old_agents_find_the_port_where_they_look_for_it() {
+    let world = World::start().await;
+    world.create(&["web db tcp 5432", "web db tcp 1-2"]).await;
+    let text = r#"{"total_policies":1,"policies":[{"source":{"id":"web","tag":"0001"},"destination":{"id":"db","tag":"0002","protocol":"tcp","port":5432,"ports":{"start":5432,"end":5432}}}]}"#;
+    let answer = world.ask("/networking/v0/internal/policies?id=web", &[]).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, text));
+}
+
+/// Old agents send what they need not; the certificate alone decides.
+#[tokio::test]
+async fn an_authorization_header_means_nothing_here() {
+    let world = World::start().await;
+    let answer = world.ask(POLICIES, &[("Authorization", "")]).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
 async fn cells_may_ask_for_some_apps_only() {
     let world = World::start().await;
     world.create(&["a b tcp 1", "b c tcp 2", "c a tcp 3"]).await;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod certificates;
+mod database_away;
 mod external;
 mod held;
 mod internal;

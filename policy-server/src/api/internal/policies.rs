@@ -1,25 +1,26 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::{Path, RawQuery, State},
     http::HeaderMap,
     response::Response,
 };
-use policy::wire::v1::PolicyList;
 
+use super::shape::Shape;
 use crate::{
-    api::{conditional, error::ApiError, json, query},
+    api::{conditional, error::ApiError, json_text, query},
     hold::{Outcome, hold},
     server::Server,
 };
 
-/// Policies with tags, always in the shape of version 1 (§5.1); possibly after a while. What the
-/// cell says it has is its receipt.
+/// Policies with tags, possibly after a while. What the cell says it has is its receipt.
 pub(crate) async fn list(
     State(server): State<Arc<Server>>,
+    Path(version): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    let shape = Shape::of_version(&version);
     let subject = query::subject(query.as_deref());
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
     let _hearing = conditional::cell(&headers)
@@ -32,8 +33,8 @@ pub(crate) async fn list(
         }
         Outcome::Fresh(snapshot, version) => {
             let policies = snapshot.policies_of(&subject);
-            let list = PolicyList::of_tagged(&policies, server.tag_length);
-            conditional::stamped(json(&list), &version, wait)
+            let list = shape.write(&policies, server.tag_length);
+            conditional::stamped(json_text(list), &version, wait)
         }
     }
 }
