@@ -98,11 +98,11 @@ impl PortPool {
         &self,
         known: impl IntoIterator<Item = (String, Vec<u16>)>,
     ) -> Result<bool, PortsError> {
-        match self.open() {
+        let mut lock = self.lock()?;
+        match self.read(&mut lock) {
             Err(PortsError::Corrupt { .. }) => {}
             other => return other.map(|_| false),
         }
-        let lock = self.lock()?;
         let known = known.into_iter().filter(|(_, ports)| !ports.is_empty());
         self.write(lock, &Acquired { acquired_ports: known.collect() })?;
         Ok(true)
@@ -122,13 +122,17 @@ impl PortPool {
 
     fn open(&self) -> Result<(Lock, Acquired), PortsError> {
         let mut lock = self.lock()?;
+        let acquired = self.read(&mut lock)?;
+        Ok((lock, acquired))
+    }
+
+    fn read(&self, lock: &mut Lock) -> Result<Acquired, PortsError> {
         let mut bytes = Vec::new();
         lock.file()
             .read_to_end(&mut bytes)
             .map_err(|source| PortsError::Read { path: self.path.clone(), source })?;
-        let acquired = Acquired::decode(&bytes)
-            .map_err(|source| PortsError::Corrupt { path: self.path.clone(), source })?;
-        Ok((lock, acquired))
+        Acquired::decode(&bytes)
+            .map_err(|source| PortsError::Corrupt { path: self.path.clone(), source })
     }
 
     fn write(&self, lock: Lock, acquired: &Acquired) -> Result<(), PortsError> {

@@ -3,7 +3,13 @@
 
 mod cell;
 
-use std::{fs, net::UdpSocket, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use hostnet::netns::{Netns, read_sysctl, write_sysctl};
 use serde_json::{Value, json};
@@ -197,6 +203,30 @@ fn an_agent_that_cannot_or_is_not_there_fails_the_up_and_leaves_nothing() {
     assert!(cell.up("web", &container).complaint().contains("is it running?"));
     cell.is_bare();
     cell.down("web").fine();
+}
+
+#[test]
+fn an_agent_that_never_answers_is_not_waited_for_longer_than_allowed() {
+    let (mut cell, container) = (Cell::new(), Process::start());
+    cell.tool("ip", "link set lo up");
+    let silent = cell.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = silent.local_addr().unwrap().to_string();
+    cell.configure("policy_agent_force_poll_address", address);
+    cell.configure("policy_agent_timeout_seconds", 1);
+    assert!(cell.up("web", &container).complaint().contains("timeout"));
+    cell.is_bare();
+}
+
+#[test]
+fn a_cell_without_a_network_refuses_containers_and_gets_rid_of_them() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    fs::remove_file(cell.path("conf/10-net.conflist")).unwrap();
+    let up = cell.up("db", &container);
+    assert!(up.complaint().contains("no CNI configuration"), "{up:?}");
+    cell.down("db").warned("no CNI configuration");
+    cell.down("web").fine();
+    cell.is_bare();
 }
 
 #[test]

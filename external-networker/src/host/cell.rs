@@ -59,6 +59,17 @@ impl<'c> CellHost<'c> {
         Ok(found.network)
     }
 
+    fn network_if_any(&self) -> Option<Network> {
+        self.network()
+            .inspect_err(|error| {
+                let error = crate::error_chain(error);
+                tracing::warn!(
+                    "No CNI plugin was run for a container nothing is remembered of: {error}"
+                );
+            })
+            .ok()
+    }
+
     /// The pool, rebuilt first from the containers' records if its file is beyond reading.
     fn with_ports<T>(
         &self,
@@ -158,14 +169,15 @@ impl Host for CellHost<'_> {
         Ok(self.cni.add(&self.network()?, &target, &self.pin_file(handle), extra)?)
     }
 
-    /// What was remembered at `attach` decides what is run; the network of the day only stands in for
-    /// it, so that it may be missing. Plugins that find the namespace gone must not be shown a file
-    /// that is none.
+    /// What was remembered at `attach` decides what is run. The network of the day only stands in for
+    /// it; where there is none either, nothing can have been attached that could be taken away now,
+    /// and a cell whose configuration is broken must still get rid of its containers.
     fn detach(&self, handle: &Handle) -> Result<(), HostError> {
         let target = Target::new(handle.as_str(), INTERFACE)?;
+        let today = if self.cni.remembers(&target) { None } else { self.network_if_any() };
+        // Plugins that find the namespace gone must not be shown a file that is none.
         let pin_file = self.pin_file(handle);
         let netns = self.pinned(handle).map(|_| pin_file.as_path());
-        let today = if self.cni.remembers(&target) { None } else { Some(self.network()?) };
         self.cni.del(today.as_ref(), &target, netns).map_err(HostError::Del)
     }
 
