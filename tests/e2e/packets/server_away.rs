@@ -22,7 +22,7 @@ fn without_the_server_everything_stays_as_it_is() {
         let all = [&web, &web2, &new, &db];
         world.matrix(all).may(&web, &db, tcp(5432)).may(&web2, &db, tcp(5432)).hold()?;
 
-        world.server().start()?;
+        world.server_returns()?;
         world.allow(&new, &db, tcp(5433))?;
         world
             .matrix(all)
@@ -72,7 +72,7 @@ fn the_server_keeps_its_policies_over_a_kill() {
             world.server().start()?;
         }
         world.server().stop()?;
-        world.server().start()?;
+        world.server_returns()?;
         world.revoke(&web, &db, tcp(5432))?;
         world.matrix([&web, &db]).sweep()?;
         world.allow(&web, &db, tcp(5432))?;

@@ -192,6 +192,21 @@ impl World {
         self.server.run(words.into_iter().chain(["--wait"])).map(drop)
     }
 
+    /// Starts the server again after a kill, and waits until it has heard of every cell. Before that it
+    /// cannot know for whom a change would have to be waited.
+    pub fn server_returns(&self) -> Result<()> {
+        self.server.start()?;
+        poll::until("the server has heard of every cell", || {
+            let heard: Vec<_> =
+                self.server.status()?.cells.into_iter().map(|cell| cell.cell).collect();
+            ensure!(
+                self.cells.iter().all(|cell| heard.iter().any(|name| name == cell.name())),
+                "heard of {heard:?}"
+            );
+            Ok(())
+        })
+    }
+
     /// The reachability matrix of these containers; everything not allowed in it is forbidden.
     pub fn matrix<'a>(&self, containers: impl IntoIterator<Item = &'a Container>) -> Matrix<'a> {
         Matrix::of(containers)

@@ -96,7 +96,8 @@ impl Server {
     /// The real `network-policy` command line, aimed at this server.
     pub fn cli(&self) -> Result<Command> {
         let mut command = self.netns.command(binaries::path("network-policy")?);
-        command.args(["--server", &self.url(), "--token", self.token()?]);
+        // Not as an argument: failed commands are printed.
+        command.env("NETWORK_POLICY_TOKEN", self.token()?).args(["--server", &self.url()]);
         Ok(command)
     }
 

@@ -3,8 +3,8 @@
 use std::thread;
 
 use anyhow::Result;
-use testkit::World;
 use testkit::world::step_inside;
+use testkit::{World, binaries};
 
 use crate::steps::Cast;
 
@@ -20,20 +20,17 @@ pub fn tell(world: &World, cast: &Cast) -> Result<()> {
     }
     println!("  {:<10} {}", "server", step_inside(world.underlay()));
     let server = world.server();
-    println!("\nThe policy server, from inside the last of these: {}", server.url());
-    println!("  export TOKEN={}", server.token()?);
-    println!(
-        "  curl -H \"Authorization: Bearer $TOKEN\" {}/networking/v1/external/policies",
-        server.url()
-    );
-    println!(
-        "  curl -H \"Authorization: Bearer $TOKEN\" {}/networking/v1/external/status",
-        server.url()
-    );
+    let (url, policies) = (server.url(), binaries::path("network-policy")?);
+    println!("\nThe policy server answers at {url}, from inside the last of these:");
+    println!("  export NETWORK_POLICY_SERVER={url}");
+    println!("  export NETWORK_POLICY_TOKEN={}", server.token()?);
+    println!("  {} policies", policies.display());
+    println!("  curl -H \"Authorization: Bearer $NETWORK_POLICY_TOKEN\" \\");
+    println!("    {url}/networking/v1/external/status");
     println!("\nLogs and configurations, seen from inside any: {}", world.directory().display());
     println!(
         "From inside a container: {} dial tcp {} 8080",
-        testkit::binaries::path("probe")?.display(),
+        binaries::path("probe")?.display(),
         backend.address()
     );
     // scripts/demo waits for this line.

@@ -136,12 +136,14 @@ fn server_away(world: &World, cast: &Cast, table: &mut Table) {
     table.add(6, "the policy allowed again, then the policy server: kill -9", "killed", killed);
     row(table, 6, frontend, backend, tcp(8080), Outcome::Open);
     row(table, 6, intruder, backend, tcp(8080), Outcome::Refused);
+    let began = Instant::now();
     let back = world
-        .server()
-        .start()
-        .and_then(|()| world.allow(intruder, backend, tcp(8081)))
-        .map(|()| (true, "a change was confirmed by every cell".into()));
-    table.add(6, "the server comes back; agents resume", "resumed", back);
+        .server_returns()
+        .map(|()| (true, format!("all agents after {:.1} s", began.elapsed().as_secs_f64())));
+    table.add(6, "the server comes back", "agents resume", back);
+    let added = world.allow(intruder, backend, tcp(8081));
+    let what = "network-policy add-policy intruder backend … --wait";
+    table.add(6, what, "confirmed", added.map(|()| (true, "by every cell".into())));
     row(table, 6, intruder, backend, tcp(8081), Outcome::Open);
     row(table, 6, intruder, backend, tcp(8080), Outcome::Refused);
 }
