@@ -1,3 +1,37 @@
-//! network-policy
+//! `network-policy`: the command line of the policy server. One verb, one request, one answer; and
+//! `--wait`, which asks until the cells concerned enforce the change (design §2.3).
+//!
+//! Answers go to standard output, everything else to standard error, and the exit code says what a
+//! script needs to know (`failure.rs`). Start reading at [`args`], then [`run`].
 
-fn main() {}
+mod args;
+mod change;
+mod connect;
+mod failure;
+mod policies;
+mod progress;
+mod receipts;
+mod run;
+mod wait;
+mod words;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+use args::Args;
+
+fn main() -> ExitCode {
+    // Ends here with code 2 when the arguments cannot be used, and with 0 for --help.
+    let args = Args::parse();
+    let verbose = args.verbose;
+    match run::run(args, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.text(verbose) {
+                eprintln!("{text}");
+            }
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `add-policy` and `remove-policy`.
+
+use std::{collections::BTreeSet, io::Write, time::Duration};
+
+use policy::{AppGuid, Policy, Version};
+use policy_client::external::Client;
+use serde::Serialize;
+
+use crate::{
+    args::ChangeArgs,
+    failure::{Failure, Unconfirmed},
+    progress::Progress,
+    receipts::Receipt,
+    wait::{Last, Waited, wait},
+    words,
+};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Add,
+    Remove,
+}
+
+/// The answer for scripts. Its shape is promised.
+#[derive(Serialize)]
+struct Answer<'a> {
+    /// `<life>.<revision>` of the change; null from a server that knows no revisions.
+    revision: Option<String>,
+    /// The cells concerned; empty without `--wait`.
+    cells: &'a [Receipt],
+    /// Null without `--wait`.
+    waited_ms: Option<u128>,
+}
+
+pub(crate) fn run(
+    client: &Client,
+    verb: Verb,
+    args: ChangeArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let ChangeArgs { source, destination, protocol, port, wait, timeout } = args;
+    let policy = Policy { source, destination, protocol, ports: port };
+    let version = match verb {
+        Verb::Add => client.create(std::slice::from_ref(&policy)),
+        Verb::Remove => client.delete(std::slice::from_ref(&policy)),
+    };
+    let version = version.map_err(Failure::Client)?;
+    let mut say = Say { json, version: version.as_ref(), out };
+    if !wait {
+        return say.done(verb, &policy, None);
+    }
+    let Some(change) = &version else {
+        say.done(verb, &policy, None)?;
+        return Err(Failure::Unconfirmed(Unconfirmed::NoRevision));
+    };
+    let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let waited = watch(client, change, &policy, timeout)?;
+    say.done(verb, &policy, Some(&waited))?;
+    match waited.last {
+        Last::Confirmed(_) => Ok(()),
+        Last::Standing(standing) => {
+            let unconfirmed = Unconfirmed::of(verb, standing, waited.took);
+            Err(Failure::Unconfirmed(unconfirmed))
+        }
+        Last::Silence(source) => {
+            Err(Failure::Unconfirmed(Unconfirmed::Silence { took: waited.took, source }))
+        }
+    }
+}
+
+fn watch(
+    client: &Client,
+    change: &Version,
+    policy: &Policy,
+    timeout: Duration,
+) -> Result<Waited, Failure> {
+    let apps: BTreeSet<AppGuid> = [policy.source.clone(), policy.destination.clone()].into();
+    let progress = Progress::start();
+    let waited = wait(change, timeout, || client.status(&apps), |receipts| progress.show(receipts));
+    waited.map_err(|source| Failure::Watching { source })
+}
+
+/// The answer to a person or to a script.
+struct Say<'a> {
+    json: bool,
+    version: Option<&'a Version>,
+    out: &'a mut dyn Write,
+}
+
+impl Say<'_> {
+    fn done(
+        &mut self,
+        verb: Verb,
+        policy: &Policy,
+        waited: Option<&Waited>,
+    ) -> Result<(), Failure> {
+        let text = if self.json { self.as_json(waited) } else { in_words(verb, policy, waited) };
+        writeln!(self.out, "{text}").map_err(Failure::Output)
+    }
+
+    fn as_json(&self, waited: Option<&Waited>) -> String {
+        let cells = match waited.map(|waited| &waited.last) {
+            Some(Last::Confirmed(receipts)) => receipts,
+            Some(Last::Standing(standing)) => standing.receipts(),
+            Some(Last::Silence(_)) | None => &[],
+        };
+        let answer = Answer {
+            revision: self.version.map(ToString::to_string),
+            cells,
+            waited_ms: waited.map(|waited| waited.took.as_millis()),
+        };
+        serde_json::to_string(&answer).expect("the answer has text keys")
+    }
+}
+
+fn in_words(verb: Verb, policy: &Policy, waited: Option<&Waited>) -> String {
+    let done = match verb {
+        Verb::Add => "Allowed",
+        Verb::Remove => "Removed",
+    };
+    let change = format!("{done} {}.", words::policy(policy));
+    match waited {
+        Some(Waited { last: Last::Confirmed(receipts), took }) if !receipts.is_empty() => {
+            let (cells, took) = (words::cells(receipts.len()), words::took(*took));
+            format!("{change}\nEnforced by {cells} after {took}.")
+        }
+        Some(Waited { last: Last::Confirmed(_), .. }) => {
+            let Policy { source, destination, .. } = policy;
+            let (source, destination) =
+                (words::shown(source.as_str()), words::shown(destination.as_str()));
+            format!("{change}\nNo cell runs {source} or {destination}, so nobody need confirm it.")
+        }
+        // What is missing is for standard error to say.
+        _ => change,
+    }
+}

@@ -1,0 +1,30 @@
+//! From arguments to the verb.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use crate::{
+    args::{Args, Command},
+    change::{self, Verb},
+    connect::client,
+    failure::Failure,
+    policies,
+};
+
+/// Does what was asked; answers go to `out`.
+pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let Args { command, server, json, verbose: _ } = args;
+    match command {
+        Command::AddPolicy(change) => change::run(&client(server)?, Verb::Add, change, json, out),
+        Command::RemovePolicy(change) => {
+            change::run(&client(server)?, Verb::Remove, change, json, out)
+        }
+        Command::Policies(which) => policies::run(&client(server)?, which, json, out),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "network-policy", &mut script);
+            out.write_all(&script).map_err(Failure::Output)
+        }
+    }
+}

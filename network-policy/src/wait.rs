@@ -1,0 +1,148 @@
+//! Asking until every cell concerned enforces a change.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use policy::{Version, wire::status::Status};
+use policy_client::external::ClientError;
+
+use crate::receipts::{Receipt, Standing};
+
+/// Cells answer within milliseconds, so the first looks are close together.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How the waiting ended, unless the server refused to say.
+#[derive(Debug)]
+pub(crate) struct Waited {
+    /// What was seen last.
+    pub(crate) last: Last,
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) enum Last {
+    /// Every cell concerned enforces it; there may be none.
+    Confirmed(Vec<Receipt>),
+    /// Time ran out, or there is no use in waiting on.
+    Standing(Standing),
+    /// Time ran out while the server did not answer.
+    Silence(ClientError),
+}
+
+/// Asks until the change is in force or `timeout` is over; `seen` is told of every answer.
+pub(crate) fn wait(
+    change: &Version,
+    timeout: Duration,
+    mut ask: impl FnMut() -> Result<Status, ClientError>,
+    mut seen: impl FnMut(&[Receipt]),
+) -> Result<Waited, ClientError> {
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = match ask() {
+            Ok(status) => {
+                let standing = Standing::of(change, &status);
+                seen(standing.receipts());
+                if standing.is_settled() {
+                    let last = Last::Confirmed(standing.into_receipts());
+                    return Ok(Waited { last, took: began.elapsed() });
+                }
+                Last::Standing(standing)
+            }
+            // It took the change a moment ago, so it may be back in another.
+            Err(error) if is_passing(&error) => Last::Silence(error),
+            Err(error) => return Err(error),
+        };
+        let took = began.elapsed();
+        let hopeless = matches!(last, Last::Standing(Standing::OtherLife));
+        if hopeless || took >= timeout {
+            return Ok(Waited { last, took });
+        }
+        sleep(pause.min(timeout - took));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn is_passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused { status, .. } => *status >= 500,
+        ClientError::Json { .. } | ClientError::Nonsense { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use policy::wire::status::CellStatus;
+
+    use super::*;
+
+    fn status(life: &str, enforced: &[Option<u64>]) -> Result<Status, ClientError> {
+        let cells = enforced.iter().enumerate().map(|(index, enforced)| CellStatus {
+            cell: format!("cell-{index}"),
+            enforced: *enforced,
+            ..CellStatus::default()
+        });
+        Ok(Status { life: life.to_owned(), revision: 9, cells: cells.collect() })
+    }
+
+    fn refused(status: u16) -> Result<Status, ClientError> {
+        let (request, reason) = ("GET /status".to_owned(), "no".to_owned());
+        Err(ClientError::Refused { request, status, reason, request_id: None })
+    }
+
+    /// Waits while the server says these things one after the other, and then the last for ever.
+    fn waited<const N: usize>(
+        timeout: Duration,
+        answers: [Result<Status, ClientError>; N],
+    ) -> Result<Waited, ClientError> {
+        let mut answers = VecDeque::from(answers);
+        let ask = || match answers.len() {
+            1 => match answers.front().unwrap() {
+                Ok(status) => Ok(status.clone()),
+                Err(_) => refused(503),
+            },
+            _ => answers.pop_front().unwrap(),
+        };
+        wait(&"life.7".parse().unwrap(), timeout, ask, |_| {})
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn waiting_ends_when_the_last_cell_has_confirmed() {
+        let answers =
+            [status("life", &[None, Some(7)]), refused(503), status("life", &[Some(8), Some(7)])];
+        let Waited { last, took } = waited(LONG, answers).unwrap();
+        assert!(matches!(last, Last::Confirmed(receipts) if receipts.len() == 2));
+        assert!(took >= FIRST_PAUSE && took < LONG);
+    }
+
+    #[test]
+    fn time_runs_out_over_a_straggler() {
+        let waited = waited(SHORT, [status("life", &[Some(9), Some(6)])]).unwrap();
+        let Last::Standing(Standing::Cells(receipts)) = waited.last else { panic!("{waited:?}") };
+        assert_eq!(receipts.iter().map(|cell| cell.confirmed).collect::<Vec<_>>(), [true, false]);
+        assert!(waited.took >= SHORT);
+    }
+
+    #[test]
+    fn another_life_is_not_waited_for() {
+        let waited = waited(LONG, [status("other", &[Some(9)])]).unwrap();
+        assert!(matches!(waited.last, Last::Standing(Standing::OtherLife)));
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_waited_for_but_a_refusal_is_final() {
+        let silent = waited(SHORT, [refused(503)]).unwrap();
+        assert!(matches!(silent.last, Last::Silence(_)));
+        let error = waited(LONG, [refused(403), status("life", &[])]).unwrap_err();
+        assert!(matches!(error, ClientError::Refused { status: 403, .. }));
+    }
+}

@@ -1,0 +1,76 @@
+//! How values are read and shown.
+
+use std::time::Duration;
+
+use policy::{InvalidPortRange, Policy, PortRange};
+
+/// Reads `--port`; the refusal says what would do.
+pub(crate) fn ports(text: &str) -> Result<PortRange, String> {
+    text.parse().map_err(|error| match error {
+        InvalidPortRange::Reversed { start, end } => {
+            format!("the range runs backwards: did you mean {end}-{start}?")
+        }
+        InvalidPortRange::Unreadable(_) if !text.is_empty() && text.bytes().all(is_range_like) => {
+            "ports go from 1 to 65535, and ranges are written like 7000-7010".to_owned()
+        }
+        InvalidPortRange::Zero => "ports go from 1 to 65535".to_owned(),
+        other => other.to_string(),
+    })
+}
+
+fn is_range_like(byte: u8) -> bool {
+    byte.is_ascii_digit() || byte == b'-'
+}
+
+/// A policy in half a line.
+pub(crate) fn policy(policy: &Policy) -> String {
+    let Policy { source, destination, protocol, ports } = policy;
+    format!("{} -> {}, {protocol} {ports}", shown(source.as_str()), shown(destination.as_str()))
+}
+
+/// A name from outside, which may not move the cursor of the terminal it is shown on.
+pub(crate) fn shown(name: &str) -> String {
+    name.replace(char::is_control, "\u{fffd}")
+}
+
+/// How long something took: `42 ms`, `3.2 s`.
+pub(crate) fn took(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1000 => format!("{millis} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+/// `1 cell`, `3 cells`.
+pub(crate) fn cells(count: usize) -> String {
+    if count == 1 { "1 cell".to_owned() } else { format!("{count} cells") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_cannot_be_are_refused_with_advice() {
+        let refusal = |text| ports(text).unwrap_err();
+        assert_eq!(refusal("0"), "ports go from 1 to 65535");
+        assert_eq!(refusal("9-7"), "the range runs backwards: did you mean 7-9?");
+        let advice = "ports go from 1 to 65535, and ranges are written like 7000-7010";
+        assert_eq!(refusal("70000"), advice);
+        assert_eq!(refusal("1-2-3"), advice);
+        let other = "\"http\" is not a port or a range of ports such as 8080 or 7000-7010";
+        assert_eq!(refusal("http"), other);
+        assert_eq!(ports("7000-7010").unwrap().to_string(), "7000-7010");
+    }
+
+    #[test]
+    fn names_do_not_move_the_cursor() {
+        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(took(Duration::from_millis(42)), "42 ms");
+        assert_eq!(took(Duration::from_millis(3249)), "3.2 s");
+    }
+}

@@ -1,0 +1,340 @@
+//! The program as people and scripts meet it: arguments in, two streams and an exit code out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
+
+mod server;
+
+use std::process::{Command, Output};
+
+use server::{Reply, Server};
+
+/// What came of running it.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(line: &str, environment: &[(&str, &str)]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_network-policy"));
+    command.args(line.split_whitespace()).env_clear().envs(environment.iter().copied());
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    Ran {
+        code: status.code().unwrap(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+/// With a token, against this server, whose address is left out of what is printed.
+fn against(server: &Server, line: &str) -> Ran {
+    let environment =
+        [("NETWORK_POLICY_SERVER", server.url.as_str()), ("NETWORK_POLICY_TOKEN", "geheim")];
+    let Ran { code, stdout, stderr } = run(line, &environment);
+    let stderr = stderr.replace(&server.url, "http://SERVER");
+    assert!(!stdout.contains("geheim") && !stderr.contains("geheim"), "the token was shown");
+    Ran { code, stdout, stderr }
+}
+
+const ADD: &str = "add-policy web db --protocol tcp --port 5432";
+const CHANGED: &str = "Netman-Revision: life.7\r\n";
+
+fn changed() -> Reply {
+    (200, CHANGED, "{}".to_owned())
+}
+
+fn refused(status: u16, error: &str) -> Reply {
+    (status, "", format!("{{\"error\": \"{error}\"}}"))
+}
+
+fn status(life: &str, cells: &[(&str, Option<u64>, f64)]) -> Reply {
+    let cells = cells.iter().map(|(cell, enforced, silent)| {
+        let enforced = enforced.map_or(String::new(), |enforced| format!("\"enforced\":{enforced},"));
+        format!("{{\"cell\":\"{cell}\",{enforced}\"wanted\":7,\"silent_seconds\":{silent:.1},\"apps\":2}}")
+    });
+    let cells = cells.collect::<Vec<_>>().join(",");
+    (200, "", format!("{{\"life\":\"{life}\",\"revision\":7,\"cells\":[{cells}]}}"))
+}
+
+/// Times differ from run to run.
+fn timeless(text: &str) -> String {
+    let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    for index in 1..words.len() {
+        let unit = words[index].trim_end_matches(['.', ':', '\n']).lines().next().unwrap_or("");
+        if matches!(unit, "ms" | "s") && words[index - 1].parse::<f64>().is_ok() {
+            words[index - 1] = "N".to_owned();
+        }
+    }
+    words.join(" ")
+}
+
+#[test]
+fn a_policy_is_added_and_removed() {
+    let server = Server::saying(vec![changed()]);
+    let ran = against(&server, ADD);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "Allowed web -> db, tcp 5432.\n"));
+    let ran = against(&server, "remove-policy web db --protocol udp --port 7000-7010");
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "Removed web -> db, udp 7000-7010.\n"));
+    let asked = server.asked();
+    assert!(asked[0].starts_with("POST /networking/v1/external/policies HTTP/1.1"));
+    assert!(asked[0].contains("Bearer geheim"));
+    assert!(asked[1].starts_with("POST /networking/v1/external/policies/delete HTTP/1.1"));
+    assert!(asked[1].ends_with(r#""ports":{"start":7000,"end":7010}}}]}"#));
+}
+
+#[test]
+fn scripts_get_the_revision() {
+    let server = Server::saying(vec![changed()]);
+    let ran = against(&server, &format!("{ADD} --json"));
+    assert_eq!(ran.stdout, "{\"revision\":\"life.7\",\"cells\":[],\"waited_ms\":null}\n");
+    let old_server = Server::saying(vec![(200, "", "{}".to_owned())]);
+    let ran = against(&old_server, &format!("{ADD} --json"));
+    assert_eq!(ran.stdout, "{\"revision\":null,\"cells\":[],\"waited_ms\":null}\n");
+}
+
+#[test]
+fn waiting_ends_when_every_cell_concerned_has_confirmed() {
+    let replies = || {
+        vec![
+            changed(),
+            status("life", &[("cell-1", Some(6), 0.0), ("cell-2", None, 3.0)]),
+            status("life", &[("cell-1", Some(7), 0.0), ("cell-2", Some(9), 0.0)]),
+        ]
+    };
+    let server = Server::saying(replies());
+    let ran = against(&server, &format!("{ADD} --wait"));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "no bar where nobody looks");
+    assert_eq!(
+        timeless(&ran.stdout),
+        "Allowed web -> db, tcp 5432.\nEnforced by 2 cells after N ms.\n"
+    );
+    assert!(server.asked()[1].starts_with("GET /networking/v1/external/status?id=db%2Cweb "));
+
+    let ran = against(&Server::saying(replies()), &format!("{ADD} --wait --json"));
+    let (front, waited) = ran.stdout.split_once("\"waited_ms\":").unwrap();
+    assert_eq!(
+        front,
+        "{\"revision\":\"life.7\",\"cells\":[\
+         {\"cell\":\"cell-1\",\"enforced\":7,\"confirmed\":true},\
+         {\"cell\":\"cell-2\",\"enforced\":9,\"confirmed\":true}],"
+    );
+    assert!(waited.trim_end().trim_end_matches('}').parse::<u64>().unwrap() >= 20);
+}
+
+#[test]
+fn where_no_cell_is_concerned_there_is_nothing_to_wait_for() {
+    let server = Server::saying(vec![changed(), status("life", &[])]);
+    let ran = against(&server, &format!("{ADD} --wait"));
+    assert_eq!(ran.code, 0);
+    insta::assert_snapshot!(ran.stdout, @r"
+    Allowed web -> db, tcp 5432.
+    No cell runs web or db, so nobody need confirm it.
+    ");
+}
+
+#[test]
+fn stragglers_are_named_and_the_exit_code_is_5() {
+    let cells = [("cell-1", Some(7), 0.0), ("cell-2", Some(6), 0.0), ("cell-3", None, 432.1)];
+    let server = Server::saying(vec![changed(), status("life", &cells)]);
+    let ran = against(&server, &format!("{ADD} --wait --timeout 1"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (5, "Allowed web -> db, tcp 5432.\n"));
+    insta::assert_snapshot!("stragglers", timeless(&ran.stderr));
+
+    let server = Server::saying(vec![changed(), status("life", &cells[2..])]);
+    let removal = "remove-policy web db --protocol tcp --port 5432 --wait --timeout 1 --json";
+    let ran = against(&server, removal);
+    assert_eq!(ran.code, 5);
+    assert!(ran.stdout.contains(r#"{"cell":"cell-3","enforced":null,"confirmed":false}"#));
+    insta::assert_snapshot!("stragglers-of-a-removal", timeless(&ran.stderr));
+}
+
+#[test]
+fn what_cannot_be_confirmed_is_said_and_the_exit_code_is_5() {
+    let old = Server::saying(vec![(200, "", "{}".to_owned())]);
+    let replaced = Server::saying(vec![changed(), status("other", &[])]);
+    let silent = Server::saying(vec![changed(), refused(503, "away")]);
+    let mut texts = vec![];
+    for server in [old, replaced, silent] {
+        let ran = against(&server, &format!("{ADD} --wait --timeout 1"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (5, "Allowed web -> db, tcp 5432.\n"));
+        texts.push(timeless(&ran.stderr));
+    }
+    insta::assert_snapshot!("unconfirmed", texts.join("\n"));
+}
+
+#[test]
+fn a_refusal_is_1_with_the_servers_words() {
+    let error = "mapper: validate policies: missing source id";
+    let replies = [
+        refused(400, error),
+        (500, "X-Vcap-Request-Id: id-1\r\n", "{\"error\": \"database create failed\"}".to_owned()),
+        (404, "", "404 page not found\n".to_owned()),
+    ];
+    let mut texts = vec![];
+    for reply in replies {
+        let ran = against(&Server::saying(vec![reply]), ADD);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+        texts.push(ran.stderr);
+    }
+    let ran = against(&Server::saying(vec![(200, "", "<html>".to_owned())]), "policies");
+    assert_eq!(ran.code, 1);
+    texts.push(ran.stderr);
+    insta::assert_snapshot!("refusals", texts.join("\n"));
+}
+
+#[test]
+fn arguments_that_cannot_be_used_are_2_with_advice() {
+    let mut texts = vec![];
+    for options in [
+        "--protocol tcp --port 0",
+        "--protocol tcp --port 70000",
+        "--protocol tcp --port 9-7",
+        "--protocol sctp --port 80",
+        "--protocol TCP --port http",
+        "--protocol tcp",
+        "--protocol tcp --port 80 --timeout 5",
+        "--protocol tcp --port 80 --wait --timeout 0",
+    ] {
+        let ran =
+            run(&format!("add-policy web db {options}"), &[("NETWORK_POLICY_TOKEN", "geheim")]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{options}");
+        texts.push(ran.stderr);
+    }
+    let ran = run("policies --app a --source b", &[]);
+    assert_eq!(ran.code, 2);
+    texts.push(ran.stderr);
+    insta::assert_snapshot!("usage", texts.join("---\n"));
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_2_with_advice() {
+    let mut texts = vec![];
+    for options in [
+        "--token geheim --server api.example.org",
+        "--token geheim --server https://admin:geheim@api.example.org",
+        "--token geheim --ca-cert /does/not/exist",
+        "--token geheim --ca-cert /dev/null",
+        "--token-file /does/not/exist",
+        "--token-file /dev/null",
+    ] {
+        let ran = run(&format!("policies {options}"), &[]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{options}");
+        assert!(!ran.stderr.contains("geheim"), "{}", ran.stderr);
+        texts.push(ran.stderr);
+    }
+    insta::assert_snapshot!("settings", texts.join("\n"));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_3() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}");
+    let environment = [("NETWORK_POLICY_SERVER", url.as_str()), ("NETWORK_POLICY_TOKEN", "geheim")];
+    let mut texts = vec![];
+    for line in ["policies", "policies --verbose"] {
+        let ran = run(line, &environment);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, ""));
+        texts.push(ran.stderr.replace(&url, "http://SERVER"));
+    }
+    let ran = against(&Server::saying(vec![refused(503, "no healthy upstream")]), "policies");
+    assert_eq!(ran.code, 3);
+    texts.push(ran.stderr);
+    insta::assert_snapshot!("unreachable", texts.join("\n"));
+}
+
+#[test]
+fn a_token_that_is_missing_or_not_good_enough_is_4_with_the_next_step() {
+    let ran = run("policies", &[]);
+    assert_eq!(ran.code, 4);
+    let mut texts = vec![ran.stderr];
+    let scopes = "provided scopes [network.write] do not include allowed scopes [network.admin]";
+    for reply in [
+        refused(401, "failed to verify token with uaa"),
+        refused(403, scopes),
+        refused(403, "policy quota exceeded"),
+        refused(403, "one or more applications cannot be found or accessed"),
+    ] {
+        let ran = against(&Server::saying(vec![reply]), ADD);
+        assert_eq!((ran.code, ran.stdout.as_str()), (4, ""));
+        texts.push(ran.stderr);
+    }
+    let server = Server::saying(vec![changed(), refused(403, scopes)]);
+    let ran = against(&server, &format!("{ADD} --wait"));
+    assert_eq!(ran.code, 4);
+    texts.push(ran.stderr);
+    insta::assert_snapshot!("not-authorized", texts.join("\n"));
+}
+
+#[test]
+fn a_token_file_is_as_good_and_goes_first() {
+    let server = Server::saying(vec![changed()]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "bearer from-file\n").unwrap();
+    let ran = against(&server, &format!("{ADD} --token-file {}", file.path().display()));
+    assert_eq!(ran.code, 0);
+    assert!(server.asked()[0].contains("Bearer from-file\r\n"), "{:?}", server.asked());
+}
+
+#[test]
+fn policies_are_a_table_or_the_json_of_the_api() {
+    let body = "{\"total_policies\":2,\"policies\":[\
+         {\"source\":{\"id\":\"web\"},\"destination\":{\"id\":\"db\",\"protocol\":\"tcp\",\
+         \"ports\":{\"start\":5432,\"end\":5432}}},\
+         {\"source\":{\"id\":\"api\"},\"destination\":{\"id\":\"cache\",\"protocol\":\"udp\",\
+         \"ports\":{\"start\":7000,\"end\":7010}}}]}";
+    let server = Server::saying(vec![(200, "", body.to_owned())]);
+    let ran = against(&server, "policies --source web --source api --destination db");
+    assert_eq!(ran.code, 0);
+    insta::assert_snapshot!("table", ran.stdout);
+    let asked = server.asked().remove(0);
+    let expected = "GET /networking/v1/external/policies?source_id=api%2Cweb&dest_id=db HTTP/1.1";
+    assert!(asked.starts_with(expected), "{asked}");
+
+    let ran = against(&server, "policies --json");
+    insta::assert_snapshot!("json", ran.stdout);
+    let none = Server::saying(vec![(200, "", "{\"policies\":[]}".to_owned())]);
+    assert_eq!(against(&none, "policies").stdout, "No policies.\n");
+}
+
+#[test]
+fn help_teaches() {
+    for (name, line) in [
+        ("help", "--help"),
+        ("short-help", "-h"),
+        ("add-policy", "add-policy --help"),
+        ("remove-policy", "remove-policy --help"),
+        ("policies", "policies --help"),
+        ("completions", "completions --help"),
+    ] {
+        let ran = run(line, &[("NETWORK_POLICY_TOKEN", "geheim")]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        assert!(!ran.stdout.contains("geheim"), "{}", ran.stdout);
+        insta::assert_snapshot!(name, ran.stdout);
+    }
+}
+
+#[test]
+fn completions_need_no_server_and_no_token() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = run(&format!("completions {shell}"), &[]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        assert!(ran.stdout.contains("add-policy"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let body = "{\"policies\":[]}";
+    let server = Server::saying(vec![(200, "", body.to_owned())]);
+    let line = format!(
+        "exec {} policies --token x --server {} >&-",
+        env!("CARGO_BIN_EXE_network-policy"),
+        server.url
+    );
+    // Closed altogether is an error of the caller's, and still no panic.
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let piped = line.replace(">&-", "| true");
+    let output = Command::new("sh").args(["-c", &piped.replace("exec ", "")]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
