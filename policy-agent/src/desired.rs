@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Mark, Place, Rule, Ruleset, Scope, Table,
+    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, Rule, Ruleset, Scope, Table,
 };
 
 use crate::world::{Allowance, INGRESS_MARK, Resident, World};
@@ -35,6 +35,14 @@ pub(crate) fn scope() -> Scope {
 /// The chain everything begins in.
 pub(crate) fn entrance() -> ChainName {
     ChainName::owned("vpa", "forward")
+}
+
+/// Whether rules of ours in the kernel are about any container.
+pub(crate) fn speaks_of_containers(observed: &Observed) -> bool {
+    let doors = format!("{PREFIX}to-");
+    let marks = observed.rules(Table::Filter, ChainName::owned("vpa", "mark").as_str());
+    marks.is_some_and(|rules| !rules.is_empty())
+        || observed.chains(Table::Filter).any(|chain| chain.starts_with(&doors))
 }
 
 /// The rules that enforce the world.

@@ -16,6 +16,7 @@ mod config;
 mod connections;
 mod cycle;
 mod desired;
+mod files;
 mod pass;
 mod poll;
 mod status;

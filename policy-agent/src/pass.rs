@@ -1,38 +1,28 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
 
-use containers::{Fault, Store, StoreError};
+use containers::Store;
 use netfilter::{
-    Interface, Kernel, KernelError, Plan, Ruleset, Table,
+    Interface, Kernel, KernelError, Observed, Plan, Ruleset, Table,
     conntrack::{Connections, ConntrackError},
 };
-use service::log::chain;
 use thiserror::Error;
 
 use crate::{
     Config,
     answer::Answer,
     connections, desired,
-    subnet::{Subnet, SubnetError},
-    world::{self, Resident, World},
+    files::{Files, Unknown},
+    world::{Resident, World},
 };
 
 /// Everything a pass reads from and writes to, and what it remembers of earlier passes.
 pub(crate) struct Enforcer {
-    store: Store,
-    subnet_file: PathBuf,
+    files: Files,
     vtep: Interface,
     kernel: Box<dyn Kernel>,
     connections: Box<dyn Connections>,
-    /// The last good reading of each, for when a file is unreadable.
-    subnet: Option<Subnet>,
-    residents: Option<BTreeSet<Resident>>,
-    /// Told once each, not at every pass.
-    faults: Vec<Fault>,
     /// The world the kernel was last made to agree with.
     settled: Option<World>,
 }
@@ -54,10 +44,8 @@ pub(crate) struct Outcome {
 /// Why a pass left the kernel as it was.
 #[derive(Debug, Error)]
 pub(crate) enum Held {
-    #[error("the cell's subnet is not known")]
-    Subnet(#[source] SubnetError),
-    #[error("the containers of this cell are not known")]
-    Containers(#[source] StoreError),
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
     #[error("the kernel's rules could not be brought in line")]
     Kernel(#[from] KernelError),
     #[error(
@@ -74,24 +62,15 @@ impl Enforcer {
         kernel: Box<dyn Kernel>,
         connections: Box<dyn Connections>,
     ) -> Self {
-        Self {
-            store: Store::at(&config.datastore),
-            subnet_file: config.subnet_file.clone(),
-            vtep: config.vtep.clone(),
-            kernel,
-            connections,
-            subnet: None,
-            residents: None,
-            faults: Vec::new(),
-            settled: None,
-        }
+        let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
+        Self { files, vtep: config.vtep.clone(), kernel, connections, settled: None }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
     /// a kernel that has rules of ours keeps them, and one that has none is shut.
     pub fn pass(&mut self, answer: Option<&Answer>) -> Result<Outcome, Held> {
-        let world = self.look(answer)?;
         let observed = self.kernel.observe()?;
+        let world = self.look(answer, &observed)?;
         let entrance = desired::entrance();
         if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
             return Ok(Outcome { residents: world.residents, ..Outcome::default() });
@@ -125,61 +104,13 @@ impl Enforcer {
         if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
     }
 
-    /// The world as the files and the answer tell it; what cannot be read now is as it was.
-    fn look(&mut self, answer: Option<&Answer>) -> Result<World, Held> {
-        match Subnet::read(&self.subnet_file) {
-            Ok(subnet) => self.subnet = Some(subnet),
-            Err(error) => {
-                let Some(_) = self.subnet else { return Err(Held::Subnet(error)) };
-                tracing::warn!(
-                    error = chain(&error),
-                    "The subnet file is unreadable; its last content holds."
-                );
-            }
-        }
-        let was_blank = blank(self.store.path());
-        match self.store.read() {
-            // Whoever removes the last container leaves an empty list behind, not an empty file: this
-            // store was lost, or is just being written by someone who truncates first. Read as "no
-            // containers" it would cut everything that is allowed here.
-            Ok(contents)
-                if contents.containers.is_empty()
-                    && self.residents.as_ref().is_some_and(|known| !known.is_empty())
-                    && (was_blank || blank(self.store.path())) =>
-            {
-                tracing::warn!(
-                    store.path = %self.store.path().display(),
-                    "The container store is gone; its last content holds."
-                );
-            }
-            Ok(contents) => {
-                self.tell(&contents.faults);
-                self.residents = Some(world::residents(&contents));
-            }
-            Err(error) => {
-                let Some(_) = self.residents else { return Err(Held::Containers(error)) };
-                tracing::warn!(
-                    error = chain(&error),
-                    "The container store is unreadable; its last content holds."
-                );
-            }
-        }
+    fn look(&mut self, answer: Option<&Answer>, observed: &Observed) -> Result<World, Unknown> {
         Ok(World {
-            subnet: self.subnet.expect("was read now or before"),
+            subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
-            residents: self.residents.clone().expect("were read now or before"),
+            residents: self.files.residents(desired::speaks_of_containers(observed))?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
-    }
-
-    fn tell(&mut self, faults: &[Fault]) {
-        for fault in faults.iter().filter(|fault| !self.faults.contains(fault)) {
-            tracing::warn!(
-                error = chain(fault),
-                "A container is left to the default, which denies."
-            );
-        }
-        self.faults = faults.to_vec();
     }
 
     fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
@@ -190,11 +121,6 @@ impl Enforcer {
         }
         Ok(cut)
     }
-}
-
-/// Whether there is no file, or nothing in it.
-fn blank(path: &Path) -> bool {
-    path.metadata().map_or(true, |about| about.len() == 0)
 }
 
 #[cfg(test)]

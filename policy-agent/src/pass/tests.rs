@@ -3,6 +3,7 @@ use std::{collections::VecDeque, net::Ipv4Addr};
 use containers::Container;
 use netfilter::{FakeKernel, Observed, conntrack::Connection};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
+use service::log::chain;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -35,6 +36,10 @@ impl Connections for FakeConnections {
     }
 }
 
+fn store(files: &tempfile::TempDir) -> Store {
+    Store::at(files.path().join("store.json"))
+}
+
 /// A cell with a fake kernel and real files.
 struct Cell {
     enforcer: Enforcer,
@@ -58,15 +63,12 @@ impl Cell {
         kernel: &SharedKernel,
         connections: &FakeConnections,
     ) -> Enforcer {
+        let files = Files::new(store(files), files.path().join("subnet.env"));
         Enforcer {
-            store: Store::at(files.path().join("store.json")),
-            subnet_file: files.path().join("subnet.env"),
+            files,
             vtep: "silk-vtep".parse().unwrap(),
             kernel: Box::new(kernel.clone()),
             connections: Box::new(connections.clone()),
-            subnet: None,
-            residents: None,
-            faults: Vec::new(),
             settled: None,
         }
     }
@@ -83,7 +85,7 @@ impl Cell {
             ip: ip.parse().unwrap(),
             metadata: metadata.as_object().unwrap().clone(),
         };
-        self.enforcer.store.add(&container).unwrap();
+        store(&self.files).add(&container).unwrap();
     }
 
     fn commits(&self) -> usize {
@@ -181,12 +183,15 @@ fn an_unreadable_store_takes_nothing_away() {
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
     let before = cell.rules("vpa--to-10.255.30.3");
-    std::fs::write(cell.enforcer.store.path(), "{\"h\":").unwrap();
+    std::fs::write(store(&cell.files).path(), "{\"h\":").unwrap();
     assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
     assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
 
     cell.restart();
-    assert!(matches!(cell.enforcer.pass(Some(&answer)), Err(Held::Containers(_))));
+    assert!(matches!(
+        cell.enforcer.pass(Some(&answer)),
+        Err(Held::Unknown(Unknown::Containers(_)))
+    ));
     assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
 }
 
@@ -197,7 +202,7 @@ fn a_store_that_is_gone_takes_nothing_away_and_an_empty_one_does() {
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
     let before = cell.rules("vpa--to-10.255.30.3");
-    let store = cell.enforcer.store.path().to_owned();
+    let store = store(&cell.files).path().to_owned();
     std::fs::write(&store, "").unwrap();
     cell.enforcer.pass(Some(&answer)).unwrap();
     assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
@@ -208,6 +213,24 @@ fn a_store_that_is_gone_takes_nothing_away_and_an_empty_one_does() {
     std::fs::write(&store, "{}").unwrap();
     cell.enforcer.pass(Some(&answer)).unwrap();
     assert_ne!(cell.rules("vpa--to-10.255.30.3"), before);
+}
+
+#[test]
+fn a_store_lost_while_the_agent_was_away_takes_nothing_away() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer)).unwrap();
+    let before = cell.rules("vpa--to-10.255.30.3");
+    std::fs::remove_file(store(&cell.files).path()).unwrap();
+    cell.restart();
+    let held = cell.enforcer.pass(Some(&answer)).unwrap_err();
+    assert!(matches!(held, Held::Unknown(Unknown::StoreGone(_))), "{held}");
+    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+
+    cell.run("i", "10.255.30.4", "db");
+    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+    assert!(cell.rules("vpa--to-10.255.30.4").is_some());
 }
 
 #[test]
@@ -245,7 +268,7 @@ fn taking_a_policy_away_cuts_its_connections_and_no_others() {
 #[test]
 fn without_a_subnet_nothing_is_decided() {
     let mut cell = Cell::new();
-    std::fs::remove_file(&cell.enforcer.subnet_file).unwrap();
+    std::fs::remove_file(cell.files.path().join("subnet.env")).unwrap();
     let held = cell.enforcer.pass(None).unwrap_err();
     assert!(chain(&held).contains("is the overlay daemon running?"), "{}", chain(&held));
     assert_eq!(cell.commits(), 0);

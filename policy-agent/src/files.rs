@@ -1,0 +1,103 @@
+//! What the files of the cell say, or said when they could last be read.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use containers::{Contents, Fault, Store, StoreError};
+use service::log::chain;
+use thiserror::Error;
+
+use crate::{
+    subnet::{Subnet, SubnetError},
+    world::{self, Resident},
+};
+
+/// The container store and the subnet file, with the last good reading of each.
+pub(crate) struct Files {
+    store: Store,
+    subnet_file: PathBuf,
+    subnet: Option<Subnet>,
+    residents: Option<BTreeSet<Resident>>,
+    /// Told once each, not at every pass.
+    faults: Vec<Fault>,
+}
+
+/// Why the cell is not known well enough to decide anything.
+#[derive(Debug, Error)]
+pub(crate) enum Unknown {
+    #[error("the cell's subnet is not known")]
+    Subnet(#[source] SubnetError),
+    #[error("the containers of this cell are not known")]
+    Containers(#[source] StoreError),
+    #[error(
+        "container store {0} is gone, while the kernel has rules for containers; \
+         the next container that starts or stops will write it anew"
+    )]
+    StoreGone(PathBuf),
+}
+
+impl Files {
+    pub fn new(store: Store, subnet_file: PathBuf) -> Self {
+        Self { store, subnet_file, subnet: None, residents: None, faults: Vec::new() }
+    }
+
+    /// The cell's subnet.
+    pub fn subnet(&mut self) -> Result<Subnet, Unknown> {
+        match (Subnet::read(&self.subnet_file), self.subnet) {
+            (Ok(subnet), _) => self.subnet = Some(subnet),
+            (Err(error), None) => return Err(Unknown::Subnet(error)),
+            (Err(error), Some(_)) => {
+                let error = chain(&error);
+                tracing::warn!(error, "The subnet file is unreadable; its last content holds.");
+            }
+        }
+        Ok(self.subnet.expect("was read now or before"))
+    }
+
+    /// The containers of the cell.
+    ///
+    /// Whoever removes the last container leaves an empty list behind, not an empty file. A blank store
+    /// after containers, ours to remember or the kernel's (`kernel_knows_some`), was lost, or is being
+    /// written by someone who truncates first. Read as "no containers" it would cut all that is allowed.
+    pub fn residents(&mut self, kernel_knows_some: bool) -> Result<&BTreeSet<Resident>, Unknown> {
+        let was_blank = blank(self.store.path());
+        let read = self.store.read();
+        let lost = |contents: &Contents| {
+            contents.containers.is_empty() && (was_blank || blank(self.store.path()))
+        };
+        match (read, &self.residents) {
+            (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
+                return Err(Unknown::StoreGone(self.store.path().to_owned()));
+            }
+            (Ok(contents), Some(known)) if !known.is_empty() && lost(&contents) => {
+                let path = self.store.path().display();
+                tracing::warn!(store.path = %path, "The container store is gone; its last content holds.");
+            }
+            (Ok(contents), _) => {
+                self.tell(&contents.faults);
+                self.residents = Some(world::residents(&contents));
+            }
+            (Err(error), None) => return Err(Unknown::Containers(error)),
+            (Err(error), Some(_)) => {
+                let error = chain(&error);
+                tracing::warn!(error, "The container store is unreadable; its last content holds.");
+            }
+        }
+        Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    fn tell(&mut self, faults: &[Fault]) {
+        for fault in faults.iter().filter(|fault| !self.faults.contains(fault)) {
+            let error = chain(fault);
+            tracing::warn!(error, "A container is left to the default, which denies.");
+        }
+        self.faults = faults.to_vec();
+    }
+}
+
+/// Whether there is no file, or nothing in it.
+fn blank(path: &Path) -> bool {
+    path.metadata().map_or(true, |about| about.len() == 0)
+}
