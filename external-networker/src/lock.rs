@@ -2,17 +2,14 @@
 //! if the file it is on is still the one of that name.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
-use tempfile::NamedTempFile;
-
-const PAUSE: Duration = Duration::from_millis(5);
+use files::Manner;
 
 /// A lock that is held as long as this lives.
 #[derive(Debug)]
@@ -24,17 +21,10 @@ pub(crate) struct Lock {
 impl Lock {
     /// Opens `path`, creating it if need be, and locks it, waiting no longer than `patience`.
     pub fn take(path: &Path, patience: Duration) -> io::Result<Self> {
-        create_parent(path)?;
         let deadline = Instant::now() + patience;
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)?;
-            wait_for(&file, deadline, patience)?;
+            let file = files::open_to_lock(path)?;
+            files::lock(&file, deadline.saturating_duration_since(Instant::now()))?;
             if is_named(&file, path)? {
                 return Ok(Self { file, path: path.to_owned() });
             }
@@ -48,38 +38,12 @@ impl Lock {
 
     /// Replaces the content of the locked file in one step, which ends the lock.
     pub fn replace(self, content: &[u8]) -> io::Result<()> {
-        replace(&self.path, content, true)
+        files::replace(&self.path, content, Manner::PRIVATE)
     }
 
     /// Removes the locked file, which ends the lock. Whoever waits for it starts over with a new one.
     pub fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
-    }
-}
-
-/// Writes a file beside `path`, then gives it that name: a kill leaves the old content or the new.
-pub(crate) fn replace(path: &Path, content: &[u8], durably: bool) -> io::Result<()> {
-    create_parent(path)?;
-    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(content)?;
-    if durably {
-        file.as_file().sync_data()?;
-    }
-    file.persist(path)?;
-    Ok(())
-}
-
-fn wait_for(file: &File, deadline: Instant, patience: Duration) -> io::Result<()> {
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
-            Err(TryLockError::WouldBlock) => {
-                let stuck = format!("another process has held it for {patience:?}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, stuck));
-            }
-        }
     }
 }
 
@@ -92,16 +56,12 @@ fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn create_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => DirBuilder::new().recursive(true).mode(0o700).create(parent),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
 
     use tempfile::TempDir;
 

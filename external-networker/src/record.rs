@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use files::Manner;
 use gocompat::json;
 use hostnet::netns::NetnsId;
 use serde::{Deserialize, Serialize};
@@ -149,7 +150,7 @@ impl Records {
     pub fn save(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(&record.handle);
         // Not synced: after a power cut there are no containers to remember.
-        crate::lock::replace(&path, encode(record).as_bytes(), false)
+        files::replace(&path, encode(record).as_bytes(), Manner::PRIVATE.hasty())
             .map_err(|source| RecordError::Write { path, source })
     }
 

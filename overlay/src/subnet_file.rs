@@ -1,14 +1,12 @@
 //! `subnet.env`: what flannel leaves for CNI plugins (spec/cell.md §E.1), and so do we.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use files::Manner;
 use ipnet::Ipv4Net;
-use tempfile::NamedTempFile;
 use thiserror::Error;
 
 /// The file could not be written; the old one is still in place.
@@ -31,7 +29,8 @@ pub(crate) fn write(
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    replace(path, &text).map_err(|source| SubnetFileError { path: path.to_owned(), source })
+    files::replace(path, text.as_bytes(), Manner::PUBLIC)
+        .map_err(|source| SubnetFileError { path: path.to_owned(), source })
 }
 
 /// The first host of the block is the gateway, by flannel's custom.
@@ -43,21 +42,6 @@ fn text(overlay: Ipv4Net, subnet: Ipv4Net, mtu: u32) -> String {
         "FLANNEL_NETWORK={overlay}\nFLANNEL_SUBNET={gateway}/{length}\n\
          FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n"
     )
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(directory)?;
-    let mut file = NamedTempFile::new_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    // Plugins may run as whoever the runtime likes, and there is nothing secret in it.
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use files::Manner;
 use policy::{AppGuid, TagLength, TaggedPolicy, Version, wire::v1::PolicyList};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -130,7 +131,9 @@ impl Saved {
             version: version.as_ref().map(ToString::to_string),
             answer: PolicyList::of_tagged(policies, TagLength::DEFAULT),
         };
-        if let Err(error) = replace(path, gocompat::json::to_string(&on_disk).as_bytes()) {
+        if let Err(error) =
+            files::replace(path, gocompat::json::to_string(&on_disk).as_bytes(), Manner::PRIVATE)
+        {
             let file = path.display().to_string();
             tracing::warn!(file, %error, "The answer of the policy server could not be kept on disk.");
         }
@@ -148,18 +151,6 @@ fn parse(bytes: &[u8]) -> Result<Answer, Unusable> {
         apps.iter().map(|app| app.parse()).collect::<Result<_, _>>().map_err(Unusable::App)?;
     let version = version.map(|v| v.parse()).transpose().map_err(Unusable::Version)?;
     Ok(Answer::check(apps, &answer.into_tagged()?, version)?)
-}
-
-/// Replaces a file by rename, so that a crash leaves the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = parent.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    io::Write::write_all(&mut file, bytes)?;
-    file.as_file().sync_data()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

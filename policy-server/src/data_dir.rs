@@ -12,12 +12,13 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
+use files::Manner;
 use thiserror::Error;
 
 /// A data directory; it exists once [`DataDir::create`] said so.
@@ -105,23 +106,11 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 /// Replaces `path` by a file that holds `text`: at any instant, and after a crash at any instant,
 /// it holds either what it held or all of `text`.
 pub fn write(path: &Path, text: &str, readers: Readers) -> Result<(), FileError> {
-    let draft = path.with_extension("new");
-    let failed = |doing| FileError::doing(doing, &draft);
-    // Left behind by a crash, perhaps with other permissions.
-    remove(&draft)?;
-    let mode = match readers {
-        Readers::Owner => 0o600,
-        Readers::All => 0o644,
+    let manner = match readers {
+        Readers::Owner => Manner::PRIVATE,
+        Readers::All => Manner::PUBLIC,
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&draft)
-        .map_err(failed("making"))?;
-    file.write_all(text.as_bytes()).map_err(failed("writing"))?;
-    file.sync_all().map_err(failed("writing"))?;
-    fs::rename(&draft, path).map_err(FileError::doing("replacing", path))
+    files::replace(path, text.as_bytes(), manner).map_err(FileError::doing("writing", path))
 }
 
 #[cfg(test)]

@@ -2,14 +2,12 @@
 //! under another configuration.
 
 use std::{
-    fs::{self, DirBuilder},
-    io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use files::Manner;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use crate::Network;
@@ -76,17 +74,8 @@ impl Memory {
         result: Option<&Value>,
     ) -> Result<(), CacheError> {
         let document = json!({"network": network.to_value(), "result": result});
-        self.write(document.to_string().as_bytes())
+        files::replace(&self.path, document.to_string().as_bytes(), Manner::PRIVATE.hasty())
             .map_err(|source| CacheError::Write { path: self.path.clone(), source })
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let mut file = NamedTempFile::new_in(dir)?;
-        file.write_all(bytes)?;
-        file.persist(&self.path)?;
-        Ok(())
     }
 
     pub(crate) fn forget(&self) -> Result<(), CacheError> {

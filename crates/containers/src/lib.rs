@@ -8,7 +8,6 @@
 //! <store>           {"<handle>": {"handle": …, "ip": …, "metadata": {…}}, …}     mode 0600
 //! <store>_lock      flock: exclusive to write, shared to read                    never removed
 //! <store>_version   a decimal number that moves with every write
-//! <store>_new       half-written next version; only ever seen after a crash
 //! <store>_corrupt   what an unreadable store was renamed to by `rebuild`
 //! ```
 //!

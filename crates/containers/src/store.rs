@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use files::Manner;
 use gocompat::json::{self, JsonError};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -198,7 +199,7 @@ impl Store {
     fn write(&self, entries: Map<String, Value>) -> Result<(), StoreError> {
         self.move_version()?;
         let text = json::to_string(&Value::Object(entries));
-        file::replace(&self.path, text.as_bytes(), true)
+        files::replace(&self.path, text.as_bytes(), Manner::PRIVATE)
             .map_err(|source| StoreError::Write { path: self.path.clone(), source })?;
         self.move_version()
     }
@@ -214,7 +215,7 @@ impl Store {
                 number => number.parse().ok().and_then(|n: i64| n.checked_add(1)),
             };
             let next = next.unwrap_or_else(now_in_seconds);
-            file::replace(&path, next.to_string().as_bytes(), false)
+            files::replace(&path, next.to_string().as_bytes(), Manner::PRIVATE.hasty())
         });
         moved.map_err(|source| StoreError::Write { path, source })
     }

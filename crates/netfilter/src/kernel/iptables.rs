@@ -1,20 +1,20 @@
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
 
-use fs4::FileExt;
-
 use super::{Kernel, KernelError};
 use crate::{Observed, Plan};
 
 /// Seconds to wait for the lock that iptables-legacy programs share.
 const XTABLES_WAIT: &str = "10";
+
+/// How long other writers of rules may hold the lock file. Nobody should for longer than one restore.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code of "somebody else is writing, try again" (spec/cell.md §I.14).
 const RESOURCE_PROBLEM: i32 = 4;
@@ -45,9 +45,8 @@ impl Iptables {
     fn lock(&self) -> Result<Option<File>, KernelError> {
         let Some(path) = &self.lock_file else { return Ok(None) };
         let locked = || -> io::Result<File> {
-            let mut options = OpenOptions::new();
-            let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
-            FileExt::lock(&file)?;
+            let file = files::open_to_lock(path)?;
+            files::lock(&file, PATIENCE)?;
             Ok(file)
         };
         let failed = |source| KernelError::Lock { path: path.display().to_string(), source };
