@@ -19,6 +19,7 @@ need_toolchain() {
     command -v cargo >/dev/null ||
         fail "Rust is missing: install a toolchain of 1.95 or newer (https://rustup.rs) and run this again."
     need cc gcc libc6-dev
+    need setpriv util-linux
 }
 
 # need COMMAND-OR-FILE PACKAGE...: remembers the packages when the command or file is missing.
@@ -60,6 +61,10 @@ install_missing() {
     { apt-get update -q && apt-get install -y -q --no-install-recommends $packages; } </dev/null ||
         fail "these Debian packages could not be installed: $packages"
 }
+
+# Runs cargo so that it does not outlive this script, whatever ends it; what cargo runs is tied to cargo
+# by the sandbox.
+tied_cargo() { setpriv --pdeathsig TERM -- cargo "$@" </dev/null; }
 
 # Where cargo puts what it builds.
 target_directory() {
