@@ -7,6 +7,7 @@ use std::{
 
 use files::Manner;
 use ipnet::Ipv4Net;
+use policy::CellSubnet;
 use thiserror::Error;
 
 /// The file could not be written; the old one is still in place.
@@ -25,23 +26,12 @@ pub(crate) fn write(
     subnet: Ipv4Net,
     mtu: u32,
 ) -> Result<(), SubnetFileError> {
-    let text = text(overlay, subnet, mtu);
+    let text = CellSubnet::new(overlay, subnet, mtu).to_string();
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
     files::replace(path, text.as_bytes(), Manner::PUBLIC)
         .map_err(|source| SubnetFileError { path: path.to_owned(), source })
-}
-
-/// The first host of the block is the gateway, by flannel's custom.
-fn text(overlay: Ipv4Net, subnet: Ipv4Net, mtu: u32) -> String {
-    let gateway = u32::from(subnet.network()) + 1;
-    let gateway = std::net::Ipv4Addr::from(gateway);
-    let length = subnet.prefix_len();
-    format!(
-        "FLANNEL_NETWORK={overlay}\nFLANNEL_SUBNET={gateway}/{length}\n\
-         FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n"
-    )
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::{
 };
 
 use containers::{Contents, Fault, Store, StoreError};
+use policy::CellSubnet;
 use service::log::chain;
 use thiserror::Error;
 
 use crate::{
-    subnet::{Subnet, SubnetError},
+    subnet::{self, SubnetError},
     world::{self, Resident},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) struct Files {
     store: Store,
     subnet_file: PathBuf,
-    subnet: Option<Subnet>,
+    subnet: Option<CellSubnet>,
     residents: Option<BTreeSet<Resident>>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
@@ -44,8 +45,8 @@ impl Files {
     }
 
     /// The cell's subnet.
-    pub fn subnet(&mut self) -> Result<Subnet, Unknown> {
-        match (Subnet::read(&self.subnet_file), self.subnet) {
+    pub fn subnet(&mut self) -> Result<CellSubnet, Unknown> {
+        match (subnet::read(&self.subnet_file), self.subnet) {
             (Ok(subnet), _) => self.subnet = Some(subnet),
             (Err(error), None) => return Err(Unknown::Subnet(error)),
             (Err(error), Some(_)) => {

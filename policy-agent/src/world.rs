@@ -4,9 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use containers::Contents;
 use netfilter::Interface;
-use policy::{AppGuid, PortRange, Protocol};
-
-use crate::subnet::Subnet;
+use policy::{AppGuid, CellSubnet, PortRange, Protocol};
 
 /// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
 /// half is zero, so no peer can send it over VXLAN (§G).
@@ -15,7 +13,7 @@ pub(crate) const INGRESS_MARK: u32 = 0xffff_0000;
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct World {
-    pub subnet: Subnet,
+    pub subnet: CellSubnet,
     pub vtep: Interface,
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
@@ -79,11 +77,11 @@ pub(crate) mod tests {
             app: app.parse().unwrap(),
         };
         World {
-            subnet: Subnet {
-                overlay: "10.255.0.0/16".parse().unwrap(),
-                block: "10.255.30.0/24".parse().unwrap(),
-                gateway: "10.255.30.1".parse().unwrap(),
-            },
+            subnet: CellSubnet::new(
+                "10.255.0.0/16".parse().unwrap(),
+                "10.255.30.0/24".parse().unwrap(),
+                1450,
+            ),
             vtep: "silk-vtep".parse().unwrap(),
             residents: containers.iter().map(resident).collect(),
             allowances: policies.iter().map(|text| allowance(text)).collect(),
