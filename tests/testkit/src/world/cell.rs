@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, umount2};
+use policy::CellSubnet;
 use serde_json::{Value, json};
 
 use super::{Container, Server, Spec, configure, get};
@@ -29,36 +30,6 @@ pub struct Cell {
     directory: PathBuf,
     agent: Mutex<Daemon>,
     overlay: Mutex<Daemon>,
-}
-
-/// What `overlay` wrote for everyone else to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlay {
-    /// The cell's block, such as `10.255.30.0/24`.
-    pub subnet: String,
-    /// The MTU containers get.
-    pub mtu: u32,
-}
-
-impl Overlay {
-    /// From `subnet.env`, flannel's format; FLANNEL_SUBNET is the gateway with the block's mask.
-    fn parse(text: &str) -> Result<Self> {
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .with_context(|| format!("there is no {key}"))
-        };
-        let (gateway, prefix) =
-            value("FLANNEL_SUBNET")?.split_once('/').context("FLANNEL_SUBNET has no mask")?;
-        let gateway: Ipv4Addr = gateway.parse().context("FLANNEL_SUBNET")?;
-        let prefix: u32 = prefix.parse().context("FLANNEL_SUBNET")?;
-        ensure!((1..=30).contains(&prefix), "FLANNEL_SUBNET has mask /{prefix}");
-        let base = Ipv4Addr::from_bits(gateway.to_bits() & (u32::MAX << (32 - prefix)));
-        Ok(Self {
-            subnet: format!("{base}/{prefix}"),
-            mtu: value("FLANNEL_MTU")?.parse().context("FLANNEL_MTU")?,
-        })
-    }
 }
 
 impl Cell {
@@ -214,7 +185,7 @@ impl Cell {
 
     /// The cell's block of the overlay.
     pub fn subnet(&self) -> Result<String> {
-        Ok(self.leased()?.subnet)
+        Ok(self.leased()?.block.to_string())
     }
 
     /// Waits for the lease, writes the CNI configuration from it, waits for the agent.
@@ -231,7 +202,7 @@ impl Cell {
                 "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
-                    "ranges": [[{"subnet": leased.subnet}]],
+                    "ranges": [[{"subnet": leased.block.to_string()}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
                     "dataDir": self.file("ipam"),
                 },
@@ -242,11 +213,11 @@ impl Cell {
     }
 
     /// What the overlay daemon wrote.
-    fn leased(&self) -> Result<Overlay> {
+    fn leased(&self) -> Result<CellSubnet> {
         let path = self.file("subnet.env");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Overlay::parse(&text).with_context(|| format!("{} is unreadable", path.display()))
+        text.parse().with_context(|| format!("{} is unreadable", path.display()))
     }
 
     /// Gives back what would otherwise keep the world's directory busy.
@@ -276,19 +247,4 @@ fn with(base: &Value, more: Value) -> Value {
         all.extend(more);
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_block_is_read_from_the_gateway_and_its_mask() {
-        let text =
-            "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\nFLANNEL_MTU=1450\n";
-        let read = Overlay::parse(text).unwrap();
-        assert_eq!(read, Overlay { subnet: "10.255.30.0/24".into(), mtu: 1450 });
-        assert!(Overlay::parse("FLANNEL_SUBNET=10.255.30.1").is_err());
-        assert!(Overlay::parse("").is_err());
-    }
 }
