@@ -9,7 +9,7 @@ use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
 
-/// What the agent runs with; see `docs/policy-agent.md` for the keys.
+/// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What receipts are kept under; the host's name by default.
