@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Controller, DeviceError, SubnetFileError, TakeUpError,
-    converge::{OnDevice, Report, Surplus, converge},
+    converge::{OnDevice, Report, converge},
     device::{Blueprint, Found, Standing},
     entries::desired,
     health::{self, Health},
@@ -40,7 +40,7 @@ const SHORTEST_HOLD: Duration = Duration::from_secs(1);
 /// Changes come in crowds when cells start together; this many of them become one question.
 const CROWD: Duration = Duration::from_millis(100);
 
-/// For how many polls a lease that has vanished is still served.
+/// For how many polls a lease that has vanished is still served, so that every cell gets to renew.
 const GRACE_POLLS: u32 = 3;
 
 /// Why the overlay ends before it is told to.
@@ -180,8 +180,6 @@ struct Daemon {
     links: Links,
     standing: Standing,
     neighbourhood: Neighbourhood,
-    /// `None` until the first list: before that, nothing is known to be surplus.
-    surplus: Option<Surplus>,
     renewed: Instant,
 }
 
@@ -190,7 +188,7 @@ impl Daemon {
         let grace = config.poll_interval * GRACE_POLLS;
         let neighbourhood = Neighbourhood::new(standing.lease, config.overlay_network, grace);
         let renewed = Instant::now();
-        Self { config, blueprint, links, standing, neighbourhood, surplus: None, renewed }
+        Self { config, blueprint, links, standing, neighbourhood, renewed }
     }
 
     /// Ends only with an error.
@@ -272,18 +270,17 @@ impl Daemon {
     }
 
     fn learn(&mut self, leases: Vec<Lease>, whole: bool) {
-        for odd in self.neighbourhood.learn(leases, Instant::now()) {
+        for odd in self.neighbourhood.learn(leases, whole, Instant::now()) {
             tracing::warn!(lease = %odd, "Left out a lease that cannot be meant.");
         }
-        self.surplus = Some(if whole { Surplus::Removed } else { Surplus::Kept });
     }
 
     /// One pass over the kernel; whatever fails is tried again in the next.
     async fn pass(&mut self) {
-        let Some(surplus) = self.surplus else {
+        let began = Instant::now();
+        let Some(surplus) = self.neighbourhood.surplus(began) else {
             return;
         };
-        let began = Instant::now();
         let desired = desired(&self.standing.lease, self.neighbourhood.peers(began));
         let (links, link) = (&self.links, &self.standing.link);
         let kernel = OnDevice { links, link, overlay: self.config.overlay_network };
@@ -301,7 +298,7 @@ impl Daemon {
                     entries.removed = removed,
                     entries.failed = failed.len(),
                     entries.desired = desired.len(),
-                    duration_ms = began.elapsed().as_millis(),
+                    duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                     "Brought the kernel up to date with the leases."
                 );
             }

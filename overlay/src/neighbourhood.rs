@@ -9,17 +9,22 @@ use std::{
 use ipnet::Ipv4Net;
 use policy::Lease;
 
+use crate::converge::Surplus;
+
 /// The leases of the other cells, and those that have just vanished.
 ///
 /// A lease that vanishes is kept for a while. A controller that lost its database knows no cells
 /// until they renew, and cutting them off from each other at once would turn that into an outage;
 /// while a cell that is gone needs no haste. A vanished lease whose block or address somebody else
-/// has got is dropped at once.
+/// has got is dropped at once. For the same while after a start, nothing is surplus at all: what is
+/// in the kernel then is what an earlier process knew.
 #[derive(Debug)]
 pub(crate) struct Neighbourhood {
     own: Lease,
     overlay: Ipv4Net,
     grace: Duration,
+    first_list: Option<Instant>,
+    whole: bool,
     present: BTreeSet<Lease>,
     vanished: BTreeMap<Lease, Instant>,
 }
@@ -34,11 +39,13 @@ pub(crate) struct Oddity {
 impl Neighbourhood {
     pub(crate) fn new(own: Lease, overlay: Ipv4Net, grace: Duration) -> Self {
         let (present, vanished) = (BTreeSet::new(), BTreeMap::new());
-        Self { own, overlay, grace, present, vanished }
+        Self { own, overlay, grace, first_list: None, whole: false, present, vanished }
     }
 
-    /// Takes in a whole list, and says which of it cannot be meant.
-    pub(crate) fn learn(&mut self, leases: Vec<Lease>, now: Instant) -> Vec<Oddity> {
+    /// Takes in a list, `whole` or with some unreadable, and says which of it cannot be meant.
+    pub(crate) fn learn(&mut self, leases: Vec<Lease>, whole: bool, now: Instant) -> Vec<Oddity> {
+        self.first_list.get_or_insert(now);
+        self.whole = whole;
         let (mut accepted, mut odd) = (BTreeSet::new(), Vec::new());
         // In order, so that every cell and every pass decides the same between two that clash.
         for lease in leases.into_iter().collect::<BTreeSet<_>>() {
@@ -65,6 +72,13 @@ impl Neighbourhood {
         let grace = self.grace;
         self.vanished.retain(|_, since| now.saturating_duration_since(*since) < grace);
         self.present.iter().chain(self.vanished.keys())
+    }
+
+    /// What is to become of entries that belong to none of the peers; `None` before the first list,
+    /// when that cannot be said of any.
+    pub(crate) fn surplus(&self, now: Instant) -> Option<Surplus> {
+        let settled = now.saturating_duration_since(self.first_list?) >= self.grace;
+        Some(if self.whole && settled { Surplus::Removed } else { Surplus::Kept })
     }
 
     fn fault(&self, lease: &Lease, accepted: &BTreeSet<Lease>) -> Option<&'static str> {
@@ -152,7 +166,7 @@ mod tests {
         ];
         for (bad, why) in bad {
             let (mut neighbourhood, now) = (neighbourhood(), Instant::now());
-            let odd = neighbourhood.learn(vec![own(), bad, good], now);
+            let odd = neighbourhood.learn(vec![own(), bad, good], true, now);
             assert_eq!(odd, vec![Oddity { lease: bad, why }]);
             assert_eq!(peers(&mut neighbourhood, now), vec![good]);
         }
@@ -166,7 +180,7 @@ mod tests {
     fn a_single_address_is_a_lease_like_any_other() {
         let router = lease("10.0.16.15", "10.255.0.7/32");
         let (mut neighbourhood, now) = (neighbourhood(), Instant::now());
-        assert_eq!(neighbourhood.learn(vec![router], now), vec![]);
+        assert_eq!(neighbourhood.learn(vec![router], true, now), vec![]);
         assert_eq!(peers(&mut neighbourhood, now), vec![router]);
     }
 
@@ -174,10 +188,10 @@ mod tests {
     fn a_vanished_lease_is_kept_for_a_while() {
         let (mut neighbourhood, start) = (neighbourhood(), Instant::now());
         let other = lease("10.0.16.15", "10.255.31.0/24");
-        neighbourhood.learn(vec![own(), other], start);
-        neighbourhood.learn(vec![own()], start);
+        neighbourhood.learn(vec![own(), other], true, start);
+        neighbourhood.learn(vec![own()], true, start);
         assert_eq!(peers(&mut neighbourhood, start + GRACE / 2), vec![other]);
-        neighbourhood.learn(vec![], start + GRACE / 2);
+        neighbourhood.learn(vec![], true, start + GRACE / 2);
         assert_eq!(
             peers(&mut neighbourhood, start + GRACE),
             vec![],
@@ -190,9 +204,22 @@ mod tests {
         let (mut neighbourhood, start) = (neighbourhood(), Instant::now());
         let (old, new) =
             (lease("10.0.16.15", "10.255.31.0/24"), lease("10.0.16.99", "10.255.31.0/24"));
-        neighbourhood.learn(vec![old], start);
-        neighbourhood.learn(vec![new], start);
+        neighbourhood.learn(vec![old], true, start);
+        neighbourhood.learn(vec![new], true, start);
         assert_eq!(peers(&mut neighbourhood, start), vec![new]);
+    }
+
+    #[test]
+    fn nothing_is_surplus_before_the_grace_after_the_first_list_is_over() {
+        let (mut neighbourhood, start) = (neighbourhood(), Instant::now());
+        assert_eq!(neighbourhood.surplus(start + GRACE * 9), None, "nobody has said anything");
+        neighbourhood.learn(vec![], true, start);
+        assert_eq!(neighbourhood.surplus(start + GRACE / 2), Some(Surplus::Kept));
+        assert_eq!(neighbourhood.surplus(start + GRACE), Some(Surplus::Removed));
+        neighbourhood.learn(vec![], false, start + GRACE);
+        assert_eq!(neighbourhood.surplus(start + GRACE), Some(Surplus::Kept), "a torn list");
+        neighbourhood.learn(vec![], true, start + GRACE);
+        assert_eq!(neighbourhood.surplus(start + GRACE), Some(Surplus::Removed));
     }
 
     #[test]
@@ -200,7 +227,7 @@ mod tests {
         let (mut neighbourhood, start) = (neighbourhood(), Instant::now());
         let other = lease("10.0.16.15", "10.255.31.0/24");
         for leases in [vec![other], vec![], vec![other]] {
-            neighbourhood.learn(leases, start);
+            neighbourhood.learn(leases, true, start);
         }
         assert_eq!(peers(&mut neighbourhood, start), vec![other]);
     }
@@ -220,7 +247,7 @@ mod tests {
             let (mut neighbourhood, start) = (neighbourhood(), Instant::now());
             for (leases, seconds) in lists {
                 let now = start + Duration::from_secs(seconds);
-                neighbourhood.learn(leases, now);
+                neighbourhood.learn(leases, true, now);
                 let peers = peers(&mut neighbourhood, now);
                 for (index, peer) in peers.iter().enumerate() {
                     prop_assert!(clash(peer, &own()).is_none());

@@ -68,6 +68,31 @@ fn stopping_leaves_everything_and_starting_again_disturbs_nothing() {
 }
 
 #[test]
+fn a_controller_that_has_forgotten_the_cells_cuts_nobody_off_before_they_renew() {
+    let controller = Controller::new();
+    let (a, _b) = Cell::pair();
+    let other = lease("10.0.16.99", "10.255.77.0/24");
+    controller.add(other);
+    let running = a.start(&controller);
+    let stands = || a.routes().contains("10.255.77.0/24");
+    eventually("the route stands", stands);
+
+    controller.forget(&other);
+    let renewals = controller.renewals();
+    eventually("the cell has renewed", || controller.renewals() > renewals);
+    assert!(stands(), "forgotten while running");
+
+    running.stop().unwrap();
+    let renewals = controller.renewals();
+    let _a = a.start(&controller);
+    eventually("the cell has renewed", || controller.renewals() > renewals + 1);
+    assert!(stands(), "forgotten before the start");
+    controller.add(other);
+    eventually("later leases are learnt", || controller.renewals() > renewals + 5);
+    assert!(stands(), "and remembered again");
+}
+
+#[test]
 fn the_subnet_file_and_the_health_endpoint_say_what_plugins_need() {
     let controller = Controller::new();
     let (a, _b) = Cell::pair();
