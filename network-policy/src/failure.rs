@@ -181,6 +181,11 @@ fn in_short(error: &ClientError) -> String {
 
 fn advice(error: &ClientError) -> Option<String> {
     Some(match error {
+        ClientError::Unreachable { source, .. } if wants_our_certificate(source) => {
+            "This is the server's internal API, for cells. --server (or NETWORK_POLICY_SERVER) must be\n\
+             the address of the external one, port 4002 by custom."
+                .to_owned()
+        }
         ClientError::Unreachable { source, .. } if is_about_certificates(source) => {
             "Is --ca-cert the authority behind the server's certificate, and is the address in\n\
              --server one of the names in it?"
@@ -216,7 +221,8 @@ fn forbidden(reason: &str) -> String {
         return "Remove policies of this source app that are not needed, or ask an administrator."
             .to_owned();
     }
-    "Do both apps exist, in spaces you may see? See the GUID of an app with `cf app NAME --guid`."
+    "Do both apps exist, in spaces you may see? See the GUID of an app with `cf app NAME --guid`.\n\
+     A server without Cloud Controller takes changes only with the scope network.admin."
         .to_owned()
 }
 
@@ -257,6 +263,10 @@ fn stragglers(receipts: &[Receipt], took: Duration) -> String {
 fn is_about_certificates(error: &dyn Error) -> bool {
     let text = error.to_string().to_lowercase();
     text.contains("certificate") || text.contains("rustls")
+}
+
+fn wants_our_certificate(error: &dyn Error) -> bool {
+    error.to_string().contains("CertificateRequired")
 }
 
 /// An error and its direct cause, which says why.

@@ -9,7 +9,8 @@ use crate::{receipts::Receipt, words};
 /// How many stragglers are named before the rest is a number.
 const NAMED: usize = 3;
 
-/// A bar that hides itself where standard error is no terminal, and is gone when dropped.
+/// A bar that appears when there is somebody to wait for, hides where standard error is no terminal,
+/// and is gone when dropped.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
@@ -19,18 +20,20 @@ impl Progress {
             "{spinner} {pos}/{len} cells enforce it [{bar:24}] {elapsed} {wide_msg}",
         );
         bar.set_style(style.expect("the template is a constant that a test has drawn"));
-        bar.enable_steady_tick(Duration::from_millis(100));
         Self(bar)
     }
 
     pub(crate) fn show(&self, receipts: &[Receipt]) {
         let missing: Vec<&Receipt> = receipts.iter().filter(|cell| !cell.confirmed).collect();
-        self.0.set_length(receipts.len() as u64);
+        if missing.is_empty() {
+            return;
+        }
+        self.0.set_message(format!("waiting for {}", names(&missing)));
         self.0.set_position((receipts.len() - missing.len()) as u64);
-        self.0.set_message(match missing.len() {
-            0 => String::new(),
-            _ => format!("waiting for {}", names(&missing)),
-        });
+        if self.0.length().is_none() {
+            self.0.enable_steady_tick(Duration::from_millis(100));
+        }
+        self.0.set_length(receipts.len() as u64);
     }
 }
 
