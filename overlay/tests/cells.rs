@@ -208,7 +208,7 @@ fn a_controller_that_is_away_is_tolerated_for_a_time() {
     let controller = Controller::new();
     let (a, _b) = Cell::pair();
     let mut config = a.config();
-    config.partition_tolerance = Duration::from_millis(2500);
+    config.partition_tolerance = Duration::from_secs(4);
     let running = a.start_with(config, &controller);
     eventually("the cell stands", || a.subnet().is_some());
     controller.away(true);
