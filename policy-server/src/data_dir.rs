@@ -131,7 +131,6 @@ mod tests {
         dir.create().unwrap();
         assert_eq!((mode(&dir.0), mode(&dir.pki())), (0o700, 0o700));
         let key = dir.pki().join("ca.key");
-        fs::write(key.with_extension("new"), "left by a crash").unwrap();
         write(&key, "one", Readers::Owner).unwrap();
         write(&key, "two", Readers::Owner).unwrap();
         assert_eq!(read(&key).unwrap().as_deref(), Some("two"));
