@@ -1,7 +1,12 @@
 //! The local listener: the networker forces a cycle before an app starts (spec/cell.md §D.8), and
 //! operators ask how things stand.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
@@ -12,8 +17,9 @@ use axum::{
 use policy::AppGuid;
 use serde::Serialize;
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{cycle::Wake, poll::Reach, status::Status};
@@ -24,6 +30,23 @@ struct Admin {
     statuses: watch::Receiver<Status>,
     reach: watch::Receiver<Reach>,
     patience: Duration,
+}
+
+/// How long an address may still be taken by an agent that was killed.
+const TAKEN: Duration = Duration::from_secs(5);
+
+/// Listens on `address`. An agent killed while it was starting `iptables` leaves behind a child that
+/// has our socket until it has become that program, a moment after the kill.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKEN => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The listener's URL table.
@@ -116,6 +139,17 @@ fn stopping() -> Shut {
 mod tests {
     use super::*;
     use crate::status::Enforced;
+
+    #[tokio::test]
+    async fn an_address_that_is_freed_a_moment_later_is_waited_for() {
+        let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let waiting = tokio::spawn(listen(address));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(taken);
+        assert_eq!(waiting.await.unwrap().unwrap().local_addr().unwrap(), address);
+    }
 
     /// An agent whose cycle always finds `apps`, with the status and reach a test sets.
     struct Fake {

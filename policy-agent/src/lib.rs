@@ -27,7 +27,7 @@ mod world;
 use netfilter::{Iptables, conntrack::ConntrackTool};
 use policy_client::internal::{Client, SettingsError};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
@@ -56,9 +56,8 @@ pub enum AgentError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
     let client = Client::new(&config.server).map_err(AgentError::Server)?;
     let address = config.admin_address;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| AgentError::Listen { address, source })?;
+    let listener =
+        admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
     let (wake, wakes) = mpsc::channel(64);
     let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
 
