@@ -1,8 +1,11 @@
 //! The agent may be killed at any instant, and its rules meddled with; traffic does not notice the
 //! former, and the latter does not last.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use testkit::world::Cell;
+use testkit::world::{Cell, get};
 use testkit::{Container, Spec, World, poll, story, tcp};
 
 /// Two callers on cell 1, one server on cell 2; only `web` may.
@@ -93,6 +96,57 @@ fn what_changed_while_the_agent_was_dead_is_made_up_for() {
             cell.start_agent()?;
         }
         world.matrix([web, other, db]).may(other, db, tcp(5433)).hold()
+    });
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_a_change_comes_back_right() {
+    story("an agent killed in the middle of a change comes back right", |world| {
+        let three = Three::start(world)?;
+        let Three { web, other, db } = &three;
+        let calls = web.keep_calling(db, tcp(5432));
+        let cell = world.cell(2);
+        for round in 0..12_u64 {
+            let verb = if round % 2 == 0 { "add-policy" } else { "remove-policy" };
+            let words = format!("{verb} other db --protocol tcp --port 5433");
+            world.server().run(words.split(' '))?;
+            // The change reaches the kernel some milliseconds from now; each round dies a little later.
+            thread::sleep(Duration::from_millis(round * 3));
+            cell.restart_agent()?;
+            let matrix = world.matrix([web, other, db]).may(web, db, tcp(5432));
+            match verb {
+                "add-policy" => matrix.may(other, db, tcp(5433)).hold()?,
+                _ => matrix.hold()?,
+            }
+        }
+        calls.unharmed()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn killing_the_overlay_harms_no_traffic() {
+    story("killing the overlay harms no traffic", |world| {
+        let three = Three::start(world)?;
+        let held = three.web.connect(&three.db, 5432)?;
+        let calls = three.web.keep_calling(&three.db, tcp(5432));
+        for with_server in [true, false] {
+            if !with_server {
+                world.server().kill()?;
+            }
+            for cell in world.cells() {
+                let subnet = cell.subnet()?;
+                cell.overlay().kill()?;
+                cell.overlay().start()?;
+                let health = "http://127.0.0.1:23954/health";
+                cell.overlay().until("the overlay answers", || get(cell.netns(), health, None))?;
+                ensure!(cell.subnet()? == subnet, "{} has another block", cell.name());
+            }
+            three.as_allowed(world)?;
+        }
+        held.unharmed()?;
+        calls.unharmed()?;
+        Ok(())
     });
 }
 

@@ -63,7 +63,7 @@ impl Cell {
                 "state_file": at("policy-agent-state.json"),
                 "poll_interval": 1,
                 "repair_interval_seconds": 1,
-                "log_level": "debug",
+                "log_level": "info",
             }),
         );
         let overlay = with(
@@ -75,7 +75,7 @@ impl Cell {
                 "subnet_file": at("subnet.env"),
                 "datastore": at("store.json"),
                 "poll_interval": 5,
-                "log_level": "debug",
+                "log_level": "info",
             }),
         );
         let networker = json!({
