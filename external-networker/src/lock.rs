@@ -4,9 +4,8 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use files::Manner;
@@ -21,14 +20,8 @@ pub(crate) struct Lock {
 impl Lock {
     /// Opens `path`, creating it if need be, and locks it, waiting no longer than `patience`.
     pub fn take(path: &Path, patience: Duration) -> io::Result<Self> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let file = files::open_to_lock(path)?;
-            files::lock(&file, deadline.saturating_duration_since(Instant::now()))?;
-            if is_named(&file, path)? {
-                return Ok(Self { file, path: path.to_owned() });
-            }
-        }
+        let file = files::take(path, patience)?;
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// The locked file.
@@ -44,15 +37,6 @@ impl Lock {
     /// Removes the locked file, which ends the lock. Whoever waits for it starts over with a new one.
     pub fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
-    }
-}
-
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    let held = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -5,15 +5,16 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use tempfile::NamedTempFile;
-
 /// How often a lock that somebody else holds is tried.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long another writer of the same file may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who may read a file, and how sure the disk must be of it.
 #[derive(Debug, Clone, Copy)]
@@ -40,20 +41,58 @@ impl Manner {
 /// Makes `path` hold `content`: at any instant, and after a kill at any instant, it holds all of the
 /// old or all of the new. Missing folders are made, with mode 0700. A file that belongs to somebody
 /// else stays theirs.
+///
+/// The draft has a name of its own, `<path>.draft`, so that a kill leaves at most one behind, which the
+/// next call takes over; its lock keeps two writers from taking the same.
 pub fn replace(path: &Path, content: &[u8], manner: Manner) -> io::Result<()> {
-    create_parent(path)?;
-    let mut draft = NamedTempFile::new_in(parent(path))?;
-    draft.as_file().set_permissions(Permissions::from_mode(manner.mode))?;
-    keep_owner(path, draft.as_file())?;
-    draft.write_all(content)?;
-    if manner.durable {
-        draft.as_file().sync_all()?;
+    let draft = draft_of(path);
+    let file = take(&draft, PATIENCE)?;
+    let written = write(&file, content, manner, path).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        // A full disk is the likely reason; half a draft must not keep it full.
+        let _ = fs::remove_file(&draft);
     }
-    draft.persist(path)?;
+    written?;
     if manner.durable {
         File::open(parent(path))?.sync_all()?;
     }
     Ok(())
+}
+
+fn write(mut file: &File, content: &[u8], manner: Manner, path: &Path) -> io::Result<()> {
+    file.set_len(0)?;
+    file.set_permissions(Permissions::from_mode(manner.mode))?;
+    keep_owner(path, file)?;
+    file.write_all(content)?;
+    if manner.durable { file.sync_all() } else { Ok(()) }
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".draft");
+    name.into()
+}
+
+/// Opens a file and locks it for itself alone, like [`lock`], where the holder may replace or remove
+/// the file: the lock counts only if the file it is on is still the one of that name.
+pub fn take(path: &Path, patience: Duration) -> io::Result<File> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let file = open_to_lock(path)?;
+        lock(&file, deadline.saturating_duration_since(Instant::now()))?;
+        if is_named(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a file to be locked; creates it, and missing folders, if need be, and never empties it.
@@ -124,6 +163,34 @@ mod tests {
         assert_eq!((first.mode() & 0o777, second.mode() & 0o777), (0o600, 0o644));
         assert_ne!(first.ino(), second.ino(), "it was written in place");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_draft_left_by_a_kill_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(draft_of(&path), "a long draft that was never finished").unwrap();
+        replace(&path, b"new", Manner::PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_of_one_file_do_not_mix_their_drafts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        thread::scope(|scope| {
+            for writer in b'a'..b'e' {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        replace(path, &[writer; 1000], Manner::PRIVATE.hasty()).unwrap();
+                        let read = fs::read(path).unwrap();
+                        assert_eq!(read, [read[0]; 1000]);
+                    }
+                });
+            }
+        });
     }
 
     #[test]
