@@ -51,6 +51,12 @@ pub(crate) enum Unconfirmed {
     OtherLife,
     #[error("the change is stored, but the server did not take it in within {}", words::took(*took))]
     ServerBehind { took: Duration },
+    #[error(
+        "the change is stored, but the server has only just started: within {} it did not hear of \
+         every cell",
+        words::took(*took)
+    )]
+    Incomplete { took: Duration },
     #[error("the change is stored, but the server fell silent for the rest of {}", words::took(*took))]
     Silence {
         took: Duration,
@@ -66,7 +72,12 @@ impl Unconfirmed {
         match standing {
             Standing::OtherLife => Self::OtherLife,
             Standing::ServerBehind => Self::ServerBehind { took },
-            Standing::Cells(receipts) => Self::Stragglers { verb, receipts, took },
+            Standing::Incomplete(receipts) if receipts.iter().all(|cell| cell.confirmed) => {
+                Self::Incomplete { took }
+            }
+            Standing::Incomplete(receipts) | Standing::Cells(receipts) => {
+                Self::Stragglers { verb, receipts, took }
+            }
         }
     }
 
@@ -76,7 +87,7 @@ impl Unconfirmed {
                 "The server is older than --wait. Its cells poll every few seconds."
             }
             Self::OtherLife => "See what there is with `network-policy policies`, and repeat it.",
-            Self::ServerBehind { .. } | Self::Silence { .. } => {
+            Self::ServerBehind { .. } | Self::Incomplete { .. } | Self::Silence { .. } => {
                 "The same command again changes nothing and waits anew."
             }
             Self::Stragglers { verb: Verb::Add, .. } => {

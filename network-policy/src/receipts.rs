@@ -13,6 +13,8 @@ pub(crate) enum Standing {
     OtherLife,
     /// The server that answered has not taken the change in itself.
     ServerBehind,
+    /// The server has just started and may not know of every cell; what the known ones say.
+    Incomplete(Vec<Receipt>),
     /// What each cell concerned says.
     Cells(Vec<Receipt>),
 }
@@ -39,7 +41,8 @@ impl Standing {
         if status.revision < change.revision.0 {
             return Self::ServerBehind;
         }
-        Self::Cells(status.cells.iter().map(|cell| Receipt::of(change, cell)).collect())
+        let receipts = status.cells.iter().map(|cell| Receipt::of(change, cell)).collect();
+        if status.complete { Self::Cells(receipts) } else { Self::Incomplete(receipts) }
     }
 
     /// Whether there is nobody left to wait for.
@@ -49,14 +52,14 @@ impl Standing {
 
     pub(crate) fn receipts(&self) -> &[Receipt] {
         match self {
-            Self::Cells(receipts) => receipts,
+            Self::Incomplete(receipts) | Self::Cells(receipts) => receipts,
             Self::OtherLife | Self::ServerBehind => &[],
         }
     }
 
     pub(crate) fn into_receipts(self) -> Vec<Receipt> {
         match self {
-            Self::Cells(receipts) => receipts,
+            Self::Incomplete(receipts) | Self::Cells(receipts) => receipts,
             Self::OtherLife | Self::ServerBehind => vec![],
         }
     }
@@ -64,11 +67,14 @@ impl Standing {
 
 impl Receipt {
     fn of(change: &Version, status: &CellStatus) -> Self {
-        let CellStatus { cell, enforced, wanted: _, silent_seconds, apps: _ } = status;
+        let CellStatus { cell, enforced, wanted, silent_seconds, apps: _ } = status;
+        // A cell all of whose policies are older than the change has nothing newer to enforce: so it
+        // is after adding a policy that was there already.
+        let needed = change.revision.0.min(*wanted);
         Self {
             cell: cell.clone(),
             enforced: *enforced,
-            confirmed: enforced.is_some_and(|enforced| enforced >= change.revision.0),
+            confirmed: enforced.is_some_and(|enforced| enforced >= needed),
             silent_seconds: *silent_seconds,
         }
     }
@@ -92,7 +98,8 @@ mod tests {
             silent_seconds: 0.0,
             apps: 1,
         });
-        Status { life: life.to_owned(), revision, cells: cells.collect() }
+        let (life, complete) = (life.to_owned(), true);
+        Status { life, revision, complete, cells: cells.collect() }
     }
 
     #[test]
@@ -104,6 +111,22 @@ mod tests {
         assert!(!standing.is_settled());
         assert!(Standing::of(&change(7), &status("life", 9, &[Some(7), Some(8)])).is_settled());
         assert!(Standing::of(&change(7), &status("life", 7, &[])).is_settled(), "nobody to ask");
+    }
+
+    #[test]
+    fn a_cell_that_has_nothing_newer_to_enforce_is_not_waited_for() {
+        let mut status = status("life", 9, &[Some(5)]);
+        status.cells[0].wanted = 5;
+        assert!(Standing::of(&change(9), &status).is_settled());
+        status.cells[0].enforced = Some(4);
+        assert!(!Standing::of(&change(9), &status).is_settled());
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_all_cells_yet_proves_nothing() {
+        let mut status = status("life", 9, &[Some(9)]);
+        status.complete = false;
+        assert!(!Standing::of(&change(7), &status).is_settled());
     }
 
     #[test]

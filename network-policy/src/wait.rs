@@ -86,9 +86,11 @@ mod tests {
         let cells = enforced.iter().enumerate().map(|(index, enforced)| CellStatus {
             cell: format!("cell-{index}"),
             enforced: *enforced,
+            wanted: 9,
             ..CellStatus::default()
         });
-        Ok(Status { life: life.to_owned(), revision: 9, cells: cells.collect() })
+        let (life, complete) = (life.to_owned(), true);
+        Ok(Status { life, revision: 9, complete, cells: cells.collect() })
     }
 
     fn refused(status: u16) -> Result<Status, ClientError> {

@@ -17,9 +17,15 @@ use crate::snapshot::{Snapshot, Subject};
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long after a start cells may still be on their way back: longer than an agent pauses between
+/// two attempts.
+const RETURN: Duration = Duration::from_secs(10);
+
 /// The receipts this server got, by the names cells give themselves.
-#[derive(Default)]
-pub(crate) struct Receipts(Mutex<BTreeMap<String, Receipt>>);
+pub(crate) struct Receipts {
+    cells: Mutex<BTreeMap<String, Receipt>>,
+    started: Instant,
+}
 
 struct Receipt {
     enforced: Option<Version>,
@@ -35,6 +41,11 @@ pub(crate) struct Hearing<'a> {
 }
 
 impl Receipts {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { cells: Mutex::default(), started: Instant::now() }
+    }
+
     /// Notes that `cell` asks for `subject` and enforces `enforced` of it. Without a version it
     /// claims nothing: what it enforced of other apps says nothing about these.
     pub(crate) fn hear(
@@ -61,19 +72,27 @@ impl Receipts {
     pub(crate) fn status(&self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
         let now = Instant::now();
         let concerned = |receipt: &Receipt| apps.is_none_or(|apps| receipt.subject.touches(apps));
-        let cells = self
-            .lock()
+        let known = self.lock();
+        let complete = self.is_complete(known.len(), snapshot, now);
+        let cells = known
             .iter()
             .filter(|(_, receipt)| !receipt.is_forgotten(now) && concerned(receipt))
             .map(|(cell, receipt)| receipt.status(cell, snapshot, now))
             .collect();
         let Version { life, revision } = snapshot.version();
-        Status { life: life.as_str().to_owned(), revision: revision.0, cells }
+        Status { life: life.as_str().to_owned(), revision: revision.0, complete, cells }
+    }
+
+    /// A server that has just started has not heard of the cells that poll it. All are back when there
+    /// are as many as hold leases; where cells hold none, when they have had the time.
+    fn is_complete(&self, heard: usize, snapshot: &Snapshot, now: Instant) -> bool {
+        let leased = snapshot.leases().count();
+        (leased > 0 && heard >= leased) || now.duration_since(self.started) >= RETURN
     }
 
     /// A panic elsewhere leaves the map whole, since no entry is ever half-written.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Receipt>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_known_by_its_last_word() {
-        let receipts = Receipts::default();
+        let receipts = Receipts::new();
         let subject = Subject::Apps(apps(&["a", "b"]));
         drop(receipts.hear("cell-1", &subject, None));
         assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
@@ -142,8 +161,28 @@ mod tests {
     }
 
     #[test]
+    fn a_server_knows_when_it_may_not_know_every_cell_yet() {
+        let lease = |host: u8| {
+            let subnet = format!("10.255.{host}.0/24").parse().unwrap();
+            policy::Lease::new([10, 0, 16, host].into(), subnet)
+        };
+        let leases = vec![lease(1), lease(2)];
+        let snapshot = Snapshot::of(State { version: version(5), policies: vec![], leases });
+        let mut receipts = Receipts::new();
+        drop(receipts.hear("one", &Subject::Apps(apps(&["a"])), None));
+        assert!(!receipts.status(&snapshot, None).complete);
+        drop(receipts.hear("two", &Subject::Apps(apps(&["b"])), None));
+        assert!(receipts.status(&snapshot, Some(&apps(&["a"]))).complete, "all leases are back");
+
+        let without_leases = self::snapshot(5);
+        assert!(!receipts.status(&without_leases, None).complete);
+        receipts.started -= RETURN;
+        assert!(receipts.status(&without_leases, None).complete, "they have had the time");
+    }
+
+    #[test]
     fn only_cells_that_ask_about_an_app_are_told_of() {
-        let receipts = Receipts::default();
+        let receipts = Receipts::new();
         drop(receipts.hear("two", &Subject::Apps(apps(&["a", "b"])), None));
         drop(receipts.hear("all", &Subject::Everything, None));
         drop(receipts.hear("none", &Subject::Apps(apps(&[])), None));
@@ -158,7 +197,7 @@ mod tests {
 
     #[test]
     fn revisions_of_another_life_are_no_receipt() {
-        let receipts = Receipts::default();
+        let receipts = Receipts::new();
         let foreign = Version { life: Life::new("other").unwrap(), ..version(9) };
         drop(receipts.hear("cell-1", &Subject::Everything, Some(&foreign)));
         assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);

@@ -82,7 +82,7 @@ pub async fn run(
     let server = Arc::new(Server {
         store: store.clone(),
         feed,
-        receipts: Receipts::default(),
+        receipts: Receipts::new(),
         verifier: Arc::new(verifier),
         tag_length,
         lease_pool,

@@ -52,7 +52,11 @@ fn status(life: &str, cells: &[(&str, Option<u64>, f64)]) -> Reply {
         format!("{{\"cell\":\"{cell}\",{enforced}\"wanted\":7,\"silent_seconds\":{silent:.1},\"apps\":2}}")
     });
     let cells = cells.collect::<Vec<_>>().join(",");
-    (200, "", format!("{{\"life\":\"{life}\",\"revision\":7,\"cells\":[{cells}]}}"))
+    (
+        200,
+        "",
+        format!("{{\"life\":\"{life}\",\"revision\":7,\"complete\":true,\"cells\":[{cells}]}}"),
+    )
 }
 
 /// Times differ from run to run.

@@ -10,6 +10,9 @@ pub struct Status {
     pub life: String,
     /// The newest revision this server's snapshot holds.
     pub revision: u64,
+    /// Whether every cell that may exist has been heard of since this server started. Until then a
+    /// list without stragglers proves nothing.
+    pub complete: bool,
     /// Cells that asked for the apps in question, or all cells; ordered by name.
     pub cells: Vec<CellStatus>,
 }
