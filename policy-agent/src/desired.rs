@@ -8,6 +8,7 @@
 //!                 │                     │             from a mapped port: accept
 //!                 │                     ├─► vpa--to-<ip>   (mark, protocol, ports): accept
 //!                 │                     └─ refuse
+//!                 ├─ from the subnet, out through the VXLAN device, TCP in mid-connection: refuse
 //!                 ├─ from the subnet, marked, out through the VXLAN device: accept
 //!                 └─ from the subnet to the overlay: refuse
 //! ```
@@ -19,7 +20,8 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, Rule, Ruleset, Scope, Table,
+    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, RejectWith, Rule, Ruleset,
+    Scope, Table,
 };
 
 use crate::world::{Allowance, INGRESS_MARK, Resident, World};
@@ -77,9 +79,13 @@ fn forward(world: &World, mark: &ChainName, ingress: &ChainName) -> Vec<Rule> {
     rules.extend(ours.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
     rules.extend(ours.iter().map(|net| jump(ingress).to(*net)));
     let to_overlay = |net: &Ipv4Net| {
-        let out = Rule::new(Action::Accept).from(*net).out_through(&world.vtep).marked();
+        let through = |action| Rule::new(action).from(*net).out_through(&world.vtep);
+        // Of a connection that was forgotten because nothing allows it any more, the next packet may be
+        // an answer. Let out, it would be remembered as the first of a connection the other way, and
+        // everything after it would pass as established, here and at the other end.
+        let strays = through(Action::Reject(RejectWith::TcpReset)).midway();
         let refused = Rule::reject(|rule| rule.from(*net).to(world.subnet.overlay));
-        std::iter::once(out).chain(refused)
+        [strays, through(Action::Accept).marked()].into_iter().chain(refused)
     };
     rules.extend(ours.iter().flat_map(to_overlay));
     rules
@@ -130,6 +136,7 @@ mod tests {
         -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -s 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -d 10.255.30.0/24 -j vpa--ingress
+        -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
         -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -m mark ! --mark 0x0 -j ACCEPT
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -j REJECT --reject-with icmp-port-unreachable

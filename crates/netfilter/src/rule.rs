@@ -20,6 +20,7 @@ pub struct Rule {
     transport: Option<Transport>,
     destination_range: Option<AddressRange>,
     ports: Option<PortRange>,
+    midway: bool,
     icmp: Option<Icmp>,
     state: Option<ConnectionState>,
     mark: Option<Is<Mark>>,
@@ -133,6 +134,7 @@ impl Rule {
             transport: None,
             destination_range: None,
             ports: None,
+            midway: false,
             icmp: None,
             state: None,
             mark: None,
@@ -212,6 +214,13 @@ impl Rule {
         self.transport(protocol)
     }
 
+    /// Only TCP packets that do not ask for a new connection.
+    #[must_use]
+    pub fn midway(mut self) -> Self {
+        self.midway = true;
+        self.transport(Transport::Tcp)
+    }
+
     /// Only packets to addresses of this range.
     #[must_use]
     pub fn to_range(mut self, range: AddressRange) -> Self {
@@ -282,6 +291,9 @@ impl fmt::Display for Rule {
         }
         if let (Some(transport), Some(ports)) = (self.transport, self.ports) {
             write!(f, "-m {transport} --dport {} ", Colon(ports))?;
+        }
+        if self.midway {
+            f.write_str("-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN ")?;
         }
         if let Some(icmp) = self.icmp {
             write!(f, "-m icmp --icmp-type {icmp} ")?;

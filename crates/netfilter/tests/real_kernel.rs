@@ -57,6 +57,7 @@ fn every_shape() -> Ruleset {
         accept().ports(Protocol::Udp, "1-65535".parse().unwrap()).mark(Mark::exactly(7)),
         accept().ports(Protocol::Tcp, "80-90".parse().unwrap()).to(ip).comment("src:a dst:b"),
         accept().mark(Mark { value: 0xa000, mask: 0xf000 }),
+        Rule::new(Action::Reject(RejectWith::TcpReset)).from(ip).out_through(&vtep).midway(),
         accept().to_range(range),
         accept().to_range(range).ports(Protocol::Tcp, "3306".parse().unwrap()),
         accept().to_range(range).icmp(Icmp { kind: 8, code: Some(0) }),
