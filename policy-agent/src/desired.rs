@@ -11,6 +11,7 @@
 //!                 ├─ from the subnet, out through the VXLAN device, TCP in mid-connection: refuse
 //!                 ├─ from the subnet, marked, out through the VXLAN device: accept
 //!                 └─ from the subnet to the overlay: refuse
+//! INPUT last ─► vpa--input          from the overlay, marked: established: accept, else refuse
 //! ```
 //!
 //! The whole subnet is refused by default, so a container is shut before anyone knows it exists. What
@@ -53,6 +54,11 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     let mut rules = Ruleset::new();
     rules.hook(Table::Filter, Builtin::Forward, Place::First, jump(&entrance()));
     rules.chain(Table::Filter, entrance(), forward(world, &mark, &ingress));
+    let input = ChainName::owned("vpa", "input");
+    // Cells speak to each other unmarked; what is marked comes from a container of another cell.
+    let of_containers = jump(&input).in_through(&world.vtep).marked();
+    rules.hook(Table::Filter, Builtin::Input, Place::Last, of_containers);
+    rules.chain(Table::Filter, input, std::iter::once(established()).chain(refuse()).collect());
     rules.chain(Table::Filter, mark, marks(world));
     let mut dispatch = ingress_head();
     for resident in &world.residents {
@@ -63,7 +69,7 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
             rules.chain(Table::Filter, chain, allowed);
         }
     }
-    dispatch.extend(Rule::reject(|rule| rule));
+    dispatch.extend(refuse());
     rules.chain(Table::Filter, ingress, dispatch);
     rules
 }
@@ -72,9 +78,16 @@ fn jump(chain: &ChainName) -> Rule {
     Rule::new(Action::Jump(chain.clone()))
 }
 
+fn established() -> Rule {
+    Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished)
+}
+
+fn refuse() -> [Rule; 2] {
+    Rule::reject(|rule| rule)
+}
+
 fn forward(world: &World, mark: &ChainName, ingress: &ChainName) -> Vec<Rule> {
     let ours = addresses(world);
-    let established = || Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished);
     let mut rules = vec![jump(mark).not_in_through(&world.vtep)];
     rules.extend(ours.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
     rules.extend(ours.iter().map(|net| jump(ingress).to(*net)));
@@ -131,6 +144,7 @@ mod tests {
         insta::assert_snapshot!(ruleset(&world(&[], &[])), @r"
         *filter
         -A FORWARD -j vpa--forward
+        -A INPUT -i silk-vtep -m mark ! --mark 0x0 -j vpa--input
         :vpa--forward
         -A vpa--forward ! -i silk-vtep -j vpa--mark
         -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -145,6 +159,10 @@ mod tests {
         -A vpa--ingress -m mark --mark 0xffff0000 -j ACCEPT
         -A vpa--ingress -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--ingress -j REJECT --reject-with icmp-port-unreachable
+        :vpa--input
+        -A vpa--input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--input -p tcp -j REJECT --reject-with tcp-reset
+        -A vpa--input -j REJECT --reject-with icmp-port-unreachable
         :vpa--mark
         ");
     }
