@@ -17,18 +17,25 @@
 //! The whole subnet is refused by default, so a container is shut before anyone knows it exists. What
 //! leaves for the world outside the overlay falls through to the networker's own chains.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, RejectWith, Rule, Ruleset,
-    Scope, Table,
+    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, Plan, RejectWith, Rule,
+    Ruleset, Scope, Step, Table,
 };
+use policy::AppGuid;
 
 use crate::world::{Allowance, INGRESS_MARK, Resident, World};
 
 /// All chains of this agent, of any version, begin with this (spec/cell.md §I.2).
 const PREFIX: &str = "vpa--";
+
+/// And those that say what may reach one container begin with this.
+const DOORS: &str = "vpa--to-";
 
 /// What belongs to the agent in the kernel.
 pub(crate) fn scope() -> Scope {
@@ -42,10 +49,52 @@ pub(crate) fn entrance() -> ChainName {
 
 /// Whether rules of ours in the kernel are about any container.
 pub(crate) fn speaks_of_containers(observed: &Observed) -> bool {
-    let doors = format!("{PREFIX}to-");
     let marks = observed.rules(Table::Filter, ChainName::owned("vpa", "mark").as_str());
     marks.is_some_and(|rules| !rules.is_empty())
-        || observed.chains(Table::Filter).any(|chain| chain.starts_with(&doors))
+        || observed.chains(Table::Filter).any(|chain| chain.starts_with(DOORS))
+}
+
+/// What of a former life's rules must change even while nothing is known to put in their place: what
+/// is said about an address must be about the app that has it now, or the next container there would
+/// be taken for the one before (spec/cell.md §I.23); and the way into the rules must stand.
+pub(crate) fn stale(observed: &Observed, residents: &BTreeSet<Resident>) -> Plan {
+    let rules = |chain: &str| observed.rules(Table::Filter, chain).unwrap_or_default();
+    let mark = ChainName::owned("vpa", "mark").to_string();
+    let true_marks: Vec<String> =
+        residents.iter().map(|r| about(&marking(r, 0).to_string())).collect();
+    let foreign = |rule: &&String| !true_marks.contains(&about(rule));
+    let mut steps: Vec<_> = rules(&mark)
+        .iter()
+        .filter(foreign)
+        .map(|rule| Step::Delete(mark.clone(), rule.clone()))
+        .collect();
+
+    let doors: BTreeMap<_, _> = residents.iter().map(|r| (door(r.ip), admits(&r.app))).collect();
+    let lawful = |chain: &ChainName| {
+        let ending = doors.get(chain);
+        ending.is_some_and(|ending| rules(chain.as_str()).iter().all(|rule| rule.ends_with(ending)))
+    };
+    let standing = observed.chains(Table::Filter).filter(|chain| chain.starts_with(DOORS));
+    let standing = standing.filter_map(|chain| chain.parse::<ChainName>().ok());
+    let ajar = standing.filter(|chain| !rules(chain.as_str()).is_empty() && !lawful(chain));
+    steps.extend(ajar.map(Step::Declare));
+
+    let (parent, way_in) = (Builtin::Forward.to_string(), jump(&entrance()).to_string());
+    if rules(&parent).first() != Some(&way_in) {
+        steps.push(Step::Prepend(parent, way_in));
+    }
+    Plan::of(Table::Filter, steps)
+}
+
+/// A rule that marks, without the mark.
+fn about(rule: &str) -> String {
+    rule.split(" --set-xmark").next().unwrap_or_default().to_owned()
+}
+
+/// How every rule ends that lets packets in to containers of `app`.
+fn admits(app: &AppGuid) -> String {
+    let rule = Rule::new(Action::Accept).comment(&format!("_dst:{app}")).to_string();
+    rule.trim_start_matches("-m comment --comment \"").to_owned()
 }
 
 /// The rules that enforce the world.
@@ -64,7 +113,7 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     for resident in &world.residents {
         let allowed: Vec<_> = world.allowed_to(&resident.app).map(allow).collect();
         if !allowed.is_empty() {
-            let chain = ChainName::owned("vpa", &format!("to-{}", resident.ip));
+            let chain = door(resident.ip);
             dispatch.push(jump(&chain).to(resident.ip));
             rules.chain(Table::Filter, chain, allowed);
         }
@@ -111,12 +160,18 @@ fn addresses(world: &World) -> BTreeSet<Ipv4Net> {
 }
 
 fn marks(world: &World) -> Vec<Rule> {
-    let mark = |resident: &Resident| {
-        let mark = world.mark_of(&resident.app)?;
-        let comment = format!("src:{}", resident.app);
-        Some(Rule::new(Action::SetMark(mark.into())).from(resident.ip).comment(&comment))
-    };
+    let mark = |resident: &Resident| Some(marking(resident, world.mark_of(&resident.app)?));
     world.residents.iter().filter_map(mark).collect()
+}
+
+fn marking(resident: &Resident, mark: u16) -> Rule {
+    let comment = format!("src:{}", resident.app);
+    Rule::new(Action::SetMark(mark.into())).from(resident.ip).comment(&comment)
+}
+
+/// The chain that says what may reach the container at `ip`.
+fn door(ip: Ipv4Addr) -> ChainName {
+    ChainName::owned("vpa", &format!("to-{ip}"))
 }
 
 fn ingress_head() -> Vec<Rule> {

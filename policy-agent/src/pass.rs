@@ -67,13 +67,16 @@ impl Enforcer {
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
-    /// a kernel that has rules of ours keeps them, and one that has none is shut.
+    /// a kernel that has rules of ours keeps what is still true of them, and one that has none is shut.
     pub fn pass(&mut self, answer: Option<&Answer>) -> Result<Outcome, Held> {
         let observed = self.kernel.observe()?;
         let world = self.look(answer, &observed)?;
         let entrance = desired::entrance();
         if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
-            return Ok(Outcome { residents: world.residents, ..Outcome::default() });
+            let plan = desired::stale(&observed, &world.residents);
+            self.kernel.commit(&plan)?;
+            let (residents, touched) = (world.residents, plan.touched());
+            return Ok(Outcome { residents, touched, ..Outcome::default() });
         }
         let rules = desired::ruleset(&world);
         let plan = Plan::new(&rules, &observed, &desired::scope());

@@ -98,6 +98,12 @@ impl Plan {
         plan
     }
 
+    /// These steps in one table, for whoever knows what is to go without knowing what is wanted.
+    pub fn of(table: Table, steps: Vec<Step>) -> Self {
+        let tables = if steps.is_empty() { BTreeMap::new() } else { [(table, steps)].into() };
+        Self { tables }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()

@@ -18,6 +18,7 @@ pub struct Rule {
     input: Option<Is<Interface>>,
     output: Option<Is<Interface>>,
     transport: Option<Transport>,
+    bridge_port: Option<Interface>,
     destination_range: Option<AddressRange>,
     ports: Option<PortRange>,
     midway: bool,
@@ -132,6 +133,7 @@ impl Rule {
             input: None,
             output: None,
             transport: None,
+            bridge_port: None,
             destination_range: None,
             ports: None,
             midway: false,
@@ -155,6 +157,13 @@ impl Rule {
     #[must_use]
     pub fn from(mut self, source: impl Into<Ipv4Net>) -> Self {
         self.source = Some(Is::Is(source.into()));
+        self
+    }
+
+    /// Only packets from other addresses.
+    #[must_use]
+    pub fn not_from(mut self, source: impl Into<Ipv4Net>) -> Self {
+        self.source = Some(Is::Not(source.into()));
         self
     }
 
@@ -197,6 +206,13 @@ impl Rule {
     #[must_use]
     pub fn not_out_through(mut self, interface: &Interface) -> Self {
         self.output = Some(Is::Not(interface.clone()));
+        self
+    }
+
+    /// Only packets that came onto a bridge through its port `interface`, wherever they go from there.
+    #[must_use]
+    pub fn in_through_bridge_port(mut self, interface: &Interface) -> Self {
+        self.bridge_port = Some(interface.clone());
         self
     }
 
@@ -285,6 +301,9 @@ impl fmt::Display for Rule {
         is(f, "-o", self.output.as_ref())?;
         if let Some(transport) = self.transport {
             write!(f, "-p {transport} ")?;
+        }
+        if let Some(port) = &self.bridge_port {
+            write!(f, "-m physdev --physdev-in {port} ")?;
         }
         if let Some(AddressRange { start, end }) = self.destination_range {
             write!(f, "-m iprange --dst-range {start}-{end} ")?;

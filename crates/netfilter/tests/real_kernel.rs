@@ -54,6 +54,7 @@ fn every_shape() -> Ruleset {
             .to(ip)
             .ports(Protocol::Tcp, "61000".parse().unwrap()),
         Rule::new(Action::SaveMark).marked(),
+        Rule::new(Action::Drop).not_from(ip).in_through_bridge_port(&vtep),
         accept().ports(Protocol::Udp, "1-65535".parse().unwrap()).mark(Mark::exactly(7)),
         accept().ports(Protocol::Tcp, "80-90".parse().unwrap()).to(ip).comment("src:a dst:b"),
         accept().mark(Mark { value: 0xa000, mask: 0xf000 }),

@@ -22,16 +22,25 @@ impl Kernel for SharedKernel {
     }
 }
 
+/// Connections in memory; the next so many listings fail.
 #[derive(Clone, Default)]
-struct FakeConnections(Arc<Mutex<VecDeque<Connection>>>);
+struct FakeConnections {
+    list: Arc<Mutex<VecDeque<Connection>>>,
+    failures: Arc<Mutex<usize>>,
+}
 
 impl Connections for FakeConnections {
     fn list(&mut self) -> Result<Vec<Connection>, ConntrackError> {
-        Ok(self.0.lock().unwrap().iter().copied().collect())
+        let mut failures = self.failures.lock().unwrap();
+        if *failures > 0 {
+            *failures -= 1;
+            return Err(ConntrackError::Failed { action: "-L", stderr: "told to fail".into() });
+        }
+        Ok(self.list.lock().unwrap().iter().copied().collect())
     }
 
     fn forget(&mut self, connection: &Connection) -> Result<(), ConntrackError> {
-        self.0.lock().unwrap().retain(|there| there != connection);
+        self.list.lock().unwrap().retain(|there| there != connection);
         Ok(())
     }
 }
@@ -116,6 +125,20 @@ fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
     Answer::check(apps, &tagged, None).unwrap()
 }
 
+/// From another cell to 10.255.30.3:8080.
+fn connection(mark: u32) -> Connection {
+    Connection {
+        protocol: Protocol::Tcp,
+        source: Ipv4Addr::new(10, 255, 31, 2),
+        source_port: 40000,
+        destination: Ipv4Addr::new(10, 255, 30, 3),
+        destination_port: 8080,
+        responder: Ipv4Addr::new(10, 255, 30, 3),
+        responder_port: 8080,
+        mark,
+    }
+}
+
 #[test]
 fn an_unchanged_world_commits_nothing() {
     let mut cell = Cell::new();
@@ -158,6 +181,42 @@ fn an_agent_that_knows_nothing_yet_leaves_the_rules_of_its_former_life() {
     assert!(!cell.enforcer.pass(None).unwrap().enforced);
     assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
     assert_eq!(cell.commits(), 1);
+}
+
+#[test]
+fn an_agent_that_knows_nothing_yet_takes_no_container_for_an_earlier_one_at_its_address() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    cell.run("i", "10.255.30.4", "db");
+    let known = answer(&["db"], &[("db", 2, "far", 4), ("far", 4, "db", 2)]);
+    cell.enforcer.pass(Some(&known)).unwrap();
+    let mark = |ip| {
+        format!("-s {ip}/32 -m comment --comment \"src:db\" -j MARK --set-xmark 0x2/0xffffffff")
+    };
+    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.3"), mark("10.255.30.4")]);
+    let door = cell.rules("vpa--to-10.255.30.4");
+
+    cell.restart();
+    store(&cell.files).remove("h").unwrap();
+    cell.run("j", "10.255.30.3", "other");
+    assert!(!cell.enforcer.pass(None).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--to-10.255.30.3").unwrap(), [""; 0]);
+    assert_eq!(cell.rules("vpa--to-10.255.30.4"), door);
+    assert_eq!(cell.commits(), 2);
+    cell.enforcer.pass(None).unwrap();
+    assert_eq!(cell.commits(), 2);
+}
+
+#[test]
+fn an_agent_that_knows_nothing_yet_puts_back_the_way_into_its_rules() {
+    let mut cell = Cell::new();
+    cell.enforcer.pass(Some(&answer(&[], &[]))).unwrap();
+    cell.restart();
+    let foreign = "*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n:vpa--forward -\n";
+    cell.kernel.0.lock().unwrap().state = Observed::parse(foreign).unwrap();
+    cell.enforcer.pass(None).unwrap();
+    assert_eq!(cell.rules("FORWARD").unwrap(), ["-j vpa--forward", "-j ACCEPT"]);
 }
 
 #[test]
@@ -249,20 +308,10 @@ fn taking_a_policy_away_cuts_its_connections_and_no_others() {
     cell.run("h", "10.255.30.3", "db");
     let both = answer(&["db"], &[("web", 1, "db", 2), ("far", 4, "db", 2)]);
     cell.enforcer.pass(Some(&both)).unwrap();
-    let connection = |mark| Connection {
-        protocol: Protocol::Tcp,
-        source: Ipv4Addr::new(10, 255, 31, 2),
-        source_port: 40000,
-        destination: Ipv4Addr::new(10, 255, 30, 3),
-        destination_port: 8080,
-        responder: Ipv4Addr::new(10, 255, 30, 3),
-        responder_port: 8080,
-        mark,
-    };
-    *cell.connections.0.lock().unwrap() = [connection(1), connection(4)].into();
+    *cell.connections.list.lock().unwrap() = [connection(1), connection(4)].into();
     let one = answer(&["db"], &[("far", 4, "db", 2)]);
     assert_eq!(cell.enforcer.pass(Some(&one)).unwrap().connections_cut, 1);
-    assert_eq!(*cell.connections.0.lock().unwrap(), [connection(4)]);
+    assert_eq!(*cell.connections.list.lock().unwrap(), [connection(4)]);
 }
 
 #[test]
