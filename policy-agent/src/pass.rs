@@ -82,7 +82,8 @@ impl Enforcer {
         let plan = Plan::new(&rules, &observed, &desired::scope());
         self.commit(&plan, &rules)?;
 
-        let unchanged = self.settled.as_ref() == Some(&world);
+        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
+        let unchanged = self.settled.take().as_ref() == Some(&world);
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
         let outcome = Outcome {

@@ -220,6 +220,20 @@ fn an_agent_that_knows_nothing_yet_puts_back_the_way_into_its_rules() {
 }
 
 #[test]
+fn connections_that_could_not_be_judged_are_judged_by_the_next_pass() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let nothing = answer(&["db"], &[]);
+    cell.enforcer.pass(Some(&nothing)).unwrap();
+    // While somebody else's rule stands in ours, a connection gets in.
+    cell.kernel.0.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+    *cell.connections.list.lock().unwrap() = [connection(1)].into();
+    *cell.connections.failures.lock().unwrap() = 1;
+    assert!(matches!(cell.enforcer.pass(Some(&nothing)), Err(Held::Connections(_))));
+    assert_eq!(cell.enforcer.pass(Some(&nothing)).unwrap().connections_cut, 1);
+}
+
+#[test]
 fn vandalised_rules_are_repaired_and_counted_as_repairs() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
