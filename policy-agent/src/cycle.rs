@@ -161,11 +161,32 @@ impl Cycle {
     }
 }
 
-/// The kernel is as it was: what it enforced, it enforces.
+/// The kernel is as it was: what it enforced, it enforces. Unless it was looked at and is not.
 fn hold(status: &mut Status, held: &Held) {
     let reason = chain(held);
     if status.held.as_ref() != Some(&reason) {
         tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
     }
     status.held = Some(reason);
+    if matches!(held, Held::Disagrees(_)) {
+        status.enforced = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter::KernelError;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_hold_what_was_committed_takes_the_receipt_back() {
+        let enforced = Enforced { apps: BTreeSet::new(), version: "life.7".parse().ok() };
+        let mut status =
+            Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
+        hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
+        assert_eq!(status.enforced, Some(enforced));
+        hold(&mut status, &Held::Disagrees(["vpa--mark".to_owned()].into()));
+        assert_eq!(status.enforced, None);
+    }
 }
