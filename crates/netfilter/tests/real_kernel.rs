@@ -97,6 +97,24 @@ fn every_shape_reads_back_as_written() {
 }
 
 #[test]
+fn any_comment_reads_back_as_written() {
+    in_own_network(|| {
+        let everything: String = (0..=255u8).map(char::from).collect();
+        let single = (0..128u8).map(|byte| char::from(byte).to_string());
+        let long =
+            ["src:".repeat(100), "x".repeat(300), "é".repeat(300), "src: -j DROP".to_owned()];
+        let comments = single.chain(long).chain([everything, String::new()]);
+        let rules = comments.map(|comment| Rule::new(Action::Accept).comment(&comment)).collect();
+        let mut wanted = Ruleset::new();
+        wanted.chain(Table::Filter, chain("vpa--forward"), rules);
+        let mut kernel = Iptables::new();
+        kernel.settle(&wanted, &scope()).unwrap();
+        let again = Plan::new(&wanted, &kernel.observe().unwrap(), &scope());
+        assert!(again.is_empty(), "a second pass would do:\n{}", again.render());
+    });
+}
+
+#[test]
 fn vandalised_rules_are_put_right_and_others_left_alone() {
     in_own_network(|| {
         let mut kernel = Iptables::new();
