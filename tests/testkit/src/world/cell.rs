@@ -192,24 +192,28 @@ impl Cell {
     pub(super) fn ready(&self) -> Result<()> {
         let leased =
             self.overlay().until(&format!("{} has a subnet", self.name), || self.leased())?;
-        // The plugins of Debian's package, fed with what the overlay leased.
-        let list = json!({
-            "cniVersion": "1.0.0",
-            "name": "overlay",
-            "plugins": [{
-                "type": "ptp",
-                "mtu": leased.mtu,
-                "ipMasq": false,
-                "ipam": {
-                    "type": "host-local",
-                    "ranges": [[{"subnet": leased.block.to_string()}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
-                    "dataDir": self.file("ipam"),
-                },
-            }],
-        });
-        configure(&self.file("cni"), "10-overlay.conflist", &list)?;
+        self.plug(&leased, json!({"type": "ptp"}))?;
         self.agent().until(&format!("{}'s agent enforces", self.name), || self.enforce())
+    }
+
+    /// From now on containers are plugged into one bridge, instead of each into a link of its own.
+    pub fn use_a_bridge(&self) -> Result<()> {
+        let plugin = json!({"type": "bridge", "bridge": "cni0", "isGateway": true});
+        self.plug(&self.leased()?, plugin)
+    }
+
+    /// Writes the CNI configuration: a plugin of Debian's package, fed with what the overlay leased.
+    fn plug(&self, leased: &CellSubnet, mut plugin: Value) -> Result<()> {
+        plugin["mtu"] = json!(leased.mtu);
+        plugin["ipMasq"] = json!(false);
+        plugin["ipam"] = json!({
+            "type": "host-local",
+            "ranges": [[{"subnet": leased.block.to_string()}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+            "dataDir": self.file("ipam"),
+        });
+        let list = json!({"cniVersion": "1.0.0", "name": "overlay", "plugins": [plugin]});
+        configure(&self.file("cni"), "10-overlay.conflist", &list).map(drop)
     }
 
     /// What the overlay daemon wrote.
