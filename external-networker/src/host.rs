@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
 use hostnet::netns::{NetnsError, NetnsId, SysctlError};
-use netfilter::{KernelError, Ruleset, Scope};
+use netfilter::{Interface, KernelError, Ruleset, Scope};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -59,8 +59,9 @@ pub(crate) trait Host {
     fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError>;
     /// Takes the connection away.
     fn detach(&self, handle: &Handle) -> Result<(), HostError>;
-    /// Makes the kernel drop packets that come out of a container under an address that is not its.
-    fn forbid_forged_sources(&self, attachment: &Attachment) -> Result<(), HostError>;
+    /// Makes the kernel drop packets that come in through `links` under an address that does not lead
+    /// there, and show the firewall what passes between two of them on a bridge.
+    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
 
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
@@ -111,6 +112,10 @@ pub(crate) enum HostError {
         "net.ipv4.conf.all.rp_filter is 2, which would let containers forge their source address; set it to 0 or 1"
     )]
     LooseFilter,
+    #[error(
+        "containers on the bridge of {0} could talk past the firewall: load the kernel module br_netfilter"
+    )]
+    UnseenBridge(Interface),
     #[error(transparent)]
     Firewall(#[from] KernelError),
     #[error(transparent)]

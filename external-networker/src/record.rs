@@ -19,6 +19,7 @@ use std::{
 use files::Manner;
 use gocompat::json;
 use hostnet::netns::NetnsId;
+use netfilter::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -42,6 +43,7 @@ pub(crate) struct Record {
 pub(crate) struct Live {
     pub namespace: NetnsId,
     pub ip: Ipv4Addr,
+    pub links: Vec<Interface>,
     pub metadata: Map<String, Value>,
     pub mapped: Vec<Mapped>,
     /// As Garden sent them; they have been understood once.
@@ -87,6 +89,7 @@ struct StoredLive {
     device: u64,
     inode: u64,
     ip: Ipv4Addr,
+    links: Vec<String>,
     metadata: Map<String, Value>,
     mapped: Vec<StoredMapped>,
     egress: Vec<wire::NetOutRule>,
@@ -171,7 +174,8 @@ impl Records {
 fn encode(record: &Record) -> String {
     let Record { handle, ip, ports, live } = record;
     let live = live.as_ref().map(|live| {
-        let Live { namespace, ip, metadata, mapped, egress, reply } = live.clone();
+        let Live { namespace, ip, links, metadata, mapped, egress, reply } = live.clone();
+        let links = links.iter().map(ToString::to_string).collect();
         let stored = |Mapped { host_ip, host_port, container_port }| StoredMapped {
             host_ip,
             host_port,
@@ -179,23 +183,29 @@ fn encode(record: &Record) -> String {
         };
         let mapped = mapped.into_iter().map(stored).collect();
         let NetnsId { device, inode } = namespace;
-        StoredLive { device, inode, ip, metadata, mapped, egress, reply }
+        StoredLive { device, inode, ip, links, metadata, mapped, egress, reply }
     });
     json::to_string(&Stored { handle: handle.to_string(), ip: *ip, ports: ports.clone(), live })
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
     let Stored { handle, ip, ports, live } = json::from_slice(bytes).ok()?;
-    let live = live.map(|live| {
-        let StoredLive { device, inode, ip, metadata, mapped, egress, reply } = live;
+    let read_live = |live: StoredLive| {
+        let StoredLive { device, inode, ip, links, metadata, mapped, egress, reply } = live;
+        let links = links.iter().map(|link| link.parse().ok()).collect::<Option<_>>()?;
         let read = |StoredMapped { host_ip, host_port, container_port }| Mapped {
             host_ip,
             host_port,
             container_port,
         };
         let mapped = mapped.into_iter().map(read).collect();
-        Live { namespace: NetnsId { device, inode }, ip, metadata, mapped, egress, reply }
-    });
+        let namespace = NetnsId { device, inode };
+        Some(Live { namespace, ip, links, metadata, mapped, egress, reply })
+    };
+    let live = match live {
+        Some(live) => Some(read_live(live)?),
+        None => None,
+    };
     Some(Record { handle: Handle::parse(&handle).ok()?, ip, ports, live })
 }
 
@@ -213,6 +223,7 @@ mod tests {
         let live = Live {
             namespace: NetnsId { device: 4, inode: 4_026_532_281 },
             ip,
+            links: vec!["veth7".parse().unwrap()],
             metadata: json!({"app_id": "a"}).as_object().unwrap().clone(),
             mapped,
             egress: vec![wire::NetOutRule::default()],

@@ -6,6 +6,7 @@
 //!  to containers     FORWARD  -s ip   -d overlay    → overlay--  established, marked through the VTEP; refuse
 //!  from anywhere     FORWARD  -d ip                 → overlay--  established, marked at a mapped port; refuse
 //!  mapped ports      PREROUTING (nat, mangle)       → netin--    new destination; mark of the ingress
+//!  forged sources    PREROUTING (mangle)            → netin--    dropped
 //! ```
 //!
 //! What policies allow never gets this far: the policy agent's chain stands in front and has the
@@ -49,6 +50,8 @@ pub(crate) struct Cell {
 pub(crate) struct Facts {
     pub handle: Handle,
     pub ip: Ipv4Addr,
+    /// The host's ends of its links.
+    pub links: Vec<Interface>,
     pub mapped: Vec<Mapped>,
     pub egress: Vec<Egress>,
 }
@@ -140,8 +143,11 @@ fn overlay_rules(cell: &Cell, ip: Ipv4Addr) -> Vec<Rule> {
     rules
 }
 
+/// The strict reverse path filter of a link keeps forged sources out, unless the link is a port of a
+/// bridge: there the kernel routes, and filters, by the bridge. So this comes first of all.
 fn mark_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let forged = |link| Rule::new(Action::Drop).not_from(facts.ip).in_through_bridge_port(link);
+    let mut rules: Vec<_> = facts.links.iter().map(forged).collect();
     for mapped in &facts.mapped {
         for interface in &cell.underlay {
             let mark = Rule::new(Action::SetMark(cell.ingress_mark)).in_through(interface);

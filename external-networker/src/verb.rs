@@ -77,7 +77,8 @@ fn change(
 fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
     let egress = egress::read(&live.egress)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
-    Ok(Facts { handle: handle.clone(), ip: live.ip, mapped: live.mapped.clone(), egress })
+    let Live { ip, links, mapped, .. } = live.clone();
+    Ok(Facts { handle: handle.clone(), ip, links, mapped, egress })
 }
 
 #[cfg(test)]

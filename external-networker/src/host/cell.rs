@@ -1,10 +1,14 @@
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
 use netfilter::{
-    Iptables, Kernel, Ruleset, Scope,
+    Interface, Iptables, Kernel, Ruleset, Scope,
     conntrack::{Connection, Connections, ConntrackTool},
 };
 use serde_json::{Map, Value};
@@ -123,6 +127,15 @@ fn open(source: Source) -> Result<Netns, HostError> {
     })
 }
 
+/// Whether packets between two ports of a bridge pass the firewall.
+const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
+
+/// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
+fn is_on_bridge(link: &Interface) -> bool {
+    let about = Path::new("/sys/class/net").join(link.as_str());
+    about.join("brport").exists() || about.join("bridge").exists()
+}
+
 impl Host for CellHost<'_> {
     /// A loose filter for all interfaces wins over the strict one we set on each container's
     /// (`conf/all` and `conf/<name>`: the kernel takes the greater value).
@@ -181,14 +194,16 @@ impl Host for CellHost<'_> {
         self.cni.del(today.as_ref(), &target, netns).map_err(HostError::Del)
     }
 
-    fn forbid_forged_sources(&self, attachment: &Attachment) -> Result<(), HostError> {
-        for interface in attachment.host_interfaces() {
-            // Some plugins list what they build upon; the cell's own links are not ours to set.
-            if self.config.cell.underlay.iter().all(|own| own.as_str() != interface.name) {
-                netns::write_sysctl(&format!("net/ipv4/conf/{}/rp_filter", interface.name), "1")?;
-            }
+    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError> {
+        for link in links {
+            netns::write_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1")?;
         }
-        Ok(())
+        // There is no such setting without the module; then no packet on a bridge is ever seen.
+        match (netns::read_sysctl(BRIDGED_IS_SEEN), links.iter().find(|link| is_on_bridge(link))) {
+            (Ok(_), _) => Ok(netns::write_sysctl(BRIDGED_IS_SEEN, "1").map(drop)?),
+            (Err(_), None) => Ok(()),
+            (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
+        }
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {

@@ -7,7 +7,7 @@ use std::{
 use cni::{Attachment, SpecVersion};
 use containers::Container;
 use hostnet::netns::NetnsId;
-use netfilter::{FakeKernel, Kernel, Observed, Ruleset, Scope};
+use netfilter::{FakeKernel, Interface, Kernel, Observed, Ruleset, Scope};
 use serde_json::{Map, Value, json};
 
 use super::{Host, HostError, Source};
@@ -200,7 +200,7 @@ impl Host for FakeHost {
         self.change(|left| left.attached.remove(handle)).map(drop)
     }
 
-    fn forbid_forged_sources(&self, _attachment: &Attachment) -> Result<(), HostError> {
+    fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<(), HostError> {
         self.step()
     }
 

@@ -23,6 +23,7 @@ fn facts(rules: &str) -> Facts {
     Facts {
         handle: Handle::parse("web").unwrap(),
         ip: "10.255.30.2".parse().unwrap(),
+        links: vec!["veth7".parse().unwrap()],
         mapped: vec![Mapped {
             host_ip: "10.0.16.14".parse().unwrap(),
             host_port: 61000,
@@ -70,6 +71,7 @@ fn a_container_with_everything() {
     *mangle
     -A PREROUTING -j netin--web
     :netin--web
+    -A netin--web ! -s 10.255.30.2/32 -m physdev --physdev-in veth7 -j DROP
     -A netin--web -d 10.0.16.14/32 -i eth0 -p tcp -m tcp --dport 61000 -j MARK --set-xmark 0xffff0000/0xffffffff
     -A netin--web -d 10.0.16.14/32 -i eth1 -p tcp -m tcp --dport 61000 -j MARK --set-xmark 0xffff0000/0xffffffff
     *nat
@@ -111,6 +113,7 @@ fn a_container_with_nothing_is_shut() {
     *mangle
     -A PREROUTING -j netin--web
     :netin--web
+    -A netin--web ! -s 10.255.30.2/32 -m physdev --physdev-in veth7 -j DROP
     *nat
     -A PREROUTING -j netin--web
     -A POSTROUTING -s 10.255.30.2/32 ! -d 10.255.0.0/16 ! -o silk-vtep -m comment --comment masq--web -j MASQUERADE

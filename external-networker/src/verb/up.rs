@@ -4,7 +4,7 @@ use cni::Attachment;
 use containers::Container;
 use gocompat::json;
 use hostnet::netns::NetnsId;
-use netfilter::Ruleset;
+use netfilter::{Interface, InvalidInterface, Ruleset};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -58,6 +58,8 @@ pub(crate) enum UpError {
     },
     #[error("expected an IPv4 address in the CNI result")]
     NoAddress,
+    #[error("an interface in the CNI result")]
+    Link(#[from] InvalidInterface),
 }
 
 /// Everything that can be refused, understood.
@@ -130,10 +132,12 @@ fn connect(
     clear_earlier_owners(host, handle, ip)?;
 
     undo.or("removing its rules", |host| host.settle(&Ruleset::new(), &handle.scope()));
-    let facts = Facts { handle: handle.clone(), ip, mapped: mapped.clone(), egress };
+    let links = links(config, &attachment)?;
+    let facts =
+        Facts { handle: handle.clone(), ip, links: links.clone(), mapped: mapped.clone(), egress };
     let ruleset = rules::ruleset(&config.cell, &facts);
     host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
-    host.forbid_forged_sources(&attachment).map_err(doing("forbidding forged addresses"))?;
+    host.forbid_forged_sources(&links).map_err(doing("forbidding forged addresses"))?;
 
     undo.or("removing it from the store", |host| host.strike(handle).map(drop));
     let metadata = request.properties.clone();
@@ -147,10 +151,19 @@ fn connect(
     });
     let reply = reply(config, ip, interface, &mapped, &attachment);
     let egress = request.netout_rules;
-    record.live = Some(Live { namespace, ip, metadata, mapped, egress, reply: reply.clone() });
+    record.live =
+        Some(Live { namespace, ip, links, metadata, mapped, egress, reply: reply.clone() });
     host.save(&record).map_err(doing("remembering the answer"))?;
     undo.keep();
     Ok(reply)
+}
+
+/// The host's ends of what connects the container. Some plugins also list what they build upon; the
+/// cell's own links are not the container's.
+fn links(config: &Config, attachment: &Attachment) -> Result<Vec<Interface>, UpError> {
+    let own = |name: &str| config.cell.underlay.iter().any(|own| own.as_str() == name);
+    let names = attachment.host_interfaces().map(|interface| interface.name.as_str());
+    names.filter(|name| !own(name)).map(|name| Ok(name.parse()?)).collect()
 }
 
 fn doing(doing: &'static str) -> impl FnOnce(HostError) -> UpError {
