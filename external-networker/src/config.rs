@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    num::NonZeroU16,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,6 +19,9 @@ use crate::{ports::PortPool, rules::Cell};
 
 /// The name messages are given until the configuration says otherwise.
 pub(crate) const DEFAULT_LOG_PREFIX: &str = "cfnetworking";
+
+/// Where VXLAN is received, unless the configuration says otherwise.
+const DEFAULT_VTEP_PORT: NonZeroU16 = NonZeroU16::new(4789).expect("is not zero");
 
 /// What the networker works with.
 #[derive(Debug, Clone)]
@@ -82,6 +86,7 @@ struct Raw {
     instance_address: String,
     underlay_interfaces: Vec<String>,
     vtep_name: String,
+    vtep_port: i64,
     ingress_tag: String,
     policy_agent_force_poll_address: String,
     policy_agent_timeout_seconds: u64,
@@ -135,6 +140,7 @@ impl Config {
                     .unwrap_or(Ipv4Addr::UNSPECIFIED),
                 underlay: faults.interfaces("underlay_interfaces", &raw.underlay_interfaces),
                 vtep: faults.interface("vtep_name", or(&raw.vtep_name, "silk-vtep")),
+                vtep_port: faults.port("vtep_port", raw.vtep_port, DEFAULT_VTEP_PORT),
                 ingress_mark: faults.mark("ingress_tag", or(&raw.ingress_tag, "ffff0000")),
                 dns_servers: faults.dns_servers(&raw.dns_servers),
                 host_services: services,
@@ -204,6 +210,17 @@ impl Faults {
                     "config 'start_port' is {start} and 'total_ports' {total}, expected a range of ports"
                 ));
                 0..=0
+            }
+        }
+    }
+
+    /// 0 is the same as nothing.
+    fn port(&mut self, key: &str, given: i64, default: NonZeroU16) -> NonZeroU16 {
+        match u16::try_from(given) {
+            Ok(port) => NonZeroU16::new(port).unwrap_or(default),
+            Err(_) => {
+                self.note(format_args!("config '{key}' is {given}, expected a port"));
+                default
             }
         }
     }
@@ -289,6 +306,7 @@ mod tests {
         assert_eq!(config.agent, None);
         assert_eq!(config.cni_limit, Duration::from_secs(60));
         assert_eq!(config.cell.vtep.as_str(), "silk-vtep");
+        assert_eq!(config.cell.vtep_port.get(), 4789);
         assert_eq!(config.cell.ingress_mark, 0xffff_0000);
         assert_eq!(config.ports.range, 61000..=65535);
     }
@@ -297,13 +315,14 @@ mod tests {
     fn wrong_values_are_named_beside_each_other() {
         let wrong = MINIMAL.replace("10.0.16.14", "10.0.16").replace("eth0", "no interface").replace(
             "{",
-            r#"{"dns_servers":["banana"],"ingress_tag":"0x1","host_tcp_services":["10.0.0.1"],"proxy_redirect_cidr":"10.0.0.0/8","#,
+            r#"{"dns_servers":["banana"],"ingress_tag":"0x1","vtep_port":70000,"host_tcp_services":["10.0.0.1"],"proxy_redirect_cidr":"10.0.0.0/8","#,
         );
         assert_eq!(
             check(&wrong).unwrap_err(),
             "config 'host_tcp_services' is \"10.0.0.1\", expected an IPv4 address and a port such as 10.0.0.1:80; \
              config 'instance_address' is \"10.0.16\", expected an IPv4 address; \
              config 'underlay_interfaces' is \"no interface\", expected the name of an interface; \
+             config 'vtep_port' is 70000, expected a port; \
              config 'ingress_tag' is \"0x1\", expected hexadecimal digits; \
              invalid DNS server \"banana\", must be valid IP address; \
              proxy_redirect_cidr and enable_ingress_proxy_redirect are not supported"

@@ -13,11 +13,15 @@
 //! first word. A packet to the overlay that it did not accept or mark is refused here already, on the
 //! sender's cell, and a rule that allows the whole world does not allow the overlay.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    num::NonZeroU16,
+};
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ConnectionState, Interface, Mark, Place, Rule, Ruleset, Table, Transport,
+    Action, Builtin, ConnectionState, Interface, Mark, Place, RejectWith, Rule, Ruleset, Table,
+    Transport,
 };
 use policy::{PortRange, Protocol};
 
@@ -33,6 +37,8 @@ pub(crate) struct Cell {
     pub overlay: Ipv4Net,
     /// The device that leads to those of other cells.
     pub vtep: Interface,
+    /// The UDP port at which cells take each other's word for who sent a packet.
+    pub vtep_port: NonZeroU16,
     /// The address mapped ports are on.
     pub address: Ipv4Addr,
     /// The interfaces through which the world comes to mapped ports.
@@ -82,7 +88,7 @@ pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
     hook(Table::Nat, Builtin::Postrouting, masquerade(cell, facts));
 
     ruleset.chain(Table::Filter, input, input_rules(cell));
-    ruleset.chain(Table::Filter, netout, netout_rules(facts));
+    ruleset.chain(Table::Filter, netout, netout_rules(cell, facts));
     ruleset.chain(Table::Filter, overlay, overlay_rules(cell, ip));
     ruleset.chain(Table::Mangle, netin.clone(), mark_rules(cell, facts));
     ruleset.chain(Table::Nat, netin, redirect_rules(facts));
@@ -121,9 +127,14 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 
 /// TCP packets of no connection are dropped, since refusing them would answer, and accepting them
 /// would leak the container's address past the masquerade (spec/cell.md §0.2, 2018-06-20).
-fn netout_rules(facts: &Facts) -> Vec<Rule> {
+///
+/// VXLAN is refused whatever the container may do otherwise: it would leave under the address of this
+/// cell, and a cell believes what another says of who sent a packet (spec/cell.md §G, trust).
+fn netout_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let stray = Rule::new(Action::Drop).transport(Transport::Tcp).state(ConnectionState::Invalid);
-    let mut rules = vec![established(), stray];
+    let vxlan = Rule::new(Action::Reject(RejectWith::PortUnreachable))
+        .ports(Protocol::Udp, PortRange::single(cell.vtep_port));
+    let mut rules = vec![established(), stray, vxlan];
     for rule in facts.egress.iter().flat_map(Egress::rules) {
         if !rules.contains(&rule) {
             rules.push(rule);

@@ -7,6 +7,7 @@ pub(crate) fn cell() -> Cell {
     Cell {
         overlay: "10.255.0.0/16".parse().unwrap(),
         vtep: "silk-vtep".parse().unwrap(),
+        vtep_port: 4789.try_into().unwrap(),
         address: "10.0.16.14".parse().unwrap(),
         underlay: vec!["eth0".parse().unwrap(), "eth1".parse().unwrap()],
         ingress_mark: 0xffff_0000,
@@ -57,6 +58,7 @@ fn a_container_with_everything() {
     :netout--web
     -A netout--web -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     -A netout--web -p tcp -m conntrack --ctstate INVALID -j DROP
+    -A netout--web -p udp -m udp --dport 4789 -j REJECT --reject-with icmp-port-unreachable
     -A netout--web -p tcp -m iprange --dst-range 11.0.0.0-169.253.255.255 -m tcp --dport 80 -j ACCEPT
     -A netout--web -p tcp -m iprange --dst-range 11.0.0.0-169.253.255.255 -m tcp --dport 443 -j ACCEPT
     -A netout--web -p icmp -m iprange --dst-range 0.0.0.0-255.255.255.255 -m icmp --icmp-type 8/0 -j ACCEPT
@@ -102,6 +104,7 @@ fn a_container_with_nothing_is_shut() {
     :netout--web
     -A netout--web -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     -A netout--web -p tcp -m conntrack --ctstate INVALID -j DROP
+    -A netout--web -p udp -m udp --dport 4789 -j REJECT --reject-with icmp-port-unreachable
     -A netout--web -p tcp -j REJECT --reject-with tcp-reset
     -A netout--web -j REJECT --reject-with icmp-port-unreachable
     :overlay--web

@@ -316,7 +316,7 @@ fn bulk_net_out_adds_rules_in_one_transaction_and_only_once() {
     assert_eq!(host.commits(), commits + 1);
     let firewall = host.firewall();
     assert_eq!(
-        firewall.rules(netfilter::Table::Filter, "netout--web").unwrap()[3..5],
+        firewall.rules(netfilter::Table::Filter, "netout--web").unwrap()[4..6],
         [
             "-m iprange --dst-range 9.9.9.9-9.9.9.9 -j ACCEPT",
             "-p udp -m iprange --dst-range 1.1.1.1-1.1.1.1 -m udp --dport 53 -j ACCEPT"
