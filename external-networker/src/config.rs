@@ -237,12 +237,18 @@ impl Faults {
         texts.iter().map(|text| self.interface(key, text)).collect()
     }
 
-    /// Hexadecimal without `0x`.
+    /// Hexadecimal without `0x`. The low half is where apps' tags are: with anything there, what
+    /// comes in through a mapped port could pass for an app, and an app for that (spec/cell.md §G).
     fn mark(&mut self, key: &str, text: &str) -> u32 {
-        u32::from_str_radix(text, 16).unwrap_or_else(|_| {
-            self.note(format_args!("config '{key}' is {text:?}, expected hexadecimal digits"));
-            0
-        })
+        match u32::from_str_radix(text, 16) {
+            Ok(mark) if mark > 0 && mark.trailing_zeros() >= 16 => mark,
+            _ => {
+                self.note(format_args!(
+                    "config '{key}' is {text:?}, expected hexadecimal digits that end in 0000"
+                ));
+                0
+            }
+        }
     }
 
     fn dns_servers(&mut self, texts: &[String]) -> Vec<IpAddr> {
@@ -323,10 +329,19 @@ mod tests {
              config 'instance_address' is \"10.0.16\", expected an IPv4 address; \
              config 'underlay_interfaces' is \"no interface\", expected the name of an interface; \
              config 'vtep_port' is 70000, expected a port; \
-             config 'ingress_tag' is \"0x1\", expected hexadecimal digits; \
+             config 'ingress_tag' is \"0x1\", expected hexadecimal digits that end in 0000; \
              invalid DNS server \"banana\", must be valid IP address; \
              proxy_redirect_cidr and enable_ingress_proxy_redirect are not supported"
         );
+    }
+
+    #[test]
+    fn a_mark_that_could_be_an_apps_is_refused() {
+        for (tag, good) in [("ffff0000", true), ("10000", true), ("0", false), ("ffff0001", false)]
+        {
+            let text = MINIMAL.replace('{', &format!("{{\"ingress_tag\":\"{tag}\","));
+            assert_eq!(check(&text).is_ok(), good, "{tag}");
+        }
     }
 
     #[test]
