@@ -92,19 +92,22 @@ impl PortPool {
         self.update(|acquired| acquired.release_all(handle))
     }
 
-    /// Starts over with a file that cannot be decoded, from what the containers themselves are known
-    /// to have. A file that can be decoded is left alone. Says whether anything was replaced.
+    /// Starts over with a file that cannot be decoded, or that is blank, from what the containers
+    /// themselves are known to have, if they have anything. Any other file is left alone. Says whether
+    /// anything was replaced.
     pub fn rebuild(
         &self,
         known: impl IntoIterator<Item = (String, Vec<u16>)>,
     ) -> Result<bool, PortsError> {
         let mut lock = self.lock()?;
+        let known = known.into_iter().filter(|(_, ports)| !ports.is_empty());
+        let acquired = Acquired { acquired_ports: known.collect() };
         match self.read(&mut lock) {
             Err(PortsError::Corrupt { .. }) => {}
+            Ok(_) if files::is_blank(&self.path) && acquired != Acquired::default() => {}
             other => return other.map(|_| false),
         }
-        let known = known.into_iter().filter(|(_, ports)| !ports.is_empty());
-        self.write(lock, &Acquired { acquired_ports: known.collect() })?;
+        self.write(lock, &acquired)?;
         Ok(true)
     }
 

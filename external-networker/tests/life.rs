@@ -365,6 +365,31 @@ fn a_truncated_store_is_rebuilt_from_the_containers_that_are_up() {
 }
 
 #[test]
+fn a_store_or_a_pool_that_is_lost_is_rebuilt_from_the_containers_that_are_there() {
+    let (cell, web, db) = (Cell::new(), Process::start(), Process::start());
+    cell.up("web", &web).answer();
+    cell.up("gone", &Process::start()).answer();
+    // As after a reboot: remembered, and not there.
+    hostnet::netns::unpin(&cell.path("netns/gone")).unwrap();
+    fs::remove_file(cell.path("store/store.json")).unwrap();
+    fs::write(cell.path("state/state.json"), "").unwrap();
+    let up = cell.up("db", &db);
+    assert_eq!(up.code, Some(0), "{up:?}");
+    for file in ["store.json", "state.json"] {
+        assert!(up.stderr.contains(&format!("{file} was lost and was rebuilt")), "{}", up.stderr);
+    }
+    assert_eq!(cell.stored(), ["db", "web"]);
+    assert_eq!(
+        cell.json("state/state.json"),
+        json!({"acquired_ports": {"web": [61000], "db": [61001]}})
+    );
+    for handle in ["web", "db", "gone"] {
+        cell.down(handle).fine();
+    }
+    cell.is_bare();
+}
+
+#[test]
 fn a_truncated_port_pool_is_rebuilt_and_gives_no_port_twice() {
     let (cell, web, db) = (Cell::new(), Process::start(), Process::start());
     cell.up("web", &web).answer();

@@ -1,9 +1,6 @@
 //! What the files of the cell say, or said when they could last be read.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
 use policy::CellSubnet;
@@ -63,10 +60,10 @@ impl Files {
     /// after containers, ours to remember or the kernel's (`kernel_knows_some`), was lost, or is being
     /// written by someone who truncates first. Read as "no containers" it would cut all that is allowed.
     pub fn residents(&mut self, kernel_knows_some: bool) -> Result<&BTreeSet<Resident>, Unknown> {
-        let was_blank = blank(self.store.path());
+        let was_blank = files::is_blank(self.store.path());
         let read = self.store.read();
         let lost = |contents: &Contents| {
-            contents.containers.is_empty() && (was_blank || blank(self.store.path()))
+            contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
         };
         match (read, &self.residents) {
             (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
@@ -96,9 +93,4 @@ impl Files {
         }
         self.faults = faults.to_vec();
     }
-}
-
-/// Whether there is no file, or nothing in it.
-fn blank(path: &Path) -> bool {
-    path.metadata().map_or(true, |about| about.len() == 0)
 }

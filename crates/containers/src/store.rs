@@ -156,18 +156,21 @@ impl Store {
     }
 
     /// Replaces a store that cannot be decoded by `containers`, keeping the old file as
-    /// `<store>_corrupt`. A store that can be decoded is left alone: somebody else was faster.
-    /// Says whether anything was replaced.
+    /// `<store>_corrupt`; or one that is blank, while there are containers. Any other store is left
+    /// alone: somebody else was faster. Says whether anything was replaced.
     pub fn rebuild(&self, containers: &[Container]) -> Result<bool, StoreError> {
         let _held = self.lock()?;
         match self.entries() {
-            Err(StoreError::Corrupt { .. }) => {}
+            Err(StoreError::Corrupt { .. }) => {
+                // A second name first, so that there is no moment without a store.
+                let aside = file::beside(&self.path, "_corrupt");
+                fs::copy(&self.path, &aside)
+                    .map_err(|source| StoreError::Write { path: aside, source })?;
+            }
+            Ok(_) if files::is_blank(&self.path) && !containers.is_empty() => {}
             Ok(_) => return Ok(false),
             Err(error) => return Err(error),
         }
-        // A second name first, so that there is no moment without a store.
-        let aside = file::beside(&self.path, "_corrupt");
-        fs::copy(&self.path, &aside).map_err(|source| StoreError::Write { path: aside, source })?;
         let entries = containers
             .iter()
             .map(|container| (container.handle.clone(), container.to_entry()))

@@ -112,6 +112,11 @@ pub fn lock_shared(file: &File, patience: Duration) -> io::Result<()> {
     wait(|| file.try_lock_shared(), patience)
 }
 
+/// Whether there is no file at `path`, or nothing in it.
+pub fn is_blank(path: &Path) -> bool {
+    path.metadata().map_or(true, |about| about.len() == 0)
+}
+
 /// Makes the folder of `path`, with mode 0700, if it is missing.
 pub fn create_parent(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(parent(path))

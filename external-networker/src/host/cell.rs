@@ -18,7 +18,7 @@ use crate::{
     agent,
     config::Config,
     handle::Handle,
-    ports::PortsError,
+    ports::{PortPool, PortsError},
     record::{Record, Records},
 };
 
@@ -77,13 +77,12 @@ impl<'c> CellHost<'c> {
     /// The pool, rebuilt first from the containers' records if its file is beyond reading.
     fn with_ports<T>(
         &self,
-        act: impl Fn(&crate::ports::PortPool) -> Result<T, PortsError>,
+        act: impl Fn(&PortPool) -> Result<T, PortsError>,
     ) -> Result<T, HostError> {
         let pool = &self.config.ports;
         match act(pool) {
             Err(error @ PortsError::Corrupt { .. }) => {
-                let known = self.records.all();
-                pool.rebuild(known.into_iter().map(|r| (r.handle.to_string(), r.ports)))?;
+                pool.rebuild(ports_of(self.records.all()))?;
                 warn_rebuilt(&error);
                 Ok(act(pool)?)
             }
@@ -103,14 +102,31 @@ impl<'c> CellHost<'c> {
         }
     }
 
+    /// The records of containers that are there. Those a reboot has ended are remembered, too, but
+    /// nothing is pinned for them any more.
+    fn present(&self) -> Vec<Record> {
+        let mut records = self.records.all();
+        records.retain(|record| self.pinned(&record.handle).is_some());
+        records
+    }
+
     fn living(&self) -> Vec<Container> {
-        let living = self.records.all().into_iter().filter_map(|record| {
+        let living = self.present().into_iter().filter_map(|record| {
             let live = record.live?;
             let handle = record.handle.to_string();
             Some(Container { handle, ip: live.ip, metadata: live.metadata })
         });
         living.collect()
     }
+}
+
+fn ports_of(records: Vec<Record>) -> impl Iterator<Item = (String, Vec<u16>)> {
+    records.into_iter().map(|record| (record.handle.to_string(), record.ports))
+}
+
+fn warn_lost(file: &Path) {
+    let file = file.display();
+    tracing::warn!("{file} was lost and was rebuilt from the containers' records");
 }
 
 fn warn_rebuilt(error: &(dyn std::error::Error + 'static)) {
@@ -166,6 +182,11 @@ impl Host for CellHost<'_> {
     }
 
     fn acquire_ports(&self, handle: &Handle, count: usize) -> Result<Vec<u16>, HostError> {
+        let pool = &self.config.ports;
+        // Taken for a pool nobody has had a port of, it would give ports twice.
+        if count > 0 && files::is_blank(&pool.path) && pool.rebuild(ports_of(self.present()))? {
+            warn_lost(&pool.path);
+        }
         self.with_ports(|pool| pool.acquire(handle, count))
     }
 
@@ -227,6 +248,10 @@ impl Host for CellHost<'_> {
     }
 
     fn enlist(&self, container: &Container) -> Result<(), HostError> {
+        // Written anew with this container alone, it would take the policies of all others away.
+        if files::is_blank(self.store.path()) && self.store.rebuild(&self.living())? {
+            warn_lost(self.store.path());
+        }
         self.with_store(|store| store.add(container))
     }
 

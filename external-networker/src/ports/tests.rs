@@ -67,6 +67,15 @@ fn a_truncated_file_is_an_error_and_can_be_rebuilt() {
 }
 
 #[test]
+fn a_blank_file_is_rebuilt_only_for_ports() {
+    let (_dir, pool) = pool(4);
+    assert!(!pool.rebuild([("db".to_owned(), vec![])]).unwrap());
+    assert!(pool.rebuild([("web".to_owned(), vec![61000])]).unwrap());
+    pool.release_all(&handle("web")).unwrap();
+    assert!(!pool.rebuild([("web".to_owned(), vec![61000])]).unwrap(), "its list is empty");
+}
+
+#[test]
 fn networkers_at_once_never_give_a_port_twice() {
     let (_dir, pool) = pool(400);
     thread::scope(|scope| {

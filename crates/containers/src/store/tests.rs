@@ -151,6 +151,16 @@ fn rebuilding_keeps_the_corrupt_file_and_leaves_a_good_one_alone() {
 }
 
 #[test]
+fn a_blank_store_is_rebuilt_only_for_containers() {
+    let (_dir, store) = store();
+    assert!(!store.rebuild(&[]).unwrap());
+    assert!(!store.path().exists());
+    assert!(store.rebuild(&[container("db", [10, 255, 30, 3])]).unwrap());
+    store.remove("db").unwrap();
+    assert!(!store.rebuild(&[container("db", [10, 255, 30, 3])]).unwrap(), "its list is empty");
+}
+
+#[test]
 fn a_container_without_a_handle_is_refused() {
     let (_dir, store) = store();
     let error = store.add(&container("", [10, 255, 30, 2])).unwrap_err();
