@@ -94,10 +94,23 @@ fn a_container_reaches_the_hosts_services_and_only_under_its_own_address() {
 fn connections_do_not_outlive_their_container() {
     let (cell, container) = (Cell::new(), Process::start());
     cell.up("web", &container).answer();
-    let entry = |ip: &str| format!("-p tcp -s {ip} -d 8.8.8.8 --sport 4000 --dport 53");
-    for ip in ["10.255.30.2", "10.255.30.20"] {
-        cell.tool("conntrack", &format!("-I {} --state ESTABLISHED -t 600", entry(ip)));
+    let opened =
+        |ip: &str| format!("-p tcp -s {ip} -d 8.8.8.8 --sport 4000 --dport 53 --state ESTABLISHED");
+    let answers = |ip: &str| {
+        let reply = format!("-r {ip} -q 8.8.8.8 --reply-port-src 8080 --reply-port-dst 4000");
+        format!("-p udp -s 8.8.8.8 -d 10.0.16.14 --sport 4000 --dport 61000 {reply}")
+    };
+    let pings =
+        |ip: &str| format!("-p icmp -s {ip} -d 8.8.8.8 --icmp-type 8 --icmp-code 0 --icmp-id 1");
+    for kind in [
+        opened("10.255.30.2"),
+        answers("10.255.30.2"),
+        pings("10.255.30.2"),
+        opened("10.255.30.20"),
+    ] {
+        cell.tool("conntrack", &format!("-I {kind} -t 600"));
     }
+    assert_eq!(cell.tool("conntrack", "-L").lines().count(), 4);
     cell.down("web").fine();
     let left = cell.tool("conntrack", "-L");
     assert!(!left.contains("10.255.30.2 ") && left.contains("10.255.30.20 "), "{left}");

@@ -75,12 +75,23 @@ impl Connections for ConntrackTool {
         ];
         let args: Vec<_> =
             words.into_iter().flat_map(|(flag, value)| [flag.into(), value]).collect();
-        match conntrack("-D", &args) {
-            Err(ConntrackError::Failed { stderr, .. }) if stderr.contains("0 flow entries") => {
-                Ok(())
-            }
-            result => result.map(drop),
-        }
+        delete(&args)
+    }
+}
+
+impl ConntrackTool {
+    /// Makes the kernel forget all connections of `ip`, of whatever protocol: those it opened, and
+    /// those it answers, under whichever address they were opened to.
+    pub fn forget_address(&mut self, ip: Ipv4Addr) -> Result<(), ConntrackError> {
+        delete(&["-s".into(), ip.to_string()])?;
+        delete(&["-r".into(), ip.to_string()])
+    }
+}
+
+fn delete(args: &[String]) -> Result<(), ConntrackError> {
+    match conntrack("-D", args) {
+        Err(ConntrackError::Failed { stderr, .. }) if stderr.contains("0 flow entries") => Ok(()),
+        result => result.map(drop),
     }
 }
 

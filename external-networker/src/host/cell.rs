@@ -7,10 +7,7 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{
-    Interface, Iptables, Kernel, Ruleset, Scope,
-    conntrack::{Connection, Connections, ConntrackTool},
-};
+use netfilter::{Interface, Iptables, Kernel, Ruleset, Scope, conntrack::ConntrackTool};
 use serde_json::{Map, Value};
 
 use super::{Host, HostError, Source};
@@ -236,12 +233,7 @@ impl Host for CellHost<'_> {
     /// Not an error when it fails: connections are a matter of minutes, and a host without the
     /// `conntrack` program must still get rid of its containers.
     fn forget_connections(&self, ip: Ipv4Addr) {
-        let mut tool = ConntrackTool;
-        let forgotten = tool.list().and_then(|connections| {
-            let of_ip = |c: &&Connection| c.source == ip || c.responder == ip;
-            connections.iter().filter(of_ip).try_for_each(|connection| tool.forget(connection))
-        });
-        if let Err(error) = forgotten {
+        if let Err(error) = ConntrackTool.forget_address(ip) {
             let error = crate::error_chain(&error);
             tracing::debug!("Connections of {ip} may outlive its container: {error}");
         }
