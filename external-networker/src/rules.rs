@@ -155,10 +155,13 @@ fn overlay_rules(cell: &Cell, ip: Ipv4Addr) -> Vec<Rule> {
 }
 
 /// The strict reverse path filter of a link keeps forged sources out, unless the link is a port of a
-/// bridge: there the kernel routes, and filters, by the bridge. So this comes first of all.
+/// bridge: there the kernel routes, and filters, by the bridge. So this comes first of all. Nor does
+/// a packet of this container come in from outside: whoever sends one there wants to pass for its app.
 fn mark_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let forged = |link| Rule::new(Action::Drop).not_from(facts.ip).in_through_bridge_port(link);
+    let outside = |link| Rule::new(Action::Drop).from(facts.ip).in_through(link);
     let mut rules: Vec<_> = facts.links.iter().map(forged).collect();
+    rules.extend(cell.underlay.iter().chain([&cell.vtep]).map(outside));
     for mapped in &facts.mapped {
         for interface in &cell.underlay {
             let mark = Rule::new(Action::SetMark(cell.ingress_mark)).in_through(interface);

@@ -74,6 +74,9 @@ fn a_container_with_everything() {
     -A PREROUTING -j netin--web
     :netin--web
     -A netin--web ! -s 10.255.30.2/32 -m physdev --physdev-in veth7 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i eth0 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i eth1 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i silk-vtep -j DROP
     -A netin--web -d 10.0.16.14/32 -i eth0 -p tcp -m tcp --dport 61000 -j MARK --set-xmark 0xffff0000/0xffffffff
     -A netin--web -d 10.0.16.14/32 -i eth1 -p tcp -m tcp --dport 61000 -j MARK --set-xmark 0xffff0000/0xffffffff
     *nat
@@ -117,6 +120,9 @@ fn a_container_with_nothing_is_shut() {
     -A PREROUTING -j netin--web
     :netin--web
     -A netin--web ! -s 10.255.30.2/32 -m physdev --physdev-in veth7 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i eth0 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i eth1 -j DROP
+    -A netin--web -s 10.255.30.2/32 -i silk-vtep -j DROP
     *nat
     -A PREROUTING -j netin--web
     -A POSTROUTING -s 10.255.30.2/32 ! -d 10.255.0.0/16 ! -o silk-vtep -m comment --comment masq--web -j MASQUERADE
