@@ -1,6 +1,9 @@
 //! Everything one pass decides from, as plain values.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use containers::Contents;
 use netfilter::Interface;
@@ -39,13 +42,20 @@ pub(crate) struct Allowance {
     pub ports: PortRange,
 }
 
-/// The containers of a store that have an identity; the others are left to the default: denied.
+/// The containers of a store that have an identity; the others are left to the default: denied. So are
+/// containers of different apps under one address, one of which must be gone: whose packets those are
+/// cannot be said.
 pub(crate) fn residents(contents: &Contents) -> BTreeSet<Resident> {
-    let resident = |container: &containers::Container| {
-        let app = container.policy_group_id()?.parse().ok()?;
-        Some(Resident { ip: container.ip, app })
+    let mut apps: BTreeMap<Ipv4Addr, BTreeSet<Option<AppGuid>>> = BTreeMap::new();
+    for container in &contents.containers {
+        let app = container.policy_group_id().and_then(|text| text.parse().ok());
+        apps.entry(container.ip).or_default().insert(app);
+    }
+    let resident = |(ip, mut apps): (Ipv4Addr, BTreeSet<Option<AppGuid>>)| {
+        let app = apps.pop_first()??;
+        apps.is_empty().then_some(Resident { ip, app })
     };
-    contents.containers.iter().filter_map(resident).collect()
+    apps.into_iter().filter_map(resident).collect()
 }
 
 /// The apps a set of containers are instances of.
@@ -67,6 +77,8 @@ impl World {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A cell with the subnet 10.255.30.0/24, these containers (`(ip, app)`) and these policies
@@ -100,20 +112,35 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn containers_without_an_identity_are_left_to_the_default() {
-        let container = |metadata: serde_json::Value| containers::Container {
+    fn resident_apps(containers: &[(&str, serde_json::Value)]) -> Vec<String> {
+        let container = |(ip, metadata): &(&str, serde_json::Value)| containers::Container {
             handle: "h".into(),
-            ip: "10.255.30.2".parse().unwrap(),
+            ip: ip.parse().unwrap(),
             metadata: metadata.as_object().unwrap().clone(),
         };
-        let contents = Contents {
-            containers: vec![
-                container(serde_json::json!({})),
-                container(serde_json::json!({"policy_group_id": "web"})),
-            ],
-            faults: Vec::new(),
-        };
-        assert_eq!(residents(&contents).len(), 1);
+        let containers = containers.iter().map(container).collect();
+        let residents = residents(&Contents { containers, faults: Vec::new() });
+        residents.iter().map(|resident| resident.app.to_string()).collect()
+    }
+
+    #[test]
+    fn containers_without_an_identity_are_left_to_the_default() {
+        let web = json!({"policy_group_id": "web"});
+        let containers = [("10.255.30.2", json!({})), ("10.255.30.3", web)];
+        assert_eq!(resident_apps(&containers), ["web"]);
+    }
+
+    #[test]
+    fn an_address_of_several_apps_is_left_to_the_default() {
+        let app = |name: &str| json!({"policy_group_id": name});
+        let containers = [
+            ("10.255.30.2", app("web")),
+            ("10.255.30.2", app("db")),
+            ("10.255.30.3", app("log")),
+            ("10.255.30.3", app("log")),
+            ("10.255.30.4", app("job")),
+            ("10.255.30.4", json!({})),
+        ];
+        assert_eq!(resident_apps(&containers), ["log"]);
     }
 }
