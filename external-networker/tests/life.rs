@@ -178,6 +178,17 @@ fn a_chain_whose_second_plugin_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_container_no_link_of_the_host_leads_to_is_refused() {
+    let (cell, container) = (Cell::new(), Process::start());
+    let result = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"address":"10.255.30.2/24","interface":0}]}"#;
+    cell.script("macvlan", &format!("[ $CNI_COMMAND = DEL ] || echo '{result}'"));
+    cell.use_plugins(&["macvlan"]);
+    let up = cell.up("web", &container);
+    assert!(up.complaint().contains("the firewall would not see its packets"), "{up:?}");
+    cell.is_bare();
+}
+
+#[test]
 fn a_plugin_that_hangs_is_killed_and_leaves_nothing() {
     let (mut cell, container) = (Cell::new(), Process::start());
     cell.script("asleep", "[ $CNI_COMMAND = DEL ] || sleep 600");

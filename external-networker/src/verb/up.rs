@@ -58,6 +58,10 @@ pub(crate) enum UpError {
     },
     #[error("expected an IPv4 address in the CNI result")]
     NoAddress,
+    #[error(
+        "the CNI result names no interface of this host that leads to the container, so the firewall would not see its packets; use a plugin that makes one, and cniVersion 0.3.0 or later"
+    )]
+    NoLink,
     #[error("an interface in the CNI result")]
     Link(#[from] InvalidInterface),
 }
@@ -163,7 +167,9 @@ fn connect(
 fn links(config: &Config, attachment: &Attachment) -> Result<Vec<Interface>, UpError> {
     let own = |name: &str| config.cell.underlay.iter().any(|own| own.as_str() == name);
     let names = attachment.host_interfaces().map(|interface| interface.name.as_str());
-    names.filter(|name| !own(name)).map(|name| Ok(name.parse()?)).collect()
+    let links = names.filter(|name| !own(name)).map(|name| Ok(name.parse()?));
+    let links: Vec<_> = links.collect::<Result<_, UpError>>()?;
+    if links.is_empty() { Err(UpError::NoLink) } else { Ok(links) }
 }
 
 fn doing(doing: &'static str) -> impl FnOnce(HostError) -> UpError {
