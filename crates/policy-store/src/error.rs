@@ -18,6 +18,12 @@ pub enum StoreError {
         /// What it was to be.
         asked: String,
     },
+    /// NUL ends a text in some databases and is refused by others, so no name may have one.
+    #[error("{id:?} has a NUL character")]
+    Nul {
+        /// Whose tag was asked for.
+        id: String,
+    },
     /// A stored row that no version of ours would write.
     #[error("the stored {what} {value:?} is unreadable")]
     Unreadable {

@@ -136,6 +136,7 @@ struct FoundRow {
 async fn find(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<Vec<Found>, StoreError> {
     let asked: Vec<Value> = policies
         .iter()
+        .filter(|policy| [&policy.source, &policy.destination].into_iter().all(can_be_kept))
         .map(|Policy { source, destination, protocol, ports }| {
             let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
             json!([source.as_str(), destination.as_str(), protocol, start, end])
@@ -222,6 +223,11 @@ async fn remove(tx: &mut SqliteConnection, found: &[Found]) -> Result<(), StoreE
     Ok(())
 }
 
+/// The names among which a policy's may be.
 fn ids(apps: &BTreeSet<AppGuid>) -> Vec<&str> {
-    apps.iter().map(AppGuid::as_str).collect()
+    apps.iter().filter(|app| can_be_kept(app)).map(AppGuid::as_str).collect()
+}
+
+fn can_be_kept(app: &AppGuid) -> bool {
+    row::can_be_kept(app.as_str())
 }

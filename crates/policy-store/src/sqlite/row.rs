@@ -144,6 +144,11 @@ impl TryFrom<ChangeRow> for (Revision, Change) {
     }
 }
 
+/// Whether `name` can be somebody's. SQLite ends a text of JSON at a NUL: `web\0x` would be `web`.
+pub(super) fn can_be_kept(name: &str) -> bool {
+    !name.contains('\0')
+}
+
 pub(super) fn tag(id: i64) -> Result<Tag, StoreError> {
     let tag = u32::try_from(id).ok().and_then(Tag::new);
     tag.ok_or_else(|| StoreError::unreadable("tag", id))

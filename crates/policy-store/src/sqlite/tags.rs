@@ -41,6 +41,9 @@ pub(super) async fn ensure(
     ids: &[&str],
     kind: &str,
 ) -> Result<HashMap<String, Tag>, StoreError> {
+    if let Some(&id) = ids.iter().find(|id| !row::can_be_kept(id)) {
+        return Err(StoreError::Nul { id: id.to_owned() });
+    }
     let mut tags = held(tx, ids, kind).await?;
     let mut named = HashSet::new();
     let lacking: Vec<_> =

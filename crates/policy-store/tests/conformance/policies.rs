@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
 use policy::{Policy, Protocol};
-use policy_store::Filter;
+use policy_store::{Filter, StoreError};
 
-use crate::{Database, everything, policies, policy, select, stories};
+use crate::{Database, everything, policies, policy, select, stories, tags};
 
 stories! {
     a_created_policy_is_listed_until_it_is_deleted,
@@ -12,6 +12,7 @@ stories! {
     a_range_is_deleted_only_as_it_was_created,
     filters_select_by_either_end,
     names_are_taken_as_they_are,
+    a_name_no_database_can_keep_is_nobodys,
     reopening_keeps_everything,
     a_batch_of_thousands_is_one_change,
 }
@@ -123,6 +124,29 @@ async fn names_are_taken_as_they_are(database: Database) {
     }
     store.delete(&all).await.unwrap();
     assert_eq!(everything(&*store).await, BTreeSet::new());
+}
+
+/// A NUL ends a text in some databases, where `web\0…` would pass for `web`.
+async fn a_name_no_database_can_keep_is_nobodys(database: Database) {
+    let store = database.open().await;
+    let web = policies(["web db tcp 1"]);
+    let version = store.create(&web).await.unwrap();
+    let named = |name: &str| Policy { source: name.parse().unwrap(), ..policy("x db tcp 1") };
+    for like_web in ["web\0", "web\0x", "new\0x"] {
+        let refused = store.create(&[named(like_web)]).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Nul { .. }), "{refused:?}");
+        let refused = store.tag_for(like_web, "app").await.unwrap_err();
+        assert!(matches!(refused, StoreError::Nul { .. }), "{refused:?}");
+        assert_eq!(store.delete(&[named(like_web)]).await.unwrap(), version, "nothing changed");
+        let apps = BTreeSet::from([like_web.parse().unwrap()]);
+        let between =
+            Filter::Between { sources: Some(apps.clone()), destinations: Some(apps.clone()) };
+        for filter in [Filter::Touching(apps), between] {
+            assert_eq!(select(&*store, &filter).await, BTreeSet::new());
+        }
+    }
+    assert_eq!(everything(&*store).await, web.into_iter().collect());
+    assert_eq!(tags(&*store).await, ["web=1", "db=2"]);
 }
 
 async fn reopening_keeps_everything(database: Database) {
