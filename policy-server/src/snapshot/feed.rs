@@ -104,9 +104,9 @@ impl Feeder {
 
     async fn look(&self) -> Result<(), StoreError> {
         let current = self.snapshots.borrow().clone();
-        let next = match self.store.changes_since(current.version()).await? {
-            Changes::Log(log) if log.is_empty() => return Ok(()),
-            Changes::Log(log) => match current.after(log) {
+        let next = match self.store.changes_since(current.version()).await {
+            Ok(Changes::Log(log)) if log.is_empty() => return Ok(()),
+            Ok(Changes::Log(log)) => match current.after(log) {
                 Ok(next) if next.is_mostly_memories() => {
                     self.rebuild("to forget apps long gone").await?
                 }
@@ -116,7 +116,14 @@ impl Feeder {
                     self.rebuild("as the log does not fit").await?
                 }
             },
-            Changes::Forgotten => self.rebuild("as the log does not reach back").await?,
+            Ok(Changes::Forgotten) => self.rebuild("as the log does not reach back").await?,
+            // A newer server on the same database may log kinds of change that this one cannot know.
+            Err(error @ StoreError::Unreadable { .. }) => {
+                let next = self.rebuild("as the log cannot be read").await?;
+                tracing::warn!(error = service::log::chain(&error), "Passed over the log.");
+                next
+            }
+            Err(error) => return Err(error),
         };
         self.snapshots.send_replace(Arc::new(next));
         Ok(())
@@ -133,6 +140,7 @@ impl Feeder {
 mod tests {
     use policy::{Policy, Protocol};
     use policy_store::{Options, StoreUrl};
+    use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
     use super::*;
     use crate::snapshot::Subject;
@@ -166,6 +174,26 @@ mod tests {
         feeder.look().await.unwrap();
         let snapshot = feed.snapshot();
         assert_eq!(*snapshot.version(), last);
+        assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_it_cannot_read_does_not_keep_it_from_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        let (feed, feeder) = start(store.clone()).await.unwrap();
+        store.create(&[policy(1)]).await.unwrap();
+        let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
+        let mut newer = SqliteConnection::connect_with(&file).await.unwrap();
+        for statement in [
+            "UPDATE netman_revision SET revision = 2",
+            "INSERT INTO netman_changes (revision, kind) VALUES (2, 'of-tomorrow')",
+        ] {
+            sqlx::query(statement).execute(&mut newer).await.unwrap();
+        }
+        feeder.look().await.unwrap();
+        let snapshot = feed.snapshot();
+        assert_eq!(snapshot.version().revision.0, 2);
         assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
     }
 
