@@ -104,7 +104,9 @@ impl Receipt {
     fn status(&self, cell: &str, snapshot: &Snapshot, now: Instant) -> CellStatus {
         let Self { enforced, subject, heard, holding } = self;
         let wanted = snapshot.version_of(subject);
-        let enforced = enforced.as_ref().filter(|enforced| enforced.life == wanted.life);
+        // A revision that is not in the snapshot, of another life or of before a backup was restored,
+        // proves nothing. If the snapshot is only late, it counts in a moment.
+        let enforced = enforced.as_ref().filter(|enforced| snapshot.version().includes(enforced));
         let silent = if *holding > 0 { Duration::ZERO } else { now.duration_since(*heard) };
         CellStatus {
             cell: cell.to_owned(),
@@ -201,5 +203,13 @@ mod tests {
         let foreign = Version { life: Life::new("other").unwrap(), ..version(9) };
         drop(receipts.hear("cell-1", &Subject::Everything, Some(&foreign)));
         assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
+    }
+
+    #[test]
+    fn revisions_that_are_still_to_come_are_no_receipt() {
+        let receipts = Receipts::new();
+        drop(receipts.hear("cell-1", &Subject::Everything, Some(&version(9))));
+        let enforced = |revision| receipts.status(&snapshot(revision), None).cells[0].enforced;
+        assert_eq!((enforced(5), enforced(8), enforced(9)), (None, None, Some(9)));
     }
 }
