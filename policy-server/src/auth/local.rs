@@ -108,6 +108,7 @@ impl LocalVerifier {
         rules.set_issuer(&[ISSUER]);
         rules.set_audience(&[AUDIENCE]);
         rules.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        rules.validate_nbf = true;
         rules.leeway = LEEWAY_SECONDS;
         let key = DecodingKey::from_ec_pem(pem.as_bytes()).map_err(SigningError::Use)?;
         Ok(Self { key, rules })

@@ -61,6 +61,7 @@ async fn what_is_signed_here_is_believed_here() {
 async fn each_claim_counts() {
     let world = World::new();
     assert!(world.verdict(json!({})).await.is_ok());
+    assert!(world.verdict(json!({"nbf": 1_000_000_000})).await.is_ok());
     for changed in [
         json!({"iss": "other"}),
         json!({"iss": null}),
@@ -68,6 +69,7 @@ async fn each_claim_counts() {
         json!({"aud": null}),
         json!({"exp": 1_000_000_000}),
         json!({"exp": null}),
+        json!({"nbf": 10_000_000_000u64}),
         json!({"sub": null}),
         json!({"scope": null}),
         json!({"scope": "network.admin"}),
