@@ -80,8 +80,13 @@ pub fn server_names(listens_on: IpAddr, added: &[String]) -> BTreeSet<String> {
     if !listens_on.is_unspecified() {
         names.insert(listens_on.to_string());
     }
-    names.extend(added.iter().cloned());
+    names.extend(added.iter().map(|name| as_certified(name)));
     names
+}
+
+/// A name as a certificate repeats it: there an address is bytes, whatever its spelling was.
+fn as_certified(name: &str) -> String {
+    name.parse::<IpAddr>().map_or_else(|_| name.to_owned(), |address| address.to_string())
 }
 
 #[cfg(test)]
