@@ -1,34 +1,39 @@
 //! Which live connections no policy allows (any more), as a pure function.
 //!
 //! A packet of an established connection passes without being judged, so these connections must be
-//! forgotten: their next packet is judged by the rules, refused if no policy lets it in, and let in if
-//! one does. Forgetting too much therefore cuts nothing that is allowed.
+//! forgotten: their next packet is judged by the rules, and refused. Both cells of a connection forget
+//! it, the one that runs its source and the one that runs its destination, since an answer that either
+//! still took for established would keep it alive.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use netfilter::conntrack::Connection;
 use policy::AppGuid;
 
 use crate::world::{INGRESS_MARK, World};
 
-/// The connections to containers of this cell that must be judged anew.
+/// The connections from and to containers of this cell that must be judged anew.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
     let apps: BTreeMap<_, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
-    let unlawful = |connection: &&Connection| {
-        apps.get(&connection.responder).is_some_and(|app| !lawful(connection, app, world))
+    let unlawful = |connection: &&Connection| match (
+        apps.get(&connection.responder),
+        apps.get(&connection.source),
+    ) {
+        (Some(app), _) => !may_come(connection, app, world),
+        (None, Some(app)) => !may_go(connection, app, world),
+        (None, None) => false,
     };
     connections.iter().filter(unlawful).copied().collect()
 }
 
-fn lawful(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+/// Whether a connection may come in to a container of `app`.
+fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     match connection.mark {
         INGRESS_MARK => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
         0 => {
-            let source = connection.source;
-            let host = source == world.subnet.gateway || source == world.subnet.block.network();
-            host || !world.subnet.overlay.contains(&source)
+            is_host(connection.source, world) || !world.subnet.overlay.contains(&connection.source)
         }
         mark => world.allowed_to(app).any(|allowance| {
             u32::from(allowance.mark) == mark
@@ -36,6 +41,22 @@ fn lawful(connection: &Connection, app: &AppGuid, world: &World) -> bool {
                 && allowance.ports.contains(connection.responder_port)
         }),
     }
+}
+
+/// Whether a connection of a container of `app` may go where it goes, which is not on this cell.
+/// Outside the overlay and on the host itself that is no matter of policy.
+fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+    let Connection { protocol, destination, destination_port, .. } = connection;
+    if is_host(*destination, world) || !world.subnet.overlay.contains(destination) {
+        return true;
+    }
+    let mut sendable = world.sendable_by(app).into_iter();
+    sendable.any(|(over, ports)| over == *protocol && ports.contains(*destination_port))
+}
+
+/// The addresses of this cell's own in the overlay.
+fn is_host(address: Ipv4Addr, world: &World) -> bool {
+    address == world.subnet.gateway || address == world.subnet.block.network()
 }
 
 #[cfg(test)]
@@ -75,9 +96,22 @@ mod tests {
     }
 
     #[test]
+    fn the_cell_of_the_source_forgets_it_as_well() {
+        let world = world(&[("10.255.30.2", "web")], &["web 1 db tcp 8080-8081", "db 2 web tcp 9"]);
+        let judged = |responder, port| {
+            !unlawful(&[connection("10.255.30.2", responder, port, 0)], &world).is_empty()
+        };
+        assert!(!judged("10.255.31.3", 8081), "a policy of the source speaks of this port");
+        assert!(judged("10.255.31.3", 8082), "none does");
+        assert!(judged("10.255.31.3", 9), "only as a destination");
+        assert!(!judged("192.0.2.1", 8082), "outside the overlay");
+        assert!(!judged("10.255.30.1", 53), "the host itself");
+    }
+
+    #[test]
     fn connections_of_others_are_none_of_our_business() {
         let world = world(&[("10.255.30.3", "db")], &[]);
-        assert!(unlawful(&[connection("10.255.30.3", "10.255.31.9", 80, 5)], &world).is_empty());
+        assert!(unlawful(&[connection("10.255.30.8", "10.255.31.9", 80, 5)], &world).is_empty());
     }
 
     #[test]

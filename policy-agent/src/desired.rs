@@ -9,7 +9,8 @@
 //!                 │                     ├─► vpa--to-<ip>   (mark, protocol, ports): accept
 //!                 │                     └─ refuse
 //!                 ├─ from the subnet, out through the VXLAN device, TCP in mid-connection: refuse
-//!                 ├─ from the subnet, marked, out through the VXLAN device: accept
+//!                 ├─ from the subnet, marked, out through the VXLAN device ─► vpa--egress
+//!                 │                     └─► vpa--from-<ip>   (protocol, ports) of any policy of the app: accept
 //!                 └─ from the subnet to the overlay: refuse
 //! INPUT last ─► vpa--input          from the overlay, marked: established: accept, else refuse
 //! ```
@@ -99,16 +100,28 @@ fn admits(app: &AppGuid) -> String {
 
 /// The rules that enforce the world.
 pub(crate) fn ruleset(world: &World) -> Ruleset {
-    let (mark, ingress) = (ChainName::owned("vpa", "mark"), ChainName::owned("vpa", "ingress"));
+    let [mark, ingress, egress] =
+        ["mark", "ingress", "egress"].map(|owner| ChainName::owned("vpa", owner));
     let mut rules = Ruleset::new();
     rules.hook(Table::Filter, Builtin::Forward, Place::First, jump(&entrance()));
-    rules.chain(Table::Filter, entrance(), forward(world, &mark, &ingress));
+    rules.chain(Table::Filter, entrance(), forward(world, &mark, &ingress, &egress));
     let input = ChainName::owned("vpa", "input");
     // Cells speak to each other unmarked; what is marked comes from a container of another cell.
     let of_containers = jump(&input).in_through(&world.vtep).marked();
     rules.hook(Table::Filter, Builtin::Input, Place::Last, of_containers);
     rules.chain(Table::Filter, input, std::iter::once(established()).chain(refuse()).collect());
     rules.chain(Table::Filter, mark, marks(world));
+    let mut departures = Vec::new();
+    for resident in &world.residents {
+        let sendable = world.sendable_by(&resident.app);
+        if !sendable.is_empty() {
+            let chain = way_out(resident.ip);
+            departures.push(jump(&chain).from(resident.ip));
+            let send = |(protocol, ports)| Rule::new(Action::Accept).ports(protocol, ports);
+            rules.chain(Table::Filter, chain, sendable.into_iter().map(send).collect());
+        }
+    }
+    rules.chain(Table::Filter, egress, departures);
     let mut dispatch = ingress_head();
     for resident in &world.residents {
         let allowed: Vec<_> = world.allowed_to(&resident.app).map(allow).collect();
@@ -135,7 +148,7 @@ fn refuse() -> [Rule; 2] {
     Rule::reject(|rule| rule)
 }
 
-fn forward(world: &World, mark: &ChainName, ingress: &ChainName) -> Vec<Rule> {
+fn forward(world: &World, mark: &ChainName, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> {
     let ours = addresses(world);
     let mut rules = vec![jump(mark).not_in_through(&world.vtep)];
     rules.extend(ours.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
@@ -144,10 +157,12 @@ fn forward(world: &World, mark: &ChainName, ingress: &ChainName) -> Vec<Rule> {
         let through = |action| Rule::new(action).from(*net).out_through(&world.vtep);
         // Of a connection that was forgotten because nothing allows it any more, the next packet may be
         // an answer. Let out, it would be remembered as the first of a connection the other way, and
-        // everything after it would pass as established, here and at the other end.
+        // everything after it would pass as established, here and at the other end. TCP can be told by
+        // its flags; UDP by its port, which is none that a policy of this app speaks of.
         let strays = through(Action::Reject(RejectWith::TcpReset)).midway();
+        let allowed = through(Action::Jump(egress.clone())).marked();
         let refused = Rule::reject(|rule| rule.from(*net).to(world.subnet.overlay));
-        [strays, through(Action::Accept).marked()].into_iter().chain(refused)
+        [strays, allowed].into_iter().chain(refused)
     };
     rules.extend(ours.iter().flat_map(to_overlay));
     rules
@@ -172,6 +187,12 @@ fn marking(resident: &Resident, mark: u16) -> Rule {
 /// The chain that says what may reach the container at `ip`.
 fn door(ip: Ipv4Addr) -> ChainName {
     ChainName::owned("vpa", &format!("to-{ip}"))
+}
+
+/// The chain that says what the container at `ip` may send to other cells. Whom it reaches there is
+/// for the other cell to say, which knows the addresses.
+fn way_out(ip: Ipv4Addr) -> ChainName {
+    ChainName::owned("vpa", &format!("from-{ip}"))
 }
 
 fn ingress_head() -> Vec<Rule> {
@@ -200,13 +221,14 @@ mod tests {
         *filter
         -A FORWARD -j vpa--forward
         -A INPUT -i silk-vtep -m mark ! --mark 0x0 -j vpa--input
+        :vpa--egress
         :vpa--forward
         -A vpa--forward ! -i silk-vtep -j vpa--mark
         -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -s 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -d 10.255.30.0/24 -j vpa--ingress
         -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
-        -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -m mark ! --mark 0x0 -j ACCEPT
+        -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -m mark ! --mark 0x0 -j vpa--egress
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -j REJECT --reject-with icmp-port-unreachable
         :vpa--ingress
@@ -229,9 +251,15 @@ mod tests {
             &["web 1 db tcp 8080", "far 9 web udp 53-54", "web 1 far tcp 1"],
         );
         let all = ruleset(&world).to_string();
-        let of_containers: Vec<_> =
-            all.lines().filter(|line| line.contains("vpa--to-") || line.contains("src:")).collect();
+        let of_containers: Vec<_> = all
+            .lines()
+            .filter(|line| line.contains("10.255.30.") && !line.contains("/24"))
+            .collect();
         insta::assert_snapshot!(of_containers.join("\n"), @r#"
+        -A vpa--egress -s 10.255.30.2/32 -j vpa--from-10.255.30.2
+        :vpa--from-10.255.30.2
+        -A vpa--from-10.255.30.2 -p tcp -m tcp --dport 1 -j ACCEPT
+        -A vpa--from-10.255.30.2 -p tcp -m tcp --dport 8080 -j ACCEPT
         -A vpa--ingress -d 10.255.30.2/32 -j vpa--to-10.255.30.2
         -A vpa--ingress -d 10.255.30.3/32 -j vpa--to-10.255.30.3
         -A vpa--ingress -d 10.255.30.4/32 -j vpa--to-10.255.30.4

@@ -69,6 +69,12 @@ impl World {
         self.allowances.iter().filter(move |allowance| allowance.destination == *app)
     }
 
+    /// Over what, and to which ports, containers of `app` may send to anyone.
+    pub fn sendable_by(&self, app: &AppGuid) -> BTreeSet<(Protocol, PortRange)> {
+        let of_app = self.allowances.iter().filter(|allowance| allowance.source == *app);
+        of_app.map(|allowance| (allowance.protocol, allowance.ports)).collect()
+    }
+
     /// The mark of packets of `app`, if it is the source of any policy.
     pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
         self.allowances.iter().find(|allowance| allowance.source == *app).map(|a| a.mark)
