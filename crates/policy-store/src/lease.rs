@@ -19,8 +19,9 @@ pub trait LeaseStore: Send + Sync {
     /// The lease of the cell at `underlay_ip`.
     ///
     /// A lease it has already is returned as it is, not renewed, if `pool` can lend it; one outside
-    /// `pool` is given up for a new one. A new lease is a free block, drawn at random; when none is
-    /// free, the block whose lease expired longest ago. Returned with the version that holds it.
+    /// `pool` is given up for a new one. A new lease is a block of which nobody holds an address,
+    /// drawn at random; when there is none, the block whose lease expired longest ago. Returned with
+    /// the version that holds it.
     async fn acquire_lease(
         &self,
         pool: &LeasePool,
@@ -51,7 +52,7 @@ pub enum LeaseError {
     /// The cell holds another lease than the one it renews.
     #[error("lease mismatch")]
     Mismatch,
-    /// Another cell holds that block or hardware address.
+    /// Another cell holds an address of that block, or the hardware address.
     #[error("the block {} is lent to another cell", .0.overlay_subnet)]
     Taken(Lease),
     /// The store failed.

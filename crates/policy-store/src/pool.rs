@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
 use ipnet::Ipv4Net;
 use thiserror::Error;
@@ -57,11 +57,11 @@ impl LeasePool {
             .any(|kind| self.number(kind, subnet).is_some())
     }
 
-    /// A subnet of this kind that is not among `taken`, each with the same chance if `draw` is any
-    /// number with the same chance; `None` when all are taken.
+    /// A subnet of this kind that shares no address with any of `taken`, which may be of any size,
+    /// each with the same chance if `draw` is any number with the same chance; `None` if there is none.
     pub fn choose(&self, kind: LeaseKind, taken: &[Ipv4Net], draw: u64) -> Option<Ipv4Net> {
         let taken: BTreeSet<u32> =
-            taken.iter().filter_map(|subnet| self.number(kind, *subnet)).collect();
+            taken.iter().flat_map(|subnet| self.overlapped(kind, *subnet)).collect();
         let free = u64::from(self.count(kind)) - taken.len() as u64;
         let mut number = 1 + u32::try_from(draw.checked_rem(free)?).expect("less than a u32 count");
         // The draw counts free subnets only: step over each taken one that lies below.
@@ -96,14 +96,19 @@ impl LeasePool {
         Ipv4Net::new(Ipv4Addr::from(base), length).expect("at most 32 bits long")
     }
 
+    /// The number of `subnet`, if it is one of this kind.
     fn number(&self, kind: LeaseKind, subnet: Ipv4Net) -> Option<u32> {
-        let length = self.prefix_length(kind);
-        if subnet.prefix_len() != length || !self.network.contains(&subnet.network()) {
-            return None;
-        }
-        let offset = u32::from(subnet.network()) - u32::from(self.network.network());
-        let number = offset >> (32 - length);
-        (1..=self.count(kind)).contains(&number).then_some(number)
+        let is_of_kind = subnet.prefix_len() == self.prefix_length(kind);
+        self.overlapped(kind, subnet).next().filter(|_| is_of_kind)
+    }
+
+    /// The numbers of those subnets of this kind that share an address with `subnet`.
+    fn overlapped(&self, kind: LeaseKind, subnet: Ipv4Net) -> RangeInclusive<u32> {
+        let base = u32::from(self.network.network());
+        let number = |address: Ipv4Addr| {
+            u32::from(address).saturating_sub(base) >> (32 - self.prefix_length(kind))
+        };
+        number(subnet.network()).max(1)..=number(subnet.broadcast()).min(self.count(kind))
     }
 }
 
@@ -125,6 +130,20 @@ mod tests {
         assert!(lends("10.255.0.1/32") && lends("10.255.0.255/32"));
         assert!(!lends("10.255.0.0/24") && !lends("10.255.0.0/32") && !lends("10.255.1.1/32"));
         assert!(!lends("10.254.1.0/24") && !lends("10.255.0.0/16") && !lends("10.255.2.0/23"));
+    }
+
+    #[test]
+    fn nothing_is_lent_twice_whatever_its_size() {
+        let pool = pool("10.255.0.0/22", 24);
+        let choose = |taken: &[&str]| {
+            let taken: Vec<_> = taken.iter().map(|subnet| subnet.parse().unwrap()).collect();
+            pool.choose(LeaseKind::Block, &taken, 0).map(|subnet| subnet.to_string())
+        };
+        assert_eq!(choose(&["10.255.1.128/25"]).as_deref(), Some("10.255.2.0/24"));
+        assert_eq!(choose(&["10.255.0.0/23", "10.255.3.7/24"]).as_deref(), Some("10.255.2.0/24"));
+        assert_eq!(choose(&["10.0.0.0/8"]), None);
+        let elsewhere = ["10.254.255.0/24", "10.255.4.0/24", "10.255.0.0/24"];
+        assert_eq!(choose(&elsewhere).as_deref(), Some("10.255.1.0/24"));
     }
 
     #[test]

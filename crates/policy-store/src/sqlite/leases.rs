@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ipnet::Ipv4Net;
 use policy::{Lease, Version};
 use sqlx::{FromRow, SqliteConnection};
 use uuid::Uuid;
@@ -88,7 +89,7 @@ pub(super) async fn renew(
         }
         None => {
             let clash = |held: &Held| {
-                held.lease.overlay_subnet == lease.overlay_subnet
+                overlap(held.lease.overlay_subnet, lease.overlay_subnet)
                     || held.lease.overlay_hardware_addr == lease.overlay_hardware_addr
             };
             if held.iter().any(clash) {
@@ -219,6 +220,10 @@ async fn unlapse(tx: &mut SqliteConnection, underlay_ip: Ipv4Addr) -> Result<(),
         .await
         .doing("bringing a lapsed lease back")?;
     Ok(())
+}
+
+fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 fn seconds(time: SystemTime) -> i64 {

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use policy::{Lease, Revision};
+use policy::{HardwareAddr, Lease, Revision};
 use policy_store::{Change, Changes, LeaseError, LeaseKind, LeasePool, PolicyStore};
 
 use crate::{Database, at, stories};
@@ -12,6 +12,7 @@ stories! {
     every_cell_gets_a_block_of_its_own,
     a_lease_outside_the_network_is_replaced,
     renewing_takes_in_what_is_unknown_and_refuses_what_differs,
+    no_address_is_lent_to_two_cells,
     releasing_frees_the_block,
     what_nobody_renews_leaves_the_list,
     only_an_expired_block_is_given_to_another_cell,
@@ -95,6 +96,22 @@ async fn renewing_takes_in_what_is_unknown_and_refuses_what_differs(database: Da
     let refused = store.renew_lease(&other_cell, at(3)).await.unwrap_err();
     assert!(matches!(refused, LeaseError::Taken(_)), "{refused:?}");
     assert_eq!(listed(&*store).await, [lease].into());
+}
+
+/// Blocks of another size come with cells that were set up for one.
+async fn no_address_is_lent_to_two_cells(database: Database) {
+    let store = database.open().await;
+    let lease = |number, subnet: &str| Lease::new(cell(number), subnet.parse().unwrap());
+    store.renew_lease(&lease(1, "10.255.2.0/23"), at(0)).await.unwrap();
+    for overlapping in ["10.255.3.0/24", "10.255.2.0/30", "10.255.0.0/22", "10.255.2.9/23"] {
+        let mut rival = lease(2, overlapping);
+        rival.overlay_hardware_addr = HardwareAddr([2; 6]);
+        let refused = store.renew_lease(&rival, at(0)).await.unwrap_err();
+        assert!(matches!(refused, LeaseError::Taken(_)), "{overlapping}: {refused:?}");
+    }
+    assert_eq!(acquire(&*store, 2, 0).await.unwrap(), lease(2, "10.255.1.0/24"));
+    let refused = acquire(&*store, 3, 0).await.unwrap_err();
+    assert!(matches!(refused, LeaseError::NoneAvailable), "{refused:?}");
 }
 
 async fn releasing_frees_the_block(database: Database) {
