@@ -108,6 +108,9 @@ impl Admin {
         if let Some(held) = &self.statuses.borrow().held {
             return Err(Shut::Failed(held.clone()));
         }
+        if self.statuses.borrow().containers_stale {
+            return Err(Shut::Failed("the container store is unreadable".into()));
+        }
         let mut reach = self.reach.clone();
         let covered = self.statuses.wait_for(|status| status.covers(&apps));
         let refused =
@@ -211,6 +214,14 @@ mod tests {
         let failure = Some("no answer".to_owned());
         fake.reach.send_replace(Reach { apps: apps(&["db"]), failure });
         assert_eq!(forced(&fake).await.0, 500);
+    }
+
+    #[tokio::test]
+    async fn containers_of_an_earlier_reading_are_no_answer() {
+        let fake = fake(&["web"]);
+        fake.statuses.send_replace(Status { containers_stale: true, ..healthy(&["web"]) });
+        let text = "failed to force policy poll cycle: the container store is unreadable";
+        assert_eq!(forced(&fake).await, (500, text.to_owned()));
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ pub struct Config {
     pub subnet_file: PathBuf,
     /// The VXLAN device.
     pub vtep: Interface,
+    /// The mark the networker gives to what came in through a mapped port.
+    pub ingress_mark: u32,
     /// Where the server's last good answer is kept.
     pub state_file: Option<PathBuf>,
     /// The lock other writers of rules on this cell share with us.
@@ -51,6 +53,7 @@ struct Raw {
     cni_datastore_path: String,
     subnet_file: String,
     vtep_name: String,
+    ingress_tag: String,
     state_file: String,
     iptables_lock_file: String,
     force_policy_poll_cycle_host: String,
@@ -90,6 +93,7 @@ impl Config {
             datastore: check.path("cni_datastore_path", &raw.cni_datastore_path),
             subnet_file: check.path("subnet_file", &raw.subnet_file),
             vtep: vtep.unwrap_or_else(|| "invalid".parse().expect("is a valid interface name")),
+            ingress_mark: ingress_mark(&mut check, &raw.ingress_tag),
             state_file: optional(&raw.state_file),
             iptables_lock_file: optional(&raw.iptables_lock_file),
             admin_address: check.address(
@@ -110,6 +114,22 @@ fn server_url(check: &mut Check, url: &str) -> String {
         check.fault("policy_server_url", format_args!("{url:?} does not begin with https://"));
     }
     url
+}
+
+/// Peers can send any mark whose low half is not zero (spec/cell.md §G).
+fn ingress_mark(check: &mut Check, tag: &str) -> u32 {
+    const DEFAULT: u32 = 0xffff_0000;
+    if tag.is_empty() {
+        return DEFAULT;
+    }
+    match u32::from_str_radix(tag, 16) {
+        Ok(mark) if mark != 0 && mark & 0xffff == 0 => mark,
+        _ => {
+            let what = "is not a mark such as ffff0000, hexadecimal and ending in 0000";
+            check.fault("ingress_tag", format_args!("{tag:?} {what}"));
+            DEFAULT
+        }
+    }
 }
 
 fn optional(path: &str) -> Option<PathBuf> {
@@ -133,7 +153,7 @@ mod tests {
     #[test]
     fn every_mistake_is_listed_at_once() {
         let error = check(
-            r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b",
+            r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b","ingress_tag":"ffff0001",
                 "force_policy_poll_cycle_port":70000,"poll_interval":-1}"#,
         )
         .unwrap_err();
@@ -149,6 +169,7 @@ mod tests {
                 "poll_interval: must be at least 1 seconds",
                 "cni_datastore_path: is missing",
                 "subnet_file: is missing",
+                "ingress_tag: \"ffff0001\" is not a mark such as ffff0000, hexadecimal and ending in 0000",
                 "force_policy_poll_cycle_port: 70000 is not a port",
             ]
         );

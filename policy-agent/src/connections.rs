@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use netfilter::conntrack::Connection;
 use policy::AppGuid;
 
-use crate::world::{INGRESS_MARK, World};
+use crate::world::World;
 
 /// The connections from and to containers of this cell that must be judged anew.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
@@ -29,7 +29,7 @@ pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connect
 /// Whether a connection may come in to a container of `app`.
 fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     match connection.mark {
-        INGRESS_MARK => true,
+        mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
         0 => {
@@ -90,7 +90,7 @@ mod tests {
         assert!(judged("10.255.31.2", 1, 8082), "another port");
         assert!(judged("10.255.31.2", 2, 8080), "another source");
         assert!(judged("10.255.31.2", 0, 8080), "from the overlay, never judged");
-        assert!(!judged("10.0.16.100", INGRESS_MARK, 8080), "through a mapped port");
+        assert!(!judged("10.0.16.100", world.ingress_mark, 8080), "through a mapped port");
         assert!(!judged("10.255.30.1", 0, 8080), "from the host");
         assert!(!judged("192.0.2.1", 0, 8080), "from outside the overlay");
     }

@@ -132,10 +132,12 @@ impl Cycle {
     }
 
     fn done(&self, status: &mut Status, outcome: Outcome) {
-        let Outcome { residents, enforced, rules, touched, repaired, connections_cut } = outcome;
+        let Outcome { residents, stale, enforced, rules, touched, repaired, connections_cut } =
+            outcome;
         status.held = None;
         status.apps = world::apps(&residents);
         status.containers = residents.len();
+        status.containers_stale = stale;
         status.rules = rules;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;

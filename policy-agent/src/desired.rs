@@ -30,7 +30,7 @@ use netfilter::{
 };
 use policy::AppGuid;
 
-use crate::world::{Allowance, INGRESS_MARK, Resident, World};
+use crate::world::{Allowance, Resident, World};
 
 /// All chains of this agent, of any version, begin with this (spec/cell.md §I.2).
 const PREFIX: &str = "vpa--";
@@ -122,7 +122,7 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
         }
     }
     rules.chain(Table::Filter, egress, departures);
-    let mut dispatch = ingress_head();
+    let mut dispatch = ingress_head(world);
     for resident in &world.residents {
         let allowed: Vec<_> = world.allowed_to(&resident.app).map(allow).collect();
         if !allowed.is_empty() {
@@ -195,10 +195,10 @@ fn way_out(ip: Ipv4Addr) -> ChainName {
     ChainName::owned("vpa", &format!("from-{ip}"))
 }
 
-fn ingress_head() -> Vec<Rule> {
+fn ingress_head(world: &World) -> Vec<Rule> {
     vec![
         Rule::new(Action::SaveMark).marked(),
-        Rule::new(Action::Accept).mark(Mark::exactly(INGRESS_MARK)),
+        Rule::new(Action::Accept).mark(Mark::exactly(world.ingress_mark)),
     ]
 }
 

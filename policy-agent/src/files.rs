@@ -20,6 +20,8 @@ pub(crate) struct Files {
     residents: Option<BTreeSet<Resident>>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
+    /// Whether the store said nothing usable the last time.
+    stale: bool,
 }
 
 /// Why the cell is not known well enough to decide anything.
@@ -38,7 +40,7 @@ pub(crate) enum Unknown {
 
 impl Files {
     pub fn new(store: Store, subnet_file: PathBuf) -> Self {
-        Self { store, subnet_file, subnet: None, residents: None, faults: Vec::new() }
+        Self { store, subnet_file, subnet: None, residents: None, faults: Vec::new(), stale: false }
     }
 
     /// The cell's subnet.
@@ -65,6 +67,7 @@ impl Files {
         let lost = |contents: &Contents| {
             contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
         };
+        self.stale = true;
         match (read, &self.residents) {
             (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
                 return Err(Unknown::StoreGone(self.store.path().to_owned()));
@@ -76,6 +79,7 @@ impl Files {
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
                 self.residents = Some(world::residents(&contents));
+                self.stale = false;
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
             (Err(error), Some(_)) => {
@@ -84,6 +88,11 @@ impl Files {
             }
         }
         Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    /// Whether the containers last told are those of an earlier reading.
+    pub fn are_stale(&self) -> bool {
+        self.stale
     }
 
     fn tell(&mut self, faults: &[Fault]) {

@@ -21,6 +21,7 @@ use crate::{
 pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
+    ingress_mark: u32,
     kernel: Box<dyn Kernel>,
     connections: Box<dyn Connections>,
     /// The world the kernel was last made to agree with.
@@ -31,6 +32,8 @@ pub(crate) struct Enforcer {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub residents: BTreeSet<Resident>,
+    /// Whether these are from an earlier reading, the store being unreadable.
+    pub stale: bool,
     /// Whether the kernel now holds what the answer and the containers ask for.
     pub enforced: bool,
     pub rules: usize,
@@ -63,7 +66,8 @@ impl Enforcer {
         connections: Box<dyn Connections>,
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
-        Self { files, vtep: config.vtep.clone(), kernel, connections, settled: None }
+        let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
+        Self { files, vtep, ingress_mark, kernel, connections, settled: None }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
@@ -76,7 +80,8 @@ impl Enforcer {
             let plan = desired::stale(&observed, &world.residents);
             self.kernel.commit(&plan)?;
             let (residents, touched) = (world.residents, plan.touched());
-            return Ok(Outcome { residents, touched, ..Outcome::default() });
+            let stale = self.files.are_stale();
+            return Ok(Outcome { residents, stale, touched, ..Outcome::default() });
         }
         let rules = desired::ruleset(&world);
         let plan = Plan::new(&rules, &observed, &desired::scope());
@@ -88,6 +93,7 @@ impl Enforcer {
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
         let outcome = Outcome {
             residents: world.residents.clone(),
+            stale: self.files.are_stale(),
             enforced: answer.is_some(),
             rules: rules.len(),
             touched: plan.touched(),
@@ -112,6 +118,7 @@ impl Enforcer {
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
+            ingress_mark: self.ingress_mark,
             residents: self.files.residents(desired::speaks_of_containers(observed))?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })

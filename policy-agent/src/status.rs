@@ -28,6 +28,8 @@ pub(crate) struct Status {
     pub apps: BTreeSet<AppGuid>,
     /// Containers with an identity.
     pub containers: usize,
+    /// Whether these are from an earlier reading, the container store being unreadable.
+    pub containers_stale: bool,
     /// What the kernel is known to enforce; absent until the first answer has been committed.
     pub enforced: Option<Enforced>,
     /// Why the last pass left the kernel as it was, if it did.
@@ -58,6 +60,7 @@ impl Status {
             duration_ms: 0,
             apps: BTreeSet::new(),
             containers: 0,
+            containers_stale: false,
             enforced: None,
             held: Some("no pass has been made yet".into()),
             rules: 0,

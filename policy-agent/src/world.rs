@@ -9,15 +9,14 @@ use containers::Contents;
 use netfilter::Interface;
 use policy::{AppGuid, CellSubnet, PortRange, Protocol};
 
-/// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
-/// half is zero, so no peer can send it over VXLAN (§G).
-pub(crate) const INGRESS_MARK: u32 = 0xffff_0000;
-
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct World {
     pub subnet: CellSubnet,
     pub vtep: Interface,
+    /// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
+    /// half is zero, so no peer can send it over VXLAN (§G).
+    pub ingress_mark: u32,
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them, each once.
@@ -101,6 +100,7 @@ pub(crate) mod tests {
                 1450,
             ),
             vtep: "silk-vtep".parse().unwrap(),
+            ingress_mark: 0xffff_0000,
             residents: containers.iter().map(resident).collect(),
             allowances: policies.iter().map(|text| allowance(text)).collect(),
         }

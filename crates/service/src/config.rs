@@ -78,9 +78,11 @@ impl Check {
         value.to_owned()
     }
 
-    /// A path that must be there. Whether the file exists is for whoever opens it to say.
+    /// A path that must be there, made absolute. Whether the file exists is for whoever opens it to
+    /// say.
     pub fn path(&mut self, key: &str, value: &str) -> PathBuf {
-        self.text(key, value).into()
+        let path = PathBuf::from(self.text(key, value));
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// A path of a file that must be readable now.

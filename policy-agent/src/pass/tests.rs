@@ -76,6 +76,7 @@ impl Cell {
         Enforcer {
             files,
             vtep: "silk-vtep".parse().unwrap(),
+            ingress_mark: 0xffff_0000,
             kernel: Box::new(kernel.clone()),
             connections: Box::new(connections.clone()),
             settled: None,
