@@ -1,5 +1,6 @@
-//! Listeners. Each serves HTTP/1.1 and HTTP/2 until its token is cancelled, then closes, lets the
-//! requests in flight end for at most [`DRAIN`], and returns.
+//! Listeners. Each serves until its token is cancelled, then closes, lets the requests in flight end
+//! for at most [`DRAIN`], and returns. They speak HTTP/1.1, and HTTP/2 to those who ask for it in the
+//! TLS handshake: nobody's first bytes need be waited for to learn which it is.
 //!
 //! A TLS listener hands the caller's certificates to handlers as a [`Peer`] extension, and answers
 //! plain HTTP with a 400, since health checks of the platform rely on that
@@ -26,6 +27,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::tls;
+
 /// How long requests in flight may take to end after the signal.
 pub const DRAIN: Duration = Duration::from_secs(60);
 
@@ -50,13 +53,35 @@ pub struct Peer {
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
+/// What is spoken on a connection, known before its first byte.
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// What was agreed on in the handshake; who agrees on nothing speaks HTTP/1.1.
+    fn of_alpn(agreed: Option<&[u8]>) -> Self {
+        if agreed == Some(tls::HTTP2) { Self::Http2 } else { Self::Http1 }
+    }
+
+    fn builder(self) -> Builder<TokioExecutor> {
+        let either = Builder::new(TokioExecutor::new());
+        match self {
+            Self::Http1 => either.http1_only(),
+            Self::Http2 => either.http2_only(),
+        }
+    }
+}
+
 /// Serves `routes` without TLS.
 pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationToken) {
     accept(listener, shutdown, move |stream, address, watcher| {
         let routes = routes.clone();
         async move {
             let peer = Peer { address, certificates: Arc::new([]) };
-            connection(stream, peer, routes, watcher).await;
+            connection(stream, Protocol::Http1, peer, routes, watcher).await;
         }
     })
     .await;
@@ -65,19 +90,21 @@ pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationT
 /// Serves `routes` over TLS.
 pub async fn https(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
     routes: Router,
     shutdown: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = TlsAcceptor::from(config);
     accept(listener, shutdown, move |stream, address, watcher| {
         let (acceptor, routes) = (acceptor.clone(), routes.clone());
         async move {
             match timeout(PATIENCE, handshake(&acceptor, stream)).await {
                 Ok(Ok(Some(stream))) => {
-                    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                    let session = stream.get_ref().1;
+                    let protocol = Protocol::of_alpn(session.alpn_protocol());
+                    let chain = session.peer_certificates().unwrap_or_default();
                     let peer = Peer { address, certificates: chain.into() };
-                    connection(stream, peer, routes, watcher).await;
+                    connection(stream, protocol, peer, routes, watcher).await;
                 }
                 Ok(Ok(None)) => {
                     tracing::debug!(peer.address = %address, "Answered plain HTTP on a TLS port.");
@@ -140,7 +167,7 @@ async fn handshake(
 }
 
 /// Serves one connection until it ends or the drain is over.
-async fn connection<S>(stream: S, peer: Peer, routes: Router, watcher: Watcher)
+async fn connection<S>(stream: S, protocol: Protocol, peer: Peer, routes: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -151,7 +178,7 @@ where
         request.extensions_mut().insert(peer.clone());
         async move { Ok::<_, Infallible>(infallible(routes.oneshot(request).await)) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = protocol.builder();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
     let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -15,6 +15,9 @@ use rustls::{
 };
 use thiserror::Error;
 
+/// HTTP/2's name in the handshake (ALPN).
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// Certificates or keys a listener cannot be built from.
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -78,7 +81,7 @@ pub fn mutual_server(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|source| TlsError::Pair { path: certificate.to_owned(), source })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -151,6 +151,25 @@ async fn a_request_in_flight_ends_well_after_the_signal() {
     tokio::time::timeout(Duration::from_secs(5), listener.served).await.unwrap().unwrap();
 }
 
+/// The clock of the test stands still while anybody has anything to do, and then jumps.
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_does_not_say_anything_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    tokio::spawn(service::serve::http(listener, Router::new(), shutdown.clone()));
+    // The second begins like HTTP/2, like PUT, and like POST.
+    for beginning in [&b""[..], b"P", b"GET / HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        let ended = tokio::time::timeout(Duration::from_secs(600), ended).await;
+        assert!(ended.is_ok(), "{} bytes hold a connection for ever", beginning.len());
+    }
+    shutdown.cancel();
+}
+
 #[tokio::test]
 async fn unreadable_certificates_are_named() {
     service::install_crypto_provider();
