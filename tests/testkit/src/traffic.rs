@@ -30,24 +30,38 @@ enum Account {
     Calls { made: u64, failed: Vec<String> },
 }
 
+/// How a connection is kept busy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Talk {
+    /// We ask, over TCP, and are answered.
+    Ask(u16),
+    /// The other end pushes, we only listen.
+    Listen(Port),
+}
+
 impl Traffic {
-    /// Opens a connection and exchanges a line every few milliseconds; returns once the first was
-    /// answered.
-    pub(crate) fn hold(netns: Netns, to: Ipv4Addr, port: u16) -> Result<Self> {
+    /// Opens a connection over which a line comes every few milliseconds; returns once the first has
+    /// come.
+    pub(crate) fn hold(netns: Netns, to: Ipv4Addr, talk: Talk) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (asked, (opened, open)) = (stop.clone(), mpsc::channel());
         let worker = thread::spawn(move || {
             let go_on = || !asked.load(Ordering::Relaxed);
             let opened = move || _ = opened.send(());
-            let held = netns.inside(|| probe::hold(to.into(), port, opened, go_on))?;
-            Ok(Account::Held(held.with_context(|| format!("cannot connect to {to}:{port}"))?))
+            let held = netns.inside(|| match talk {
+                Talk::Ask(port) => probe::hold(to.into(), port, opened, go_on),
+                Talk::Listen(Port { transport, number }) => {
+                    probe::hear(transport, to.into(), number, opened, go_on)
+                }
+            })?;
+            Ok(Account::Held(held.with_context(|| format!("cannot connect to {to} {talk:?}"))?))
         });
         let mut traffic = Self { stop, worker: Some(worker) };
         match open.recv() {
             Ok(()) => Ok(traffic),
             // The sender went away without a word: the connection never stood.
             Err(mpsc::RecvError) => match traffic.end() {
-                Ok(account) => bail!("connection to {to}:{port} ended at once: {account:?}"),
+                Ok(account) => bail!("connection to {to} {talk:?} ended at once: {account:?}"),
                 Err(error) => Err(error),
             },
         }

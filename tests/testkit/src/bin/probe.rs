@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use testkit::probe::{self, Listen, Transport};
 
 const USAGE: &str = "\
-usage: probe serve [--name NAME] [--bind ADDRESS] [--tcp PORT]... [--udp PORT]...
+usage: probe serve [--name NAME] [--bind ADDRESS] [--tcp PORT]... [--udp PORT]... [--push yes]
        probe dial tcp|udp ADDRESS PORT [--timeout-ms 2000]
        probe hold tcp ADDRESS PORT
        probe pause";
@@ -37,14 +37,19 @@ fn main() -> ExitCode {
 
 fn serve(words: &[&str]) -> Result<()> {
     let mut name = "probe".to_owned();
-    let mut listen =
-        Listen { bind: Ipv4Addr::UNSPECIFIED.into(), tcp: Vec::new(), udp: Vec::new() };
+    let mut listen = Listen {
+        bind: Ipv4Addr::UNSPECIFIED.into(),
+        tcp: Vec::new(),
+        udp: Vec::new(),
+        push: false,
+    };
     for pair in words.chunks(2) {
         match pair {
             ["--name", value] => name = (*value).to_owned(),
             ["--bind", value] => listen.bind = value.parse().context(USAGE)?,
             ["--tcp", value] => listen.tcp.push(value.parse().context(USAGE)?),
             ["--udp", value] => listen.udp.push(value.parse().context(USAGE)?),
+            ["--push", "yes"] => listen.push = true,
             _ => bail!("{USAGE}"),
         }
     }

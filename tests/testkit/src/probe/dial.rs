@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_server_answers_with_its_name_and_the_callers_address() {
-        let listen = Listen { bind: HERE, tcp: vec![0], udp: vec![0] };
+        let listen = Listen { bind: HERE, tcp: vec![0], udp: vec![0], push: false };
         let (tcp, udp) = serve("backend", &listen).unwrap();
         for (transport, port) in [(Transport::Tcp, tcp[0]), (Transport::Udp, udp[0])] {
             let dialled = dial(transport, HERE, port, SOON);

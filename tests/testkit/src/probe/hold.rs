@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// No answer for this long counts as cut: an established connection whose packets are rejected gets no
 /// error from the kernel (ICMP is only a hint to it), it just falls silent. Longer than the
 /// retransmission of one lost packet.
-const SILENCE: Duration = Duration::from_millis(1500);
+pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How a held connection came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,9 +45,9 @@ impl fmt::Display for Cut {
 pub struct Held {
     /// Why it ended.
     pub how: Cut,
-    /// Lines answered.
+    /// Lines that came from the other end.
     pub answered: u64,
-    /// The longest time an answer took, in milliseconds.
+    /// The longest time one took, in milliseconds.
     pub slowest_ms: u128,
 }
 
@@ -63,12 +63,28 @@ pub fn hold(
     stream.set_read_timeout(Some(SILENCE))?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
+    let ask = || {
+        writer.write_all(b"?\n")?;
+        reader.read_line(&mut String::new())
+    };
+    let unhurried = || {
+        thread::sleep(EVERY);
+        go_on()
+    };
+    Ok(lines(ask, opened, unhurried))
+}
+
+/// Takes lines from `next` until there are no more, or `go_on` says no; calls `opened` at the first.
+pub(super) fn lines(
+    mut next: impl FnMut() -> io::Result<usize>,
+    opened: impl FnOnce(),
+    mut go_on: impl FnMut() -> bool,
+) -> Held {
     let mut held = Held { how: Cut::Stopped, answered: 0, slowest_ms: 0 };
     let mut opened = Some(opened);
     while go_on() {
         let began = Instant::now();
-        let mut line = String::new();
-        held.how = match writer.write_all(b"?\n").and_then(|()| reader.read_line(&mut line)) {
+        held.how = match next() {
             Ok(0) => Cut::Closed,
             Ok(_) => {
                 held.answered += 1;
@@ -76,7 +92,6 @@ pub fn hold(
                 if let Some(opened) = opened.take() {
                     opened();
                 }
-                thread::sleep(EVERY);
                 continue;
             }
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
@@ -84,9 +99,9 @@ pub fn hold(
             }
             Err(_) => Cut::Reset,
         };
-        return Ok(held);
+        return held;
     }
-    Ok(held)
+    held
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //! say precisely how an attempt ended. The `probe` binary is its command line.
 //!
 //! The protocol is a line for a line: whatever the client sends, the server answers
-//! `{"server":"backend","peer":"10.255.30.2"}`.
+//! `{"server":"backend","peer":"10.255.30.2"}`. A server told to push says it over and over, unasked.
 
 mod dial;
+mod hear;
 mod hold;
 mod serve;
 
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use dial::dial;
+pub use hear::hear;
 pub use hold::{Cut, Held, hold};
 pub use serve::{Listen, serve};
 

@@ -15,7 +15,7 @@ use super::Cell;
 use crate::netns::{Netns, complaint};
 use crate::probe::{self, Dialled};
 use crate::reach::Port;
-use crate::traffic::Traffic;
+use crate::traffic::{Talk, Traffic};
 use crate::{binaries, poll};
 
 /// How long an attempt to reach something may take.
@@ -28,6 +28,7 @@ pub struct Spec {
     app: String,
     tcp: Vec<u16>,
     udp: Vec<u16>,
+    pushes: bool,
     netin: Vec<(u32, u32)>,
     netout: Vec<Value>,
 }
@@ -40,6 +41,7 @@ impl Spec {
             app: app.to_owned(),
             tcp: Vec::new(),
             udp: Vec::new(),
+            pushes: false,
             netin: Vec::new(),
             netout: Vec::new(),
         }
@@ -60,6 +62,12 @@ impl Spec {
     /// Answers on this UDP port.
     pub fn udp(mut self, port: u16) -> Self {
         self.udp.push(port);
+        self
+    }
+
+    /// Talks first: whoever comes is sent line after line, on all its ports.
+    pub fn pushes(mut self) -> Self {
+        self.pushes = true;
         self
     }
 
@@ -162,7 +170,12 @@ impl Container {
 
     /// Opens a connection to another container and keeps it busy.
     pub fn connect(&self, to: &Self, port: u16) -> Result<Traffic> {
-        Traffic::hold(self.netns.clone(), to.address(), port)
+        Traffic::hold(self.netns.clone(), to.address(), Talk::Ask(port))
+    }
+
+    /// Opens a connection to a container that [pushes](Spec::pushes), and only listens.
+    pub fn listen(&self, to: &Self, port: Port) -> Result<Traffic> {
+        Traffic::hold(self.netns.clone(), to.address(), Talk::Listen(port))
     }
 
     /// Calls another container over and over, a new connection each time.
@@ -205,6 +218,9 @@ fn own_process(spec: &Spec) -> Result<Child> {
     }
     for port in &spec.udp {
         command.args(["--udp", &port.to_string()]);
+    }
+    if spec.pushes {
+        command.args(["--push", "yes"]);
     }
     let process = command
         .stdin(Stdio::null())
