@@ -1,8 +1,8 @@
 //! Nothing is open unless somebody said so.
 
 use anyhow::ensure;
-use testkit::probe::Outcome;
-use testkit::{Spec, story, tcp};
+use testkit::probe::{Outcome, Transport};
+use testkit::{Spec, story, tcp, udp};
 
 #[test]
 fn containers_cannot_reach_each_other() {
@@ -49,15 +49,44 @@ fn the_outside_cannot_walk_in_through_a_route() {
 fn a_container_reaches_neither_its_cell_nor_another() {
     story("a container reaches neither its cell nor another", |world| {
         let (one, two) = (world.cell(1), world.cell(2));
-        let allowed = world.outside_a().address();
+        let _answering = (one.answers()?, two.answers()?);
+        let outside = world.outside_a();
+        let allowed = outside.address();
         let app = one.start(Spec::app("app").tcp(8080).net_out(allowed, 8080))?;
-        // The agent listens on loopback only; what a container may not find is any port of the cell.
         for cell in [one, two] {
             let seen = app.dial(cell.address(), tcp(8080))?;
             ensure!(seen.outcome == Outcome::Refused, "{}: {seen}", cell.name());
+            // Somebody listens there.
+            let seen = outside.dial(cell.address(), tcp(8080))?;
+            ensure!(seen.outcome == Outcome::Open, "{}, from outside: {seen}", cell.name());
         }
         let seen = app.dial(allowed, tcp(8080))?;
         ensure!(seen.outcome == Outcome::Open, "what it may reach: {seen}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_policy_opens_no_port_of_another_cell() {
+    story("a policy opens no port of another cell", |world| {
+        let (one, two) = (world.cell(1), world.cell(2));
+        let _answering = two.answers()?;
+        let app = one.start(Spec::app("app").tcp(8080))?;
+        let db = two.start(Spec::app("db").tcp(8080).udp(8080))?;
+        world.allow(&app, &db, tcp(8080))?;
+        world.allow(&app, &db, udp(8080))?;
+        // The policies' port, which may leave the app's cell, and one they do not speak of.
+        let ports = [tcp(8080), udp(8080), tcp(5432), udp(5432)];
+        let [device, gateway] = two.overlay_addresses()?;
+        for (address, port) in ports.iter().flat_map(|port| [(device, *port), (gateway, *port)]) {
+            let seen = app.dial(address, port)?;
+            ensure!(seen.outcome == Outcome::Refused, "{address} {port}: {seen}");
+            // Cells may speak to each other. (A datagram to the gateway is answered by the device.)
+            if (address, port.transport) != (gateway, Transport::Udp) {
+                let seen = one.dial(address, port)?;
+                ensure!(seen.outcome == Outcome::Open, "{address} {port}, from the cell: {seen}");
+            }
+        }
+        world.matrix([&app, &db]).may(&app, &db, tcp(8080)).may(&app, &db, udp(8080)).sweep()
     });
 }

@@ -6,15 +6,18 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, umount2};
 use policy::CellSubnet;
 use serde_json::{Value, json};
 
-use super::{Container, Server, Spec, configure, get};
+use super::{Container, Server, Spec, configure, get, outside};
 use crate::daemon::Daemon;
 use crate::netns::Netns;
+use crate::probe::{self, Dialled};
+use crate::reach::Port;
 use crate::{binaries, poll};
 
 /// Debian's package containernetworking-plugins.
@@ -164,6 +167,19 @@ impl Cell {
         serde_json::from_str(&text).context("the agent's status is unreadable")
     }
 
+    /// A server of the host itself, which answers on the same ports as an outside host, on all addresses;
+    /// ends when dropped.
+    pub fn answers(&self) -> Result<Daemon> {
+        let (name, logs) = (format!("{}-host", self.name), self.directory.with_file_name("logs"));
+        outside::answering(&name, &self.netns, self.address, &logs)
+    }
+
+    /// Tries to reach something from the host itself.
+    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
+        let Port { transport, number } = port;
+        self.netns.inside(|| probe::dial(transport, to.into(), number, Duration::from_secs(2)))
+    }
+
     /// Starts a container as Garden does, wired by the networker before this returns.
     pub fn start(&self, spec: Spec) -> Result<Container> {
         Container::start(self, spec)
@@ -186,6 +202,12 @@ impl Cell {
     /// The cell's block of the overlay.
     pub fn subnet(&self) -> Result<String> {
         Ok(self.leased()?.block.to_string())
+    }
+
+    /// The host's own addresses in the overlay: its VXLAN device's, and its containers' gateway.
+    pub fn overlay_addresses(&self) -> Result<[Ipv4Addr; 2]> {
+        let CellSubnet { block, gateway, .. } = self.leased()?;
+        Ok([block.network(), gateway])
     }
 
     /// Waits for the lease, writes the CNI configuration from it, waits for the agent.

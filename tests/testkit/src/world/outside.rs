@@ -12,39 +12,20 @@ use crate::netns::Netns;
 use crate::probe::{self, Dialled, Outcome};
 use crate::reach::{Port, tcp};
 
-/// What every outside host answers on, TCP and UDP alike.
+/// What hosts answer on, TCP and UDP alike.
 pub const PORTS: [u16; 2] = [8080, 5432];
 
 /// A host on the underlay with a probe server.
 pub struct Outside {
     address: Ipv4Addr,
-    server: Daemon,
+    _server: Daemon,
     netns: Netns,
 }
 
 impl Outside {
     pub(super) fn start(name: &str, netns: Netns, address: Ipv4Addr, logs: &Path) -> Result<Self> {
-        let (probe, within, own) = (binaries::path("probe")?, netns.clone(), name.to_owned());
-        let mut server = Daemon::new(name, logs, move || {
-            let mut command = within.command(&probe);
-            command.args(["serve", "--name", &own]);
-            for port in PORTS.map(|port| port.to_string()) {
-                command.args(["--tcp", &port, "--udp", &port]);
-            }
-            command
-        });
-        server.start()?;
-        let mut outside = Self { address, server, netns };
-        let Self { address, server, netns } = &mut outside;
-        server.until("the outside host answers", || {
-            let seen = netns.inside(|| {
-                let Port { transport, number } = tcp(PORTS[0]);
-                probe::dial(transport, (*address).into(), number, Duration::from_secs(1))
-            })?;
-            ensure!(seen.outcome == Outcome::Open, "{seen}");
-            Ok(())
-        })?;
-        Ok(outside)
+        let server = answering(name, &netns, address, logs)?;
+        Ok(Self { address, _server: server, netns })
     }
 
     /// Its address on the underlay.
@@ -62,4 +43,32 @@ impl Outside {
         let Port { transport, number } = port;
         self.netns.inside(|| probe::dial(transport, to.into(), number, Duration::from_secs(2)))
     }
+}
+
+/// A probe server in the namespace of a host; returns once it answers.
+pub(super) fn answering(
+    name: &str,
+    netns: &Netns,
+    address: Ipv4Addr,
+    logs: &Path,
+) -> Result<Daemon> {
+    let (probe, within, own) = (binaries::path("probe")?, netns.clone(), name.to_owned());
+    let mut server = Daemon::new(name, logs, move || {
+        let mut command = within.command(&probe);
+        command.args(["serve", "--name", &own]);
+        for port in PORTS.map(|port| port.to_string()) {
+            command.args(["--tcp", &port, "--udp", &port]);
+        }
+        command
+    });
+    server.start()?;
+    server.until(&format!("{name} answers"), || {
+        let seen = netns.inside(|| {
+            let Port { transport, number } = tcp(PORTS[0]);
+            probe::dial(transport, address.into(), number, Duration::from_secs(1))
+        })?;
+        ensure!(seen.outcome == Outcome::Open, "{seen}");
+        Ok(())
+    })?;
+    Ok(server)
 }
