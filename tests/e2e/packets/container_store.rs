@@ -61,6 +61,39 @@ fn a_store_that_is_gone_changes_nothing() {
 }
 
 #[test]
+fn a_new_container_does_not_cost_the_others_their_lost_entries() {
+    story("a new container does not cost the others their lost entries", |world| {
+        let (one, two) = (world.cell(1), world.cell(2));
+        let web = one.start(Spec::app("web").tcp(8080))?;
+        let db = two.start(Spec::app("db").tcp(5432))?;
+        let batch = two.start(Spec::app("batch").tcp(9000))?;
+        world.allow(&web, &db, tcp(5432))?;
+        world.allow(&batch, &web, tcp(8080))?;
+        for (from, to) in [("web", "late"), ("late", "db")] {
+            let words = ["add-policy", from, to, "--protocol", "tcp", "--port", "5432", "--wait"];
+            world.server().run(words)?;
+        }
+        // The cell's containers as destinations and as sources.
+        let (to_db, from_batch) = (web.connect(&db, 5432)?, batch.connect(&web, 8080)?);
+        let calls = [web.keep_calling(&db, tcp(5432)), batch.keep_calling(&web, tcp(8080))];
+
+        fs::remove_file(two.file("store.json")).context("cannot remove the store")?;
+        let late = two.start(Spec::app("late").tcp(5432))?;
+        world
+            .matrix([&web, &db, &batch, &late])
+            .may(&web, &db, tcp(5432))
+            .may(&batch, &web, tcp(8080))
+            .may(&web, &late, tcp(5432))
+            .may(&late, &db, tcp(5432))
+            .sweep()?;
+        for held in [to_db, from_batch].into_iter().chain(calls) {
+            held.unharmed()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn one_bad_entry_hides_no_other() {
     rules_stay("one bad entry hides no other", |cell| {
         let store = cell.file("store.json");
