@@ -74,7 +74,7 @@ impl Config {
         let overlay_network = overlay_network(&mut check, &file.overlay_network);
         let config = Self {
             controller: Settings {
-                url: check.text("connectivity_server_url", &file.connectivity_server_url),
+                url: check.https_url("connectivity_server_url", &file.connectivity_server_url),
                 ca_cert_file: check.readable("ca_cert_file", &file.ca_cert_file),
                 client_cert_file: check.readable("client_cert_file", &file.client_cert_file),
                 client_key_file: check.readable("client_key_file", &file.client_key_file),
@@ -103,6 +103,7 @@ impl Config {
                 given => Some(port(&mut check, "health_check_port", given.unwrap_or(23_954))),
             },
         };
+        check.log_level("log_level", &file.log_level);
         check.finish()?;
         Ok(config)
     }

@@ -6,14 +6,24 @@ use anyhow::Context;
 use overlay::Config;
 use service::{command, config, log, shutdown};
 
+const USAGE: &str = "\
+Usage: overlay --config-file PATH
+
+Leases a block of the overlay for this cell, keeps its VXLAN device, and the routes to the other cells.
+All of that stays in place when the daemon stops, and when the server is away.
+
+The file is JSON with at least
+  connectivity_server_url                             https://host:4003
+  ca_cert_file, client_cert_file, client_key_file     PEM, from the server's pki folder
+  underlay_ip, overlay_network                        this cell's address; the whole overlay
+  subnet_file                                         where subnet.env is written
+overlay/README.md lists all keys and their defaults.";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let path = match command::config_file(std::env::args().skip(1)) {
+    let path = match command::config_file_or_usage("overlay", USAGE) {
         Ok(path) => path,
-        Err(error) => {
-            eprintln!("{error}\nusage: overlay --config-file PATH");
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     match overlay(&path).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,7 +71,7 @@ impl Config {
         let mut check = Check::new();
         let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id };
         let server = Settings {
-            url: server_url(&mut check, &raw.policy_server_url),
+            url: check.https_url("policy_server_url", &raw.policy_server_url),
             ca_cert_file: check.readable("ca_cert_file", &raw.ca_cert_file),
             client_cert_file: check.readable("client_cert_file", &raw.client_cert_file),
             client_key_file: check.readable("client_key_file", &raw.client_key_file),
@@ -101,19 +101,11 @@ impl Config {
                 ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
                 SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8722),
             ),
-            log_level: raw.log_level,
+            log_level: check.log_level("log_level", &raw.log_level),
         };
         check.finish()?;
         Ok(config)
     }
-}
-
-fn server_url(check: &mut Check, url: &str) -> String {
-    let url = check.text("policy_server_url", url);
-    if !url.is_empty() && !url.starts_with("https://") {
-        check.fault("policy_server_url", format_args!("{url:?} does not begin with https://"));
-    }
-    url
 }
 
 /// Peers can send any mark whose low half is not zero (spec/cell.md §G).
@@ -154,7 +146,7 @@ mod tests {
     fn every_mistake_is_listed_at_once() {
         let error = check(
             r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b","ingress_tag":"ffff0001",
-                "force_policy_poll_cycle_port":70000,"poll_interval":-1}"#,
+                "force_policy_poll_cycle_port":70000,"poll_interval":-1,"log_level":"loud"}"#,
         )
         .unwrap_err();
         let faults: Vec<_> = error.lines().skip(1).map(str::trim).collect();
@@ -171,6 +163,7 @@ mod tests {
                 "subnet_file: is missing",
                 "ingress_tag: \"ffff0001\" is not a mark such as ffff0000, hexadecimal and ending in 0000",
                 "force_policy_poll_cycle_port: 70000 is not a port",
+                "log_level: \"loud\" is not debug, info, warn, error or fatal",
             ]
         );
     }

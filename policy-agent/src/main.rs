@@ -8,16 +8,20 @@ const USAGE: &str = "\
 Usage: policy-agent --config-file PATH
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
-Rules stay in place when the agent stops, and when the server is away.";
+Rules stay in place when the agent stops, and when the server is away.
+
+The file is JSON with at least
+  policy_server_url                                   https://host:4003
+  ca_cert_file, client_cert_file, client_key_file     PEM, from the server's pki folder
+  cni_datastore_path                                  the container store
+  subnet_file                                         flannel's subnet.env, which `overlay` writes
+policy-agent/README.md lists all keys and their defaults.";
 
 fn main() -> ExitCode {
     service::install_crypto_provider();
-    let path = match command::config_file(std::env::args().skip(1)) {
+    let path = match command::config_file_or_usage("policy-agent", USAGE) {
         Ok(path) => path,
-        Err(error) => {
-            eprintln!("policy-agent: {error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     match policy_agent::Config::load(&path) {
         Ok(config) => start(config),

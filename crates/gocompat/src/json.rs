@@ -17,24 +17,37 @@ pub enum JsonError {
     /// The text ends too early; Go's words, since clients show them.
     #[error("unexpected end of JSON input")]
     Eof,
-    /// The text is not JSON, or not of the expected shape.
+    /// The text is not JSON.
     #[error("{0}")]
     Invalid(#[source] serde_json::Error),
+    /// A value is not what was expected in its place.
+    #[error("{path}: {source}")]
+    Shape {
+        /// Where, such as `policies[0].destination.ports.start`; `.` for the whole.
+        path: String,
+        /// What is there, and what was expected.
+        source: serde_json::Error,
+    },
 }
 
 /// Reads exactly one JSON value; anything but white space after it is an error.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
-    let node: Node = serde_json::from_str(&text).map_err(JsonError::new)?;
-    T::deserialize(node).map_err(JsonError::new)
+    shape(serde_json::from_str(&text).map_err(JsonError::new)?)
 }
 
 /// Reads the first JSON value and leaves whatever follows unread, as Go's stream decoder does.
 pub fn from_slice_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Node>();
-    let node = values.next().ok_or(JsonError::Eof)?.map_err(JsonError::new)?;
-    T::deserialize(node).map_err(JsonError::new)
+    shape(values.next().ok_or(JsonError::Eof)?.map_err(JsonError::new)?)
+}
+
+fn shape<T: DeserializeOwned>(node: Node) -> Result<T, JsonError> {
+    serde_path_to_error::deserialize(node).map_err(|error| {
+        let path = error.path().to_string();
+        JsonError::Shape { path, source: error.into_inner() }
+    })
 }
 
 /// Writes JSON without white space, with `<`, `>`, `&` and the two line separators escaped as Go

@@ -1,6 +1,6 @@
 //! The command line all daemons share: `--config-file PATH`, in any of Go's spellings.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use gocompat::flags::{self, FlagError};
 use thiserror::Error;
@@ -17,6 +17,20 @@ pub enum CommandError {
     /// The one flag that is needed.
     #[error("missing required flag 'config-file'")]
     NoConfigFile,
+}
+
+/// The configuration file this process was started with; or the code to exit with, the usage having
+/// been printed, as asked for or together with what is wrong.
+#[expect(clippy::print_stdout, reason = "help that was asked for is an answer")]
+pub fn config_file_or_usage(program: &str, usage: &str) -> Result<PathBuf, ExitCode> {
+    config_file(std::env::args().skip(1)).map_err(|error| {
+        if let CommandError::Flag(FlagError::Help) = error {
+            println!("{usage}");
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("{program}: {error}\n\n{usage}");
+        ExitCode::from(2)
+    })
 }
 
 /// The path after `--config-file`, from the words behind the program's name.

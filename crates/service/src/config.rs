@@ -78,6 +78,23 @@ impl Check {
         value.to_owned()
     }
 
+    /// The address of a server that must be there and is only spoken to over TLS.
+    pub fn https_url(&mut self, key: &str, value: &str) -> String {
+        let url = self.text(key, value);
+        if !url.is_empty() && !url.starts_with("https://") {
+            self.fault(key, format_args!("{url:?} does not begin with https://"));
+        }
+        url
+    }
+
+    /// `debug`, `info`, `warn`, `error` or `fatal`; nothing means `info`.
+    pub fn log_level(&mut self, key: &str, value: &str) -> String {
+        if !matches!(value, "" | "debug" | "info" | "warn" | "error" | "fatal") {
+            self.fault(key, format_args!("{value:?} is not debug, info, warn, error or fatal"));
+        }
+        value.to_owned()
+    }
+
     /// A path that must be there, made absolute. Whether the file exists is for whoever opens it to
     /// say.
     pub fn path(&mut self, key: &str, value: &str) -> PathBuf {

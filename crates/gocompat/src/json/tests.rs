@@ -68,6 +68,15 @@ fn integers_must_be_written_as_integers() {
 }
 
 #[test]
+fn a_value_out_of_place_is_named() {
+    assert_eq!(
+        refused(r#"{"list":[{"id":"a"},{"ID":5}]}"#),
+        "list[1].id: invalid type: integer `5`, expected a string"
+    );
+    assert_eq!(refused("[]"), ".: invalid type: sequence, expected struct Request");
+}
+
+#[test]
 fn what_is_not_one_object_is_refused() {
     assert_eq!(refused(""), "unexpected end of JSON input");
     assert_eq!(refused(r#"{"name""#), "unexpected end of JSON input");
