@@ -52,8 +52,8 @@ pub(crate) enum Unconfirmed {
     #[error("the change is stored, but the server did not take it in within {}", words::took(*took))]
     ServerBehind { took: Duration },
     #[error(
-        "the change is stored, but the server has only just started: within {} it did not hear of \
-         every cell",
+        "the change is stored, but since the server started it has not heard of every cell; waited \
+         for {}",
         words::took(*took)
     )]
     Incomplete { took: Duration },

@@ -84,10 +84,15 @@ impl Receipts {
     }
 
     /// A server that has just started has not heard of the cells that poll it. All are back when there
-    /// are as many as hold leases; where cells hold none, when they have had the time.
+    /// are as many as hold leases; where cells hold none, when they have had the time. A cell that
+    /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if this
+    /// server had heard of it.
     fn is_complete(&self, heard: usize, snapshot: &Snapshot, now: Instant) -> bool {
-        let leased = snapshot.leases().count();
-        (leased > 0 && heard >= leased) || now.duration_since(self.started) >= RETURN
+        let up = now.duration_since(self.started);
+        match snapshot.leases().count() {
+            0 => up >= RETURN,
+            leased => heard >= leased || up > FORGET_AFTER,
+        }
     }
 
     /// A panic elsewhere leaves the map whole, since no entry is ever half-written.
@@ -173,13 +178,18 @@ mod tests {
         let mut receipts = Receipts::new();
         drop(receipts.hear("one", &Subject::Apps(apps(&["a"])), None));
         assert!(!receipts.status(&snapshot, None).complete);
+        receipts.started -= RETURN;
+        assert!(!receipts.status(&snapshot, None).complete, "the other may be cut off");
         drop(receipts.hear("two", &Subject::Apps(apps(&["b"])), None));
         assert!(receipts.status(&snapshot, Some(&apps(&["a"]))).complete, "all leases are back");
 
+        let mut receipts = Receipts::new();
         let without_leases = self::snapshot(5);
         assert!(!receipts.status(&without_leases, None).complete);
         receipts.started -= RETURN;
         assert!(receipts.status(&without_leases, None).complete, "they have had the time");
+        receipts.started -= FORGET_AFTER;
+        assert!(receipts.status(&snapshot, None).complete, "whoever is still away is gone");
     }
 
     #[test]
