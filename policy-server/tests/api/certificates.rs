@@ -25,7 +25,7 @@ fn issue(world: &World, adjust: impl FnOnce(&mut CertificateParams)) -> (PathBuf
 
 async fn admitted(world: &World, files: Option<(PathBuf, PathBuf)>) -> bool {
     let files = files.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-    let cell = world.cell_with(files).unwrap();
+    let cell = world.caller(files).build().unwrap();
     match cell.get(format!("{}{POLICIES}", world.internal)).send().await {
         Ok(response) => {
             assert_eq!(response.status(), 200);
@@ -77,21 +77,13 @@ async fn the_server_shows_the_names_it_was_given() {
     let world = World::start_in(dir, &["cells.example"], "10.255.0.0/16").await;
     let port = world.internal.rsplit_once(':').unwrap().1;
     let address = format!("127.0.0.1:{port}").parse().unwrap();
-    let authority = fs::read(world.pki("ca.crt")).unwrap();
-    let mut pem = fs::read(world.pki("agent.crt")).unwrap();
-    pem.extend(fs::read(world.pki("agent.key")).unwrap());
     for (name, good) in [
         ("cells.example", true),
         ("policy-server.service.cf.internal", true),
         ("localhost", true),
         ("other.example", false),
     ] {
-        let client = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
-            .identity(reqwest::Identity::from_pem(&pem).unwrap())
-            .resolve(name, address)
-            .build()
-            .unwrap();
+        let client = world.cell_builder().resolve(name, address).build().unwrap();
         let sent = client.get(format!("https://{name}:{port}{POLICIES}")).send().await;
         assert_eq!(sent.is_ok(), good, "{name}");
     }

@@ -147,20 +147,7 @@ async fn a_caller_who_hangs_up_is_let_go() {
         .await;
 
     // The same over HTTP/1.1, where hanging up closes the connection.
-    let pem = [
-        std::fs::read(world.pki("agent.crt")).unwrap(),
-        std::fs::read(world.pki("agent.key")).unwrap(),
-    ]
-    .concat();
-    let client = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(
-            &std::fs::read(world.pki("ca.crt")).unwrap(),
-        )
-        .unwrap()])
-        .identity(reqwest::Identity::from_pem(&pem).unwrap())
-        .http1_only()
-        .build()
-        .unwrap();
+    let client = world.cell_builder().http1_only().build().unwrap();
     let request = client
         .get(format!("{}{POLICIES}", world.internal))
         .header("If-None-Match", format!("\"{known}\""))
