@@ -314,6 +314,17 @@ async fn malformed_json_is_refused_with_a_body_that_is_json() {
 }
 
 #[tokio::test]
+async fn the_count_of_what_is_sent_is_not_looked_at() {
+    let world = World::start().await;
+    for (path, count) in [(POLICIES, "-1"), (V0, "7"), (POLICIES, "null")] {
+        let body = format!(
+            r#"{{"total_policies":{count},"policies":[{{"source":{{"id":"web"}},"destination":{{"id":"db","protocol":"tcp","port":1,"ports":{{"start":1,"end":1}}}}}}]}}"#
+        );
+        assert_eq!(world.admin(Method::POST, path, &body).await.status, 200, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn lists_can_be_filtered() {
     let world = World::start().await;
     world.create(&["a b tcp 1", "b c tcp 2", "c a tcp 3"]).await;

@@ -13,6 +13,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol};
 #[serde(default)]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
+    #[serde(skip_deserializing)]
     pub total_policies: usize,
     /// Never null on output.
     pub policies: Vec<PolicyBody>,

@@ -10,6 +10,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol, Tag, TagLength, TaggedPo
 #[serde(default)]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
+    #[serde(skip_deserializing)]
     pub total_policies: usize,
     /// Never null on output.
     pub policies: Vec<PolicyBody>,
