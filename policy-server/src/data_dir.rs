@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/
 //!   netman.db            policies, tags, leases (and SQLite's files beside it)
+//!   lock                 held by the running server
 //!   addresses.json       where the running server listens
 //!   pki/
 //!     ca.crt ca.key            the authority both sides of the internal API trust
@@ -12,14 +13,18 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use files::Manner;
 use thiserror::Error;
+
+/// How long a former server may take to let go of the directory.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A data directory; it exists once [`DataDir::create`] said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +65,16 @@ impl DataDir {
                 .map_err(FileError::doing("making the directory", path))?;
         }
         Ok(())
+    }
+
+    /// Takes the directory for this process, until the file is closed. Two servers on one would
+    /// each tell only what their own cells enforce, and remove each other's `addresses.json`.
+    pub fn take(&self) -> Result<File, FileError> {
+        let path = self.0.join("lock");
+        let doing = "taking the data directory, which another policy-server may be running on, by";
+        let taken =
+            files::open_to_lock(&path).and_then(|file| files::lock(&file, PATIENCE).map(|()| file));
+        taken.map_err(FileError::doing(doing, &path))
     }
 
     /// The database.

@@ -68,6 +68,7 @@ pub async fn run(
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
 
     data_dir.create()?;
+    let _taken = data_dir.take()?;
     // Whoever waits for the file must not find the one of an earlier run.
     data_dir::remove(&data_dir.addresses())?;
     let names = pki::server_names(internal_address.ip(), &internal_names);

@@ -32,6 +32,15 @@ pub enum StoreError {
         /// What it holds.
         value: String,
     },
+    /// The file of an embedded database can be neither opened nor made.
+    #[error("opening or making {store}")]
+    Create {
+        /// Which file.
+        store: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The database refused or is away.
     #[error("{doing}")]
     Database {

@@ -47,6 +47,9 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     pub(crate) async fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        // SQLite gives its other files the mode of this one.
+        files::open_to_lock(path)
+            .map_err(|source| StoreError::Create { store: path.display().to_string(), source })?;
         let connect = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)

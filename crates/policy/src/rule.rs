@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::{AppGuid, PortRange, Protocol, Tag};
 
 /// One sentence of the operator's: containers of `source` may open connections to containers of
@@ -23,6 +25,14 @@ pub struct TaggedPolicy {
     pub source_tag: Tag,
     /// The mark packets of the destination carry when it is a source itself.
     pub destination_tag: Tag,
+}
+
+/// The sentence in short: `web -> db tcp 8080`.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, protocol, ports } = self;
+        write!(f, "{source} -> {destination} {protocol} {ports}")
+    }
 }
 
 impl Policy {

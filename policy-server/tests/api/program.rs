@@ -147,3 +147,21 @@ fn a_command_line_that_makes_no_sense_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot cut 10.255.0.0/16"));
 }
+
+#[tokio::test]
+async fn a_second_server_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = start(dir.path());
+    addresses(dir.path(), || false).await;
+    let second = program()
+        .args(["--embedded", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains("which another policy-server may be running on"), "{stderr}");
+    assert!(dir.path().join("addresses.json").exists(), "the first one's was removed");
+    assert_eq!(end(&mut first).await, Some(0));
+}

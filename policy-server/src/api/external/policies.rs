@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     response::Response,
 };
+use policy::Policy;
 
 use crate::{
     api::{body, error::ApiError, json_text, query, version::Version},
@@ -45,7 +46,8 @@ pub(crate) async fn create(
     may_change(&identity)?;
     let change = server.store.create(&policies).await.map_err(ApiError::CreateFailed)?;
     tracing::info!(
-        policies = policies.len(),
+        policies = told(&policies),
+        policies.count = policies.len(),
         user.name = identity.subject,
         version = %change,
         "Created policies."
@@ -64,12 +66,25 @@ pub(crate) async fn delete(
     may_change(&identity)?;
     let change = server.store.delete(&policies).await.map_err(ApiError::DeleteFailed)?;
     tracing::info!(
-        policies = policies.len(),
+        policies = told(&policies),
+        policies.count = policies.len(),
         user.name = identity.subject,
         version = %change,
         "Deleted policies."
     );
     shown(&server, &change).await
+}
+
+/// How many policies of one request a line of the log tells of.
+const TOLD: usize = 100;
+
+/// The policies of a request for the log, which must say what changed as well as who did it.
+fn told(policies: &[Policy]) -> String {
+    let mut texts: Vec<_> = policies.iter().take(TOLD).map(ToString::to_string).collect();
+    if policies.len() > TOLD {
+        texts.push(format!("and {} more", policies.len() - TOLD));
+    }
+    texts.join(", ")
 }
 
 /// Whose apps they are is for Cloud Controller to say; without one, only administrators may.

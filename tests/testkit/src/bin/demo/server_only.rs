@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
+use files::Manner;
 use serde::Deserialize;
 use testkit::binaries;
 use testkit::daemon::Daemon;
@@ -43,7 +44,9 @@ pub fn run() -> Result<ExitCode> {
             .args(["--expires-in", "86400"]),
     )?;
     let token_file = directory.path().join("token");
-    fs::write(&token_file, token.trim()).context("cannot write the token")?;
+    // Whoever reads it is an administrator.
+    files::replace(&token_file, token.trim().as_bytes(), Manner::PRIVATE)
+        .context("cannot write the token")?;
     tell(&addresses, &token_file);
 
     while let Err(mpsc::RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
