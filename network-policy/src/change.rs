@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use policy::{AppGuid, Policy, Version};
-use policy_client::external::Client;
+use policy_client::external::{Client, Filter};
 use serde::Serialize;
 
 use crate::{
@@ -28,6 +28,9 @@ pub(crate) enum Verb {
 struct Answer<'a> {
     /// `<life>.<revision>` of the change; null from a server that knows no revisions.
     revision: Option<String>,
+    /// Whether there was anything to remove; only of `remove-policy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    existed: Option<bool>,
     /// The cells concerned; empty without `--wait`.
     cells: &'a [Receipt],
     /// Null without `--wait`.
@@ -43,12 +46,17 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let ChangeArgs { source, destination, protocol, port, wait, timeout } = args;
     let policy = Policy { source, destination, protocol, ports: port };
-    let version = match verb {
-        Verb::Add => client.create(std::slice::from_ref(&policy)),
-        Verb::Remove => client.delete(std::slice::from_ref(&policy)),
+    let one = std::slice::from_ref(&policy);
+    let (version, before) = match verb {
+        Verb::Add => (client.create(one), None),
+        // Removing what is not there is a success to the server; a person may have meant another.
+        Verb::Remove => {
+            let before = client.list(&between(&policy)).map_err(Failure::Client)?;
+            (client.delete(one), Some(before))
+        }
     };
     let version = version.map_err(Failure::Client)?;
-    let mut say = Say { json, version: version.as_ref(), out };
+    let mut say = Say { json, version: version.as_ref(), before: before.as_deref(), out };
     if !wait {
         return say.done(verb, &policy, None);
     }
@@ -71,6 +79,15 @@ pub(crate) fn run(
     }
 }
 
+/// The policies from the source of `policy` to its destination.
+fn between(policy: &Policy) -> Filter {
+    let Policy { source, destination, .. } = policy;
+    Filter::Between {
+        sources: Some([source.clone()].into()),
+        destinations: Some([destination.clone()].into()),
+    }
+}
+
 fn watch(
     client: &Client,
     change: &Version,
@@ -87,6 +104,8 @@ fn watch(
 struct Say<'a> {
     json: bool,
     version: Option<&'a Version>,
+    /// What there was between the two apps, if something is removed.
+    before: Option<&'a [Policy]>,
     out: &'a mut dyn Write,
 }
 
@@ -97,11 +116,15 @@ impl Say<'_> {
         policy: &Policy,
         waited: Option<&Waited>,
     ) -> Result<(), Failure> {
-        let text = if self.json { self.as_json(waited) } else { in_words(verb, policy, waited) };
+        let text = if self.json {
+            self.as_json(policy, waited)
+        } else {
+            self.in_words(verb, policy, waited)
+        };
         writeln!(self.out, "{text}").map_err(Failure::Output)
     }
 
-    fn as_json(&self, waited: Option<&Waited>) -> String {
+    fn as_json(&self, policy: &Policy, waited: Option<&Waited>) -> String {
         let cells = match waited.map(|waited| &waited.last) {
             Some(Last::Confirmed(receipts)) => receipts,
             Some(Last::Standing(standing)) => standing.receipts(),
@@ -109,31 +132,46 @@ impl Say<'_> {
         };
         let answer = Answer {
             revision: self.version.map(ToString::to_string),
+            existed: self.before.map(|before| before.contains(policy)),
             cells,
             waited_ms: waited.map(|waited| waited.took.as_millis()),
         };
         serde_json::to_string(&answer).expect("the answer has text keys")
     }
-}
 
-fn in_words(verb: Verb, policy: &Policy, waited: Option<&Waited>) -> String {
-    let done = match verb {
-        Verb::Add => "Allowed",
-        Verb::Remove => "Removed",
-    };
-    let change = format!("{done} {}.", words::policy(policy));
-    match waited {
-        Some(Waited { last: Last::Confirmed(receipts), took }) if !receipts.is_empty() => {
-            let (cells, took) = (words::cells(receipts.len()), words::took(*took));
-            format!("{change}\nEnforced by {cells} after {took}.")
+    fn in_words(&self, verb: Verb, policy: &Policy, waited: Option<&Waited>) -> String {
+        let change = self.change(verb, policy);
+        match waited {
+            Some(Waited { last: Last::Confirmed(receipts), took }) if !receipts.is_empty() => {
+                let (cells, took) = (words::cells(receipts.len()), words::took(*took));
+                format!("{change}\nEnforced by {cells} after {took}.")
+            }
+            Some(Waited { last: Last::Confirmed(_), .. }) => {
+                let Policy { source, destination, .. } = policy;
+                let (source, destination) =
+                    (words::shown(source.as_str()), words::shown(destination.as_str()));
+                format!(
+                    "{change}\nNo cell runs {source} or {destination}, so nobody need confirm it."
+                )
+            }
+            // What is missing is for standard error to say.
+            _ => change,
         }
-        Some(Waited { last: Last::Confirmed(_), .. }) => {
-            let Policy { source, destination, .. } = policy;
-            let (source, destination) =
-                (words::shown(source.as_str()), words::shown(destination.as_str()));
-            format!("{change}\nNo cell runs {source} or {destination}, so nobody need confirm it.")
+    }
+
+    fn change(&self, verb: Verb, policy: &Policy) -> String {
+        let named = words::policy(policy);
+        match (verb, self.before) {
+            (Verb::Add, _) => format!("Allowed {named}."),
+            (Verb::Remove, Some(before)) if !before.contains(policy) => {
+                let others: Vec<_> = before.iter().map(words::policy).collect();
+                let others = match &others[..] {
+                    [] => "There is none between the two.".to_owned(),
+                    some => format!("There is {}.", some.join("; ")),
+                };
+                format!("There was no {named}, so nothing was removed. {others}")
+            }
+            (Verb::Remove, _) => format!("Removed {named}."),
         }
-        // What is missing is for standard error to say.
-        _ => change,
     }
 }

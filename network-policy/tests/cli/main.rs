@@ -86,6 +86,21 @@ fn a_policy_is_added_and_removed() {
 }
 
 #[test]
+fn removing_what_is_not_there_says_what_is() {
+    let server = Server::saying(vec![changed()]);
+    let ran = against(&server, "remove-policy web db --protocol udp --port 7000-7005");
+    assert_eq!(ran.code, 0);
+    assert_eq!(
+        ran.stdout,
+        "There was no web -> db, udp 7000-7005, so nothing was removed. \
+         There is web -> db, tcp 5432; web -> db, udp 7000-7010.\n"
+    );
+    let ran = against(&server, "remove-policy web db --protocol udp --port 7000-7005 --json");
+    let json = r#"{"revision":"life.7","existed":false,"cells":[],"waited_ms":null}"#;
+    assert_eq!(ran.stdout.trim_end(), json);
+}
+
+#[test]
 fn scripts_get_the_revision() {
     let server = Server::saying(vec![changed()]);
     let ran = against(&server, &format!("{ADD} --json"));

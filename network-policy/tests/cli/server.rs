@@ -10,22 +10,41 @@ use std::{
 /// Status, further header lines, body.
 pub type Reply = (u16, &'static str, String);
 
+/// The policies from web to db.
+const BETWEEN: &str = r#"{"policies":[
+    {"source":{"id":"web"},"destination":{"id":"db","protocol":"tcp","ports":{"start":5432,"end":5432}}},
+    {"source":{"id":"web"},"destination":{"id":"db","protocol":"udp","ports":{"start":7000,"end":7010}}}
+]}"#;
+
 pub struct Server {
     pub url: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Answers one request after the other; the last answer is given for ever.
+    /// Answers one request after the other; the last answer is given for ever. Who asks what there is
+    /// between two apps is told of two policies, and that is not counted as a request.
     pub fn saying(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(vec![]));
         let heard = asked.clone();
         thread::spawn(move || {
-            for (index, stream) in listener.incoming().enumerate() {
-                let reply = &replies[index.min(replies.len() - 1)];
-                heard.lock().unwrap().push(serve(stream.unwrap(), reply));
+            let mut replies = replies.iter().peekable();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let request = read(&mut stream);
+                if request
+                    .starts_with("GET /networking/v1/external/policies?source_id=web&dest_id=db ")
+                {
+                    say(&mut stream, &(200, "", BETWEEN.to_owned()));
+                    continue;
+                }
+                heard.lock().unwrap().push(request);
+                say(&mut stream, replies.peek().unwrap());
+                if replies.len() > 1 {
+                    replies.next();
+                }
             }
         });
         Self { url, asked }
@@ -37,14 +56,12 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, (status, headers, body): &Reply) -> String {
-    let request = read(&mut stream);
+fn say(stream: &mut TcpStream, (status, headers, body): &Reply) {
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {status} X\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(answer.as_bytes()).unwrap();
-    request
 }
 
 fn read(stream: &mut TcpStream) -> String {
