@@ -11,17 +11,12 @@ use crate::{
     failure::{Failure, Unconfirmed},
     progress::Progress,
     receipts::Receipt,
+    verb::Verb,
     wait::{Last, Waited, wait},
     words,
 };
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Add,
-    Remove,
-}
 
 /// The answer for scripts. Its shape is promised.
 #[derive(Serialize)]

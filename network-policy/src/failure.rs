@@ -6,8 +6,8 @@ use policy_client::external::{ClientError, SettingsError, TokenError};
 use thiserror::Error;
 
 use crate::{
-    change::Verb,
     receipts::{Receipt, Standing},
+    verb::Verb,
     words,
 };
 

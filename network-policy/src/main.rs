@@ -12,6 +12,7 @@ mod policies;
 mod progress;
 mod receipts;
 mod run;
+mod verb;
 mod wait;
 mod words;
 

@@ -6,10 +6,11 @@ use clap::CommandFactory;
 
 use crate::{
     args::{Args, Command},
-    change::{self, Verb},
+    change,
     connect::client,
     failure::Failure,
     policies,
+    verb::Verb,
 };
 
 /// Does what was asked; answers go to `out`.
