@@ -52,7 +52,7 @@ pub(crate) async fn create(
         version = %change,
         "Created policies."
     );
-    shown(&server, &change).await
+    Ok(shown(&server, &change).await)
 }
 
 pub(crate) async fn delete(
@@ -72,7 +72,7 @@ pub(crate) async fn delete(
         version = %change,
         "Deleted policies."
     );
-    shown(&server, &change).await
+    Ok(shown(&server, &change).await)
 }
 
 /// How many policies of one request a line of the log tells of.
@@ -92,12 +92,15 @@ fn may_change(identity: &Identity) -> Result<(), ApiError> {
     if identity.is_admin() { Ok(()) } else { Err(ApiError::AppsInaccessible) }
 }
 
-/// Answers a change once this server tells cells of it, so that callers read what they wrote.
-async fn shown(server: &Server, change: &policy::Version) -> Result<Response, ApiError> {
-    server.feed.shows(change).await.map_err(ApiError::Behind)?;
+/// Answers a change once this server tells cells of it, so that callers read what they wrote. A change
+/// it cannot tell of in time is stored all the same, and must not be called a failure.
+async fn shown(server: &Server, change: &policy::Version) -> Response {
+    if let Err(error) = server.feed.shows(change).await {
+        tracing::error!(%error, "A change is stored, and cells are not told of it yet.");
+    }
     let mut response = json_text("{}".to_owned());
     let revision =
         HeaderValue::from_str(&change.to_string()).expect("a life has no special characters");
     response.headers_mut().insert(REVISION, revision);
-    Ok(response)
+    response
 }
