@@ -64,6 +64,7 @@ impl Answer {
                 destination: policy.destination.clone(),
                 source: policy.source.clone(),
                 mark,
+                destination_mark: destination_tag.group_policy_id(),
                 protocol: policy.protocol,
                 ports: policy.ports,
             });

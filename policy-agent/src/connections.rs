@@ -44,14 +44,21 @@ fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
 }
 
 /// Whether a connection of a container of `app` may go where it goes, which is not on this cell.
-/// Outside the overlay and on the host itself that is no matter of policy.
+/// Outside the overlay and on the host itself that is no matter of policy. Whose container is there is
+/// known once it has answered with a mark.
 fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
-    let Connection { protocol, destination, destination_port, .. } = connection;
+    let Connection { protocol, destination, destination_port, mark, .. } = connection;
     if is_host(*destination, world) || !world.subnet.overlay.contains(destination) {
         return true;
     }
-    let mut sendable = world.sendable_by(app).into_iter();
-    sendable.any(|(over, ports)| over == *protocol && ports.contains(*destination_port))
+    let meant =
+        |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
+    world.allowances.iter().any(|allowance| {
+        allowance.source == *app
+            && allowance.protocol == *protocol
+            && allowance.ports.contains(*destination_port)
+            && meant(allowance.destination_mark)
+    })
 }
 
 /// The addresses of this cell's own in the overlay.
@@ -64,7 +71,7 @@ mod tests {
     use policy::Protocol;
 
     use super::*;
-    use crate::world::tests::world;
+    use crate::world::{Allowance, tests::world};
 
     fn connection(source: &str, responder: &str, port: u16, mark: u32) -> Connection {
         Connection {
@@ -106,6 +113,22 @@ mod tests {
         assert!(judged("10.255.31.3", 9), "only as a destination");
         assert!(!judged("192.0.2.1", 8082), "outside the overlay");
         assert!(!judged("10.255.30.1", 53), "the host itself");
+    }
+
+    #[test]
+    fn a_policy_for_another_destination_does_not_keep_it() {
+        let mut world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 8080"]);
+        world.allowances = world
+            .allowances
+            .into_iter()
+            .map(|allowance| Allowance { destination_mark: Some(7), ..allowance })
+            .collect();
+        let judged = |mark| {
+            !unlawful(&[connection("10.255.30.2", "10.255.31.3", 8080, mark)], &world).is_empty()
+        };
+        assert!(!judged(0), "nobody has answered yet");
+        assert!(!judged(7), "log has answered");
+        assert!(judged(8), "somebody else has");
     }
 
     #[test]

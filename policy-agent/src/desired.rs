@@ -3,6 +3,7 @@
 //! ```text
 //! FORWARD 1 ─► vpa--forward ─► vpa--mark            not from the overlay: mark = tag of the source's app
 //!                 │            (every packet, so that a forgotten connection is judged by its true source)
+//!                 ├─ established, from the overlay, marked: save the mark with the connection
 //!                 ├─ established, to or from the cell's subnet: accept
 //!                 ├─ to the subnet ─► vpa--ingress ─► save the mark with the connection
 //!                 │                     │             from a mapped port: accept
@@ -151,6 +152,12 @@ fn refuse() -> [Rule; 2] {
 fn forward(world: &World, mark: &ChainName, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> {
     let ours = addresses(world);
     let mut rules = vec![jump(mark).not_in_through(&world.vtep)];
+    // Who answers is told by the mark as well; the cell that asks does not know the address.
+    let answer = |net: &Ipv4Net| {
+        let from_overlay = Rule::new(Action::SaveMark).to(*net).in_through(&world.vtep);
+        from_overlay.state(ConnectionState::RelatedOrEstablished).marked()
+    };
+    rules.extend(ours.iter().map(answer));
     rules.extend(ours.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
     rules.extend(ours.iter().map(|net| jump(ingress).to(*net)));
     let to_overlay = |net: &Ipv4Net| {
@@ -203,7 +210,7 @@ fn ingress_head(world: &World) -> Vec<Rule> {
 }
 
 fn allow(allowance: &Allowance) -> Rule {
-    let Allowance { destination, source, mark, protocol, ports } = allowance;
+    let Allowance { destination, source, mark, destination_mark: _, protocol, ports } = allowance;
     Rule::new(Action::Accept)
         .ports(*protocol, *ports)
         .mark(Mark::exactly((*mark).into()))
@@ -224,6 +231,7 @@ mod tests {
         :vpa--egress
         :vpa--forward
         -A vpa--forward ! -i silk-vtep -j vpa--mark
+        -A vpa--forward -d 10.255.30.0/24 -i silk-vtep -m conntrack --ctstate RELATED,ESTABLISHED -m mark ! --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
         -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -s 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -d 10.255.30.0/24 -j vpa--ingress

@@ -37,6 +37,8 @@ pub(crate) struct Allowance {
     pub source: AppGuid,
     /// The source's tag. 16 bits is all VXLAN-GBP carries.
     pub mark: u16,
+    /// The mark of packets of the destination, should it be a source as well.
+    pub destination_mark: Option<u16>,
     pub protocol: Protocol,
     pub ports: PortRange,
 }
@@ -113,6 +115,7 @@ pub(crate) mod tests {
             destination: destination.parse().unwrap(),
             source: source.parse().unwrap(),
             mark: mark.parse().unwrap(),
+            destination_mark: None,
             protocol: protocol.parse().unwrap(),
             ports: ports.parse().unwrap(),
         }

@@ -66,6 +66,8 @@ fn talks_first(world: &World, port: Port, own: Port, ports: &str) -> Result<()> 
     world.server().run(words)?;
     world.allow(&frontend, &backend, port)?;
     world.allow(&other, &backend, port)?;
+    // The same port elsewhere, where nobody listens, must not keep the connection to the backend.
+    world.allow(&frontend, &archive, port)?;
     let calls = backend.keep_calling(&archive, own);
     let doomed = frontend.listen(&backend, port)?;
     let beside = other.listen(&backend, port)?;
