@@ -112,17 +112,31 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     rules.hook(Table::Filter, Builtin::Input, Place::Last, of_containers);
     rules.chain(Table::Filter, input, std::iter::once(established()).chain(refuse()).collect());
     rules.chain(Table::Filter, mark, marks(world));
-    let mut departures = Vec::new();
+    let departures = departures(world, &mut rules);
+    rules.chain(Table::Filter, egress, departures);
+    let arrivals = arrivals(world, &mut rules);
+    rules.chain(Table::Filter, ingress, arrivals);
+    rules
+}
+
+/// The chain of each container that may send to other cells; the rules that lead to them.
+fn departures(world: &World, rules: &mut Ruleset) -> Vec<Rule> {
+    let mut dispatch = Vec::new();
     for resident in &world.residents {
         let sendable = world.sendable_by(&resident.app);
         if !sendable.is_empty() {
             let chain = way_out(resident.ip);
-            departures.push(jump(&chain).from(resident.ip));
+            dispatch.push(jump(&chain).from(resident.ip));
             let send = |(protocol, ports)| Rule::new(Action::Accept).ports(protocol, ports);
             rules.chain(Table::Filter, chain, sendable.into_iter().map(send).collect());
         }
     }
-    rules.chain(Table::Filter, egress, departures);
+    dispatch
+}
+
+/// The chain of each container that something may reach; the rules that lead to them, and what comes
+/// before and after.
+fn arrivals(world: &World, rules: &mut Ruleset) -> Vec<Rule> {
     let mut dispatch = ingress_head(world);
     for resident in &world.residents {
         let allowed: Vec<_> = world.allowed_to(&resident.app).map(allow).collect();
@@ -133,8 +147,7 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
         }
     }
     dispatch.extend(refuse());
-    rules.chain(Table::Filter, ingress, dispatch);
-    rules
+    dispatch
 }
 
 fn jump(chain: &ChainName) -> Rule {
