@@ -78,6 +78,7 @@ impl EmbeddedArgs {
             data_dir: DataDir::at(data_dir),
             internal_names: internal_name.clone(),
             lease_pool: LeasePool::new(*overlay_network, *subnet_prefix_length, LeasePool::EXPIRY)?,
+            metron_address: None,
         })
     }
 }

@@ -11,4 +11,6 @@ pub struct Config {
     pub internal_names: Vec<String>,
     /// What cells can lease.
     pub lease_pool: LeasePool,
+    /// Where the metron agent listens, as host and port, if there is one.
+    pub metron_address: Option<String>,
 }

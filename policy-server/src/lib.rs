@@ -13,6 +13,7 @@ mod config;
 pub mod data_dir;
 mod hold;
 mod listeners;
+pub mod metrics;
 mod pki;
 mod receipts;
 mod router;

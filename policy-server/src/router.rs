@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     middleware::from_fn_with_state,
-    routing::{MethodRouter, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 
 use crate::{
     api::{external, gate, headers, internal, log, strict},
     auth::Access,
+    metrics::{Measured, measure},
     server::Server,
 };
 
@@ -18,26 +19,30 @@ type Methods = MethodRouter<Arc<Server>>;
 
 /// What callers with a token are offered.
 pub(crate) fn external(server: Arc<Server>) -> Router {
-    let admin = |methods: Methods| gated(&server, Access::Admin, methods);
-    let write = |methods: Methods| gated(&server, Access::Write, methods);
-    let policies = || get(external::policies::list).post(external::policies::create);
+    let open = |name, methods| measured(&server, name, methods);
+    let admin = |name, methods| open(name, gated(&server, Access::Admin, methods));
+    let write = |name, methods| open(name, gated(&server, Access::Write, methods));
+    let policies = || {
+        write("PoliciesIndex", get(external::policies::list))
+            .merge(write("CreatePolicies", post(external::policies::create)))
+    };
 
     let routes = Router::new()
-        .route("/", get(external::uptime))
-        .route("/networking", get(external::uptime))
-        .route("/health", get(external::health))
-        .route("/networking/{version}/external/whoami", admin(get(external::whoami)))
-        .route("/networking/{version}/external/policies", write(policies()))
+        .route("/", open("Uptime", get(external::uptime)))
+        .route("/networking", open("Uptime", get(external::uptime)))
+        .route("/health", open("Health", get(external::health)))
+        .route("/networking/{version}/external/whoami", admin("WhoAmI", get(external::whoami)))
+        .route("/networking/{version}/external/policies", policies())
         .route(
             "/networking/{version}/external/policies/delete",
-            write(post(external::policies::delete)),
+            write("DeletePolicies", post(external::policies::delete)),
         )
-        .route("/networking/{version}/external/tags", admin(get(external::tags)))
-        .route("/networking/{version}/external/status", admin(get(external::status)))
+        .route("/networking/{version}/external/tags", admin("TagsIndex", get(external::tags)))
+        .route("/networking/{version}/external/status", admin("Status", get(external::status)))
         // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
         .route(
             "/networking/v0/external/policies",
-            write(policies().delete(external::policies::delete)),
+            policies().merge(write("DeletePolicies", delete(external::policies::delete))),
         )
         .route_layer(axum::middleware::from_fn(log::one_line))
         .route_layer(axum::middleware::from_fn(headers::external))
@@ -47,22 +52,37 @@ pub(crate) fn external(server: Arc<Server>) -> Router {
 
 /// What cells with a certificate are offered.
 pub(crate) fn internal(server: Arc<Server>) -> Router {
+    let open = |name, methods| measured(&server, name, methods);
+
     let routes = Router::new()
-        .route("/networking/{version}/internal/policies", get(internal::policies::list))
+        .route(
+            "/networking/{version}/internal/policies",
+            open("InternalPolicies", get(internal::policies::list)),
+        )
         .route(
             "/networking/{version}/internal/policies_last_updated",
-            get(internal::policies::last_updated),
+            open("InternalPoliciesLastUpdated", get(internal::policies::last_updated)),
         )
-        .route("/networking/{version}/internal/security_groups", get(internal::security_groups))
-        .route("/networking/v1/internal/tags", put(internal::tag))
-        .route("/leases", get(internal::leases::list))
-        .route("/leases/acquire", put(internal::leases::acquire))
-        .route("/leases/renew", put(internal::leases::renew))
-        .route("/leases/release", put(internal::leases::release))
+        .route(
+            "/networking/{version}/internal/security_groups",
+            open("InternalSecurityGroups", get(internal::security_groups)),
+        )
+        .route("/networking/v1/internal/tags", open("CreateTags", put(internal::tag)))
+        .route("/leases", open("LeasesIndex", get(internal::leases::list)))
+        .route("/leases/acquire", open("AcquireLease", put(internal::leases::acquire)))
+        .route("/leases/renew", open("RenewLease", put(internal::leases::renew)))
+        .route("/leases/release", open("ReleaseLease", put(internal::leases::release)))
         .route_layer(axum::middleware::from_fn(log::one_line))
         .route_layer(axum::middleware::from_fn(headers::internal))
         .with_state(server);
     strict::strict(routes)
+}
+
+/// `methods`, measured under `name` whatever becomes of a request (§11).
+fn measured(server: &Arc<Server>, name: &'static str, methods: Methods) -> Methods {
+    methods
+        .route_layer(from_fn_with_state(server.metrics.clone(), measure))
+        .route_layer(Extension(Measured(name)))
 }
 
 /// `methods` behind the checks of version, token and scope, in that order.

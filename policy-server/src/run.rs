@@ -18,6 +18,10 @@ use crate::{
     Config, Listeners,
     auth::{LocalVerifier, SigningError},
     data_dir::{self, DataDir, FileError, Readers},
+    metrics::{
+        Metrics,
+        dropsonde::{DropsondeError, Origin, emitter::Emitter},
+    },
     pki::{self, PkiError},
     receipts::Receipts,
     router,
@@ -42,6 +46,8 @@ pub enum RunError {
     Tls(#[from] TlsError),
     #[error("opening the database")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Dropsonde(#[from] DropsondeError),
     #[error("following changes in the background")]
     Background(#[source] JoinError),
     #[error("asking a listener for its address")]
@@ -62,7 +68,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, internal_names, lease_pool } = config;
+    let Config { data_dir, internal_names, lease_pool, metron_address } = config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -79,7 +85,12 @@ pub async fn run(
     let tag_length = TagLength::DEFAULT;
     let url = StoreUrl::Sqlite(data_dir.database());
     let store = policy_store::open(&url, &Options { tag_length }).await?;
+    let metrics = match metron_address {
+        Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
+        None => Metrics::new(),
+    };
     let (feed, feeder) = feed::start(store.clone()).await?;
+    let emitter = Emitter::start(metrics.clone(), feed.clone());
     let server = Arc::new(Server {
         store: store.clone(),
         feed,
@@ -87,6 +98,7 @@ pub async fn run(
         verifier: Arc::new(verifier),
         tag_length,
         lease_pool,
+        metrics,
         started: Instant::now(),
         shutdown: shutdown.clone(),
     });
@@ -96,7 +108,8 @@ pub async fn run(
         internal: format!("https://{}", reachable(internal_address)),
     };
     announce(&data_dir, &addresses)?;
-    let mut background = tokio::spawn(background(feeder, store.clone(), lease_pool.expiry()));
+    let mut background =
+        tokio::spawn(background(feeder, emitter, store.clone(), lease_pool.expiry()));
     let mut serving = pin!(async {
         tokio::join!(
             service::serve::http(external, router::external(server.clone()), shutdown.clone()),
@@ -141,8 +154,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// What goes on beside the listeners: feeding the snapshot and letting leases lapse.
-async fn background(feeder: Feeder, store: Arc<dyn PolicyStore>, expiry: Duration) {
+/// What goes on beside the listeners: feeding the snapshot, telling metron, letting leases lapse.
+async fn background(
+    feeder: Feeder,
+    emitter: Emitter,
+    store: Arc<dyn PolicyStore>,
+    expiry: Duration,
+) {
     let lapsing = async {
         let mut tick = tokio::time::interval(LAPSE_EVERY);
         loop {
@@ -157,5 +175,5 @@ async fn background(feeder: Feeder, store: Arc<dyn PolicyStore>, expiry: Duratio
             }
         }
     };
-    tokio::join!(feeder.run(), lapsing);
+    tokio::join!(feeder.run(), emitter.run(), lapsing);
 }

@@ -4,7 +4,7 @@ use policy::TagLength;
 use policy_store::{LeasePool, PolicyStore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Verifier, receipts::Receipts, snapshot::feed::Feed};
+use crate::{auth::Verifier, metrics::Metrics, receipts::Receipts, snapshot::feed::Feed};
 
 /// What handlers share.
 pub(crate) struct Server {
@@ -14,6 +14,7 @@ pub(crate) struct Server {
     pub verifier: Arc<dyn Verifier>,
     pub tag_length: TagLength,
     pub lease_pool: LeasePool,
+    pub metrics: Metrics,
     pub started: Instant,
     pub shutdown: CancellationToken,
 }

@@ -132,6 +132,11 @@ impl Snapshot {
         }
     }
 
+    /// How many policies there are.
+    pub(crate) fn policy_count(&self) -> usize {
+        self.policies.len()
+    }
+
     /// How many apps `subject` asks about.
     pub(crate) fn apps_of(&self, subject: &Subject) -> usize {
         match subject {

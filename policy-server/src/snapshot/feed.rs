@@ -1,7 +1,10 @@
 //! Keeps the snapshot current: woken by this server's own writes, and in any case looking at the
 //! revision every [`LOOK_EVERY`], since other servers may share the database (design §2.2).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use policy::Version;
 use policy_store::{Changes, PolicyStore, StoreError};
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Feed {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     nudge: Arc<Notify>,
+    compared: Compared,
 }
 
 /// The task that keeps it current.
@@ -31,8 +35,13 @@ pub(crate) struct Feeder {
     store: Arc<dyn PolicyStore>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     nudge: Arc<Notify>,
+    compared: Compared,
     failing: bool,
 }
+
+/// When the snapshot was last known to be as the database.
+#[derive(Clone)]
+struct Compared(Arc<Mutex<Instant>>);
 
 /// The snapshot does not get to a version.
 #[derive(Debug, Error)]
@@ -46,8 +55,9 @@ pub(crate) async fn start(store: Arc<dyn PolicyStore>) -> Result<(Feed, Feeder),
     let first = Snapshot::of(store.state().await?);
     let (sender, receiver) = watch::channel(Arc::new(first));
     let nudge = Arc::new(Notify::new());
-    let feed = Feed { snapshots: receiver, nudge: nudge.clone() };
-    Ok((feed, Feeder { store, snapshots: sender, nudge, failing: false }))
+    let compared = Compared(Arc::new(Mutex::new(Instant::now())));
+    let feed = Feed { snapshots: receiver, nudge: nudge.clone(), compared: compared.clone() };
+    Ok((feed, Feeder { store, snapshots: sender, nudge, compared, failing: false }))
 }
 
 impl Feed {
@@ -59,6 +69,11 @@ impl Feed {
     /// Current and future snapshots.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// How long ago the snapshot was last known to be as the database.
+    pub(crate) fn age(&self) -> Duration {
+        self.compared.last().elapsed()
     }
 
     /// Waits until the snapshot holds `version`, which the store has just returned.
@@ -83,7 +98,12 @@ impl Feeder {
                 () = self.nudge.notified() => {}
                 _ = tick.tick() => {}
             }
-            match self.look().await {
+            let began = Instant::now();
+            let looked = self.look().await;
+            if looked.is_ok() {
+                self.compared.at(began);
+            }
+            match looked {
                 Ok(()) if self.failing => {
                     self.failing = false;
                     tracing::info!("The database answers again.");
@@ -133,6 +153,16 @@ impl Feeder {
         let state = self.store.state().await?;
         tracing::info!(why, version = %state.version, "Took the whole state anew.");
         Ok(Snapshot::of(state))
+    }
+}
+
+impl Compared {
+    fn at(&self, moment: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,6 +9,7 @@ mod external;
 mod held;
 mod internal;
 mod leases;
+mod metrics;
 mod program;
 mod receipts;
 mod restart;
