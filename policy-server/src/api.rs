@@ -2,6 +2,7 @@
 //! routing, [`headers`], one line of [`log`], the [`gate`].
 
 pub(crate) mod body;
+pub(crate) mod caller;
 pub(crate) mod conditional;
 pub(crate) mod error;
 pub(crate) mod external;

@@ -144,7 +144,12 @@ mod tests {
     }
 
     fn snapshot(revision: u64) -> Snapshot {
-        Snapshot::of(State { version: version(revision), policies: vec![], leases: vec![] })
+        Snapshot::of(State {
+            version: version(revision),
+            policies: vec![],
+            leases: vec![],
+            security_groups: vec![],
+        })
     }
 
     fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
@@ -174,7 +179,12 @@ mod tests {
             policy::Lease::new([10, 0, 16, host].into(), subnet)
         };
         let leases = vec![lease(1), lease(2)];
-        let snapshot = Snapshot::of(State { version: version(5), policies: vec![], leases });
+        let snapshot = Snapshot::of(State {
+            version: version(5),
+            policies: vec![],
+            leases,
+            security_groups: vec![],
+        });
         let mut receipts = Receipts::new();
         drop(receipts.hear("one", &Subject::Apps(apps(&["a"])), None));
         assert!(!receipts.status(&snapshot, None).complete);

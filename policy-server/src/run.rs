@@ -78,7 +78,7 @@ pub async fn run(
 
     let tag_length = TagLength::DEFAULT;
     let url = StoreUrl::Sqlite(data_dir.database());
-    let store = policy_store::open(&url, &Options { tag_length }).await?;
+    let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
     let (feed, feeder) = feed::start(store.clone()).await?;
     let server = Arc::new(Server {
         store: store.clone(),

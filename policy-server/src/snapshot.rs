@@ -3,11 +3,11 @@
 
 pub(crate) mod feed;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{HashMap, OrdMap, OrdSet};
 use policy::{AppGuid, Lease, Revision, TaggedPolicy, Version};
-use policy_store::{Change, State};
+use policy_store::{Change, NumberedGroup, State};
 use thiserror::Error;
 
 /// Which policies somebody asks for.
@@ -32,6 +32,8 @@ pub(crate) struct Snapshot {
     apps: HashMap<AppGuid, App>,
     leases: OrdMap<Ipv4Addr, Lease>,
     leases_changed: Revision,
+    security_groups: Arc<[NumberedGroup]>,
+    security_groups_changed: Revision,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,7 +54,7 @@ pub(crate) struct Inconsistent {
 impl Snapshot {
     /// A snapshot that begins with `state`.
     pub(crate) fn of(state: State) -> Self {
-        let State { version, policies, leases } = state;
+        let State { version, policies, leases, security_groups } = state;
         let base = version.revision;
         let mut snapshot = Self {
             version,
@@ -62,6 +64,8 @@ impl Snapshot {
             apps: HashMap::new(),
             leases: leases.into_iter().map(|lease| (lease.underlay_ip, lease)).collect(),
             leases_changed: base,
+            security_groups: security_groups.into(),
+            security_groups_changed: base,
         };
         for policy in policies {
             snapshot.add(policy, base);
@@ -97,6 +101,7 @@ impl Snapshot {
                     must(before == Some(lease), "a lease that is missing was removed")?;
                     next.leases_changed = revision;
                 }
+                Change::SecurityGroupsReplaced => next.security_groups_changed = revision,
             }
             next.version.revision = revision;
         }
@@ -150,6 +155,22 @@ impl Snapshot {
     /// The leases, ordered by the cells' addresses.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
+    }
+
+    /// The version of the list of security groups.
+    pub(crate) fn security_groups_version(&self) -> Version {
+        self.at(self.security_groups_changed)
+    }
+
+    /// The security groups, ordered by number.
+    pub(crate) fn security_groups(&self) -> &Arc<[NumberedGroup]> {
+        &self.security_groups
+    }
+
+    /// This snapshot with the security groups the store has by now. They may be newer than the
+    /// snapshot; the change that made them so then comes with a later one, and nothing is missed.
+    pub(crate) fn with_security_groups(self, groups: Vec<NumberedGroup>) -> Self {
+        Self { security_groups: groups.into(), ..self }
     }
 
     /// Whether most of the apps remembered have no policy any more. Each policy names at most two.

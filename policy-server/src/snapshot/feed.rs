@@ -110,6 +110,9 @@ impl Feeder {
                 Ok(next) if next.is_mostly_memories() => {
                     self.rebuild("to forget apps long gone").await?
                 }
+                Ok(next) if next.security_groups_version() != current.security_groups_version() => {
+                    next.with_security_groups(self.store.security_groups().await?)
+                }
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "The log of changes does not fit the snapshot.");
@@ -139,7 +142,7 @@ impl Feeder {
 #[cfg(test)]
 mod tests {
     use policy::{Policy, Protocol};
-    use policy_store::{Options, StoreUrl};
+    use policy_store::{Actor, Options, StoreUrl};
     use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
     use super::*;
@@ -156,7 +159,8 @@ mod tests {
 
     async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
         let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
-        policy_store::open(&url, &Options::default()).await.unwrap()
+        let options = Options { log_kept: 1000, ..Options::default() };
+        policy_store::open(&url, &options).await.unwrap()
     }
 
     #[tokio::test]
@@ -164,11 +168,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         let (feed, feeder) = start(store.clone()).await.unwrap();
-        let mut last = store.create(&[policy(1)]).await.unwrap();
+        let mut last = store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         for _ in 0..600 {
-            store.delete(&[policy(2)]).await.unwrap();
-            store.create(&[policy(2)]).await.unwrap();
-            last = store.delete(&[policy(2)]).await.unwrap();
+            store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
+            store.create(&[policy(2)], &Actor::system("test")).await.unwrap();
+            last = store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
         }
         assert_eq!(feed.snapshot().version().revision.0, 0, "nobody feeds it yet");
         feeder.look().await.unwrap();
@@ -182,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         let (feed, feeder) = start(store.clone()).await.unwrap();
-        store.create(&[policy(1)]).await.unwrap();
+        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
         let mut newer = SqliteConnection::connect_with(&file).await.unwrap();
         for statement in [
@@ -201,7 +205,7 @@ mod tests {
     async fn without_its_database_it_keeps_the_last_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        store.create(&[policy(1)]).await.unwrap();
+        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         let (feed, feeder) = start(store.clone()).await.unwrap();
         store.close().await;
         assert!(feeder.look().await.is_err());

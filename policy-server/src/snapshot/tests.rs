@@ -22,7 +22,12 @@ fn tagged(source: usize, destination: usize, port: u16) -> TaggedPolicy {
 
 fn empty(revision: u64) -> Snapshot {
     let version = Version { life: Life::new("life").unwrap(), revision: Revision(revision) };
-    Snapshot::of(State { version, policies: Vec::new(), leases: Vec::new() })
+    Snapshot::of(State {
+        version,
+        policies: Vec::new(),
+        leases: Vec::new(),
+        security_groups: Vec::new(),
+    })
 }
 
 fn apps(names: &[&str]) -> Subject {
@@ -106,6 +111,7 @@ proptest! {
                 version: next.version().clone(),
                 policies: truth.keys().cloned().collect(),
                 leases: Vec::new(),
+                security_groups: Vec::new(),
             });
             for subject in [&asked, &Subject::Everything] {
                 prop_assert_eq!(next.policies_of(subject), rebuilt.policies_of(subject));

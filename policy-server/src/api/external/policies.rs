@@ -10,7 +10,7 @@ use axum::{
 use policy::Policy;
 
 use crate::{
-    api::{body, error::ApiError, json_text, query, version::Version},
+    api::{body, caller::Caller, error::ApiError, json_text, query, version::Version},
     auth::Identity,
     server::Server,
 };
@@ -39,12 +39,13 @@ pub(crate) async fn create(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
+    Caller(actor): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
     let policies = version.read(&body)?;
     may_change(&identity)?;
-    let change = server.store.create(&policies).await.map_err(ApiError::CreateFailed)?;
+    let change = server.store.create(&policies, &actor).await.map_err(ApiError::CreateFailed)?;
     tracing::info!(
         policies = told(&policies),
         policies.count = policies.len(),
@@ -59,12 +60,13 @@ pub(crate) async fn delete(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
+    Caller(actor): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::DeleteBodyUnread)?;
     let policies = version.read(&body)?;
     may_change(&identity)?;
-    let change = server.store.delete(&policies).await.map_err(ApiError::DeleteFailed)?;
+    let change = server.store.delete(&policies, &actor).await.map_err(ApiError::DeleteFailed)?;
     tracing::info!(
         policies = told(&policies),
         policies.count = policies.len(),
