@@ -9,6 +9,7 @@ pub(crate) mod external;
 pub(crate) mod gate;
 pub(crate) mod headers;
 pub(crate) mod internal;
+pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod query;
 pub(crate) mod strict;

@@ -14,6 +14,7 @@ pub mod data_dir;
 mod hold;
 mod listeners;
 mod pki;
+mod quarantine;
 mod receipts;
 mod router;
 mod run;

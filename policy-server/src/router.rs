@@ -48,7 +48,7 @@ pub(crate) fn external(server: Arc<Server>) -> Router {
 /// What cells with a certificate are offered.
 pub(crate) fn internal(server: Arc<Server>) -> Router {
     let routes = Router::new()
-        .route("/networking/{version}/internal/policies", get(internal::policies::list))
+        .route("/networking/{version}/internal/policies", get(internal::policies::index))
         .route(
             "/networking/{version}/internal/policies_last_updated",
             get(internal::policies::last_updated),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use policy::TagLength;
-use policy_store::{Options, PolicyStore, StoreError, StoreUrl};
+use policy_store::{Options, StoreError, StoreUrl};
 use serde::Serialize;
 use service::tls::TlsError;
 use thiserror::Error;
@@ -19,6 +19,7 @@ use crate::{
     auth::{LocalVerifier, SigningError},
     data_dir::{self, DataDir, FileError, Readers},
     pki::{self, PkiError},
+    quarantine,
     receipts::Receipts,
     router,
     server::Server,
@@ -79,7 +80,7 @@ pub async fn run(
     let tag_length = TagLength::DEFAULT;
     let url = StoreUrl::Sqlite(data_dir.database());
     let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
-    let (feed, feeder) = feed::start(store.clone()).await?;
+    let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
     let server = Arc::new(Server {
         store: store.clone(),
         feed,
@@ -96,7 +97,7 @@ pub async fn run(
         internal: format!("https://{}", reachable(internal_address)),
     };
     announce(&data_dir, &addresses)?;
-    let mut background = tokio::spawn(background(feeder, store.clone(), lease_pool.expiry()));
+    let mut background = tokio::spawn(background(feeder, server.clone()));
     let mut serving = pin!(async {
         tokio::join!(
             service::serve::http(external, router::external(server.clone()), shutdown.clone()),
@@ -142,12 +143,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// What goes on beside the listeners: feeding the snapshot and letting leases lapse.
-async fn background(feeder: Feeder, store: Arc<dyn PolicyStore>, expiry: Duration) {
+async fn background(feeder: Feeder, server: Arc<Server>) {
+    let expiry = server.lease_pool.expiry();
     let lapsing = async {
         let mut tick = tokio::time::interval(LAPSE_EVERY);
         loop {
             tick.tick().await;
-            match store.lapse_leases(expiry, SystemTime::now()).await {
+            match server.store.lapse_leases(expiry, SystemTime::now()).await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "Leases lapsed."),
                 Err(error) => {
@@ -157,5 +159,5 @@ async fn background(feeder: Feeder, store: Arc<dyn PolicyStore>, expiry: Duratio
             }
         }
     };
-    tokio::join!(feeder.run(), lapsing);
+    tokio::join!(feeder.run(), lapsing, quarantine::report(server.clone()));
 }

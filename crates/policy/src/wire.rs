@@ -5,6 +5,7 @@
 //! Decode them with `gocompat::json`: callers rely on the leniency of Go's decoder.
 
 pub mod lease;
+pub mod line;
 pub mod status;
 pub mod tag;
 pub mod v0;

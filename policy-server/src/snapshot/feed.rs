@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use policy::Version;
+use policy::{TagLength, Version};
 use policy_store::{Changes, PolicyStore, StoreError};
 use thiserror::Error;
 use tokio::{
@@ -29,6 +29,7 @@ pub(crate) struct Feed {
 /// The task that keeps it current.
 pub(crate) struct Feeder {
     store: Arc<dyn PolicyStore>,
+    tag_length: TagLength,
     snapshots: watch::Sender<Arc<Snapshot>>,
     nudge: Arc<Notify>,
     failing: bool,
@@ -42,12 +43,15 @@ pub(crate) struct Behind {
 }
 
 /// Takes the first snapshot.
-pub(crate) async fn start(store: Arc<dyn PolicyStore>) -> Result<(Feed, Feeder), StoreError> {
-    let first = Snapshot::of(store.state().await?);
+pub(crate) async fn start(
+    store: Arc<dyn PolicyStore>,
+    tag_length: TagLength,
+) -> Result<(Feed, Feeder), StoreError> {
+    let first = Snapshot::of(store.state().await?, tag_length);
     let (sender, receiver) = watch::channel(Arc::new(first));
     let nudge = Arc::new(Notify::new());
     let feed = Feed { snapshots: receiver, nudge: nudge.clone() };
-    Ok((feed, Feeder { store, snapshots: sender, nudge, failing: false }))
+    Ok((feed, Feeder { store, tag_length, snapshots: sender, nudge, failing: false }))
 }
 
 impl Feed {
@@ -135,7 +139,7 @@ impl Feeder {
     async fn rebuild(&self, why: &'static str) -> Result<Snapshot, StoreError> {
         let state = self.store.state().await?;
         tracing::info!(why, version = %state.version, "Took the whole state anew.");
-        Ok(Snapshot::of(state))
+        Ok(Snapshot::of(state, self.tag_length))
     }
 }
 
@@ -167,7 +171,7 @@ mod tests {
     async fn a_server_that_was_away_for_long_takes_the_whole_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone()).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
         let mut last = store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         for _ in 0..600 {
             store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
@@ -185,7 +189,7 @@ mod tests {
     async fn a_log_it_cannot_read_does_not_keep_it_from_the_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone()).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
         store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
         let mut newer = SqliteConnection::connect_with(&file).await.unwrap();
@@ -206,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
-        let (feed, feeder) = start(store.clone()).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
         store.close().await;
         assert!(feeder.look().await.is_err());
         assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);

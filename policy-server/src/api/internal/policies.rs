@@ -8,13 +8,13 @@ use axum::{
 
 use super::shape::Shape;
 use crate::{
-    api::{conditional, error::ApiError, json_text, query},
+    api::{conditional, error::ApiError, list::list, query},
     hold::{Outcome, hold},
     server::Server,
 };
 
 /// Policies with tags, possibly after a while. What the cell says it has is its receipt.
-pub(crate) async fn list(
+pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     Path(version): Path<String>,
     RawQuery(query): RawQuery,
@@ -33,8 +33,8 @@ pub(crate) async fn list(
         }
         Outcome::Fresh(snapshot, version) => {
             let policies = snapshot.policies_of(&subject);
-            let list = shape.write(&policies, server.tag_length);
-            conditional::stamped(json_text(list), &version, wait)
+            let form = shape.form(server.tag_length);
+            conditional::stamped(list(policies, form, true), &version, wait)
         }
     }
 }

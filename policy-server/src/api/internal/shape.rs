@@ -1,11 +1,4 @@
-use policy::{
-    TagLength, TaggedPolicy,
-    wire::{
-        Source,
-        v1::{self, Ports},
-    },
-};
-use serde::Serialize;
+use policy::{TagLength, wire::line::Form};
 
 /// How the internal list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,54 +10,17 @@ pub(super) enum Shape {
     V1,
 }
 
-#[derive(Serialize)]
-struct List {
-    total_policies: usize,
-    policies: Vec<Body>,
-}
-
-#[derive(Serialize)]
-struct Body {
-    source: Source,
-    destination: Destination,
-}
-
-#[derive(Serialize)]
-struct Destination {
-    id: String,
-    tag: String,
-    protocol: String,
-    port: i64,
-    ports: Ports,
-}
-
 impl Shape {
     /// The shape of the version a path names.
     pub(super) fn of_version(version: &str) -> Self {
         if version == "v0" { Self::V0 } else { Self::V1 }
     }
 
-    /// The list of `policies`.
-    pub(super) fn write(self, policies: &[TaggedPolicy], length: TagLength) -> String {
-        let list = v1::PolicyList::of_tagged(policies, length);
+    /// Its lines, with tags of this length.
+    pub(super) fn form(self, length: TagLength) -> Form {
         match self {
-            Self::V1 => gocompat::json::to_string(&list),
-            Self::V0 => {
-                let policies: Vec<_> = list.policies.into_iter().filter_map(Body::of).collect();
-                gocompat::json::to_string(&List { total_policies: policies.len(), policies })
-            }
+            Self::V0 => Form::V0Both(length),
+            Self::V1 => Form::V1Tagged(length),
         }
-    }
-}
-
-impl Body {
-    fn of(body: v1::PolicyBody) -> Option<Self> {
-        let v1::PolicyBody { source, destination } = body;
-        let v1::Destination { id, tag, protocol, ports } = destination;
-        let Ports { start, end } = ports;
-        (start == end).then_some(Self {
-            source,
-            destination: Destination { id, tag, protocol, port: start, ports },
-        })
     }
 }
