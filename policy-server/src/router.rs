@@ -20,7 +20,7 @@ type Methods = MethodRouter<Arc<Server>>;
 pub(crate) fn external(server: Arc<Server>) -> Router {
     let admin = |methods: Methods| gated(&server, Access::Admin, methods);
     let write = |methods: Methods| gated(&server, Access::Write, methods);
-    let policies = || get(external::policies::list).post(external::policies::create);
+    let policies = || get(external::policies::index).post(external::policies::create);
 
     let routes = Router::new()
         .route("/", get(external::uptime))
@@ -53,7 +53,14 @@ pub(crate) fn internal(server: Arc<Server>) -> Router {
             "/networking/{version}/internal/policies_last_updated",
             get(internal::policies::last_updated),
         )
-        .route("/networking/{version}/internal/security_groups", get(internal::security_groups))
+        .route(
+            "/networking/{version}/internal/security_groups",
+            get(internal::security_groups::index),
+        )
+        .route(
+            "/networking/{version}/internal/security_groups_last_updated",
+            get(internal::security_groups::last_updated),
+        )
         .route("/networking/v1/internal/tags", put(internal::tag))
         .route("/leases", get(internal::leases::list))
         .route("/leases/acquire", put(internal::leases::acquire))

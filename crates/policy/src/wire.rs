@@ -6,6 +6,7 @@
 
 pub mod lease;
 pub mod line;
+pub mod security_group;
 pub mod status;
 pub mod tag;
 pub mod v0;

@@ -51,6 +51,8 @@ pub(crate) enum ApiError {
     ReadFailed(#[source] StoreError),
     #[error("database read failed")]
     Behind(#[source] Behind),
+    #[error("invalid value for '{0}' parameter")]
+    ParameterInvalid(&'static str),
     #[error("check database failed")]
     PingFailed(#[source] StoreError),
     #[error("acquiring a lease: underlay_ip {0:?} is not an IPv4 address")]
@@ -90,6 +92,8 @@ impl ApiError {
             | Self::DeleteFailed(_)
             | Self::ReadFailed(_)
             | Self::Behind(_)
+            // A caller's fault, but clients know it as the server's (§5.4).
+            | Self::ParameterInvalid(_)
             | Self::PingFailed(_)
             | Self::AcquireFor(_)
             | Self::ReleaseFor(_) => StatusCode::INTERNAL_SERVER_ERROR,

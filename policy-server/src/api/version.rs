@@ -1,6 +1,6 @@
 use policy::{
     Policy,
-    wire::{v0, v1},
+    wire::{line::Form, v0, v1},
 };
 
 use super::error::ApiError;
@@ -37,11 +37,11 @@ impl Version {
         valid.map_err(ApiError::PoliciesInvalid)
     }
 
-    /// The list of `policies`. Version 0 leaves out what it cannot say.
-    pub(crate) fn write(self, policies: &[Policy]) -> String {
+    /// How policies are listed. Version 0 leaves out what it cannot say.
+    pub(crate) fn form(self) -> Form {
         match self {
-            Self::V0 => gocompat::json::to_string(&v0::PolicyList::of(policies)),
-            Self::V1 => gocompat::json::to_string(&v1::PolicyList::of(policies)),
+            Self::V0 => Form::V0,
+            Self::V1 => Form::V1,
         }
     }
 }

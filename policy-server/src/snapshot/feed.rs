@@ -68,6 +68,9 @@ impl Feed {
     /// Waits until the snapshot holds `version`, which the store has just returned.
     pub(crate) async fn shows(&self, version: &Version) -> Result<(), Behind> {
         let mut snapshots = self.subscribe();
+        if snapshots.borrow().version().includes(version) {
+            return Ok(());
+        }
         self.nudge.notify_one();
         let shown = snapshots.wait_for(|snapshot| snapshot.version().includes(version));
         match timeout(PATIENCE, shown).await {
