@@ -26,7 +26,7 @@ pub(crate) enum ApiError {
     DeleteBodyUnread(#[source] BodyError),
     #[error("failed parsing request body")]
     BodyUnparsed(#[source] JsonError),
-    #[error("mapper: unmarshal json: {0}")]
+    #[error("mapper: unmarshal json: {}", .0.in_go_words())]
     PoliciesUnparsed(JsonError),
     #[error("mapper: validate policies: {0}")]
     PoliciesInvalid(InvalidPolicy),
