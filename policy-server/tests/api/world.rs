@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy_server::{Config, Listeners, auth::LocalSigner, data_dir::DataDir};
+use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir::DataDir};
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
@@ -38,11 +38,26 @@ impl World {
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, names: &[&str], network: &str) -> Self {
+        Self::start_as(dir, names, network, ApiSettings::default()).await
+    }
+
+    /// A server whose APIs behave like this.
+    pub(crate) async fn start_with(api: ApiSettings) -> Self {
+        Self::start_as(tempfile::tempdir().unwrap(), &[], "10.255.0.0/16", api).await
+    }
+
+    async fn start_as(
+        dir: tempfile::TempDir,
+        names: &[&str],
+        network: &str,
+        api: ApiSettings,
+    ) -> Self {
         service::install_crypto_provider();
         let config = Config {
             data_dir: DataDir::at(dir.path().join("data")),
             internal_names: names.iter().map(|&name| name.to_owned()).collect(),
             lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
+            api,
         };
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();

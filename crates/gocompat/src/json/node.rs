@@ -182,8 +182,9 @@ impl<'de> Deserializer<'de> for Node {
         match self {
             Self::Object(entries) => visitor.visit_map(Fields::new(name, entries, fields)),
             Self::Null => visitor.visit_map(MapDeserializer::new(no_entries())),
-            node => Err(Fault::invalid_type(node.unexpected(), &visitor)
-                .wanting(|| name.to_owned())),
+            node => {
+                Err(Fault::invalid_type(node.unexpected(), &visitor).wanting(|| name.to_owned()))
+            }
         }
     }
 

@@ -154,9 +154,10 @@ impl Scanner<'_> {
     fn literal(&mut self, word: &str) -> Scan<()> {
         word.chars().skip(1).try_for_each(|letter| match self.next()? {
             byte if char::from(byte) == letter => Ok(()),
-            byte => {
-                Err(unexpected(byte, &format!("in literal {word} (expecting {})", quoted(letter as u8))))
-            }
+            byte => Err(unexpected(
+                byte,
+                &format!("in literal {word} (expecting {})", quoted(letter as u8)),
+            )),
         })
     }
 
