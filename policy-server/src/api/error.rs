@@ -52,6 +52,9 @@ pub(crate) enum ApiError {
     VersionUnknown(String),
     #[error("database create failed")]
     CreateFailed(#[source] StoreError),
+    /// No database is to blame for a name that none can keep.
+    #[error("{0}")]
+    NameUnusable(StoreError),
     #[error("database delete failed")]
     DeleteFailed(#[source] StoreError),
     #[error("database read failed")]
@@ -75,13 +78,21 @@ pub(crate) enum ApiError {
 pub(crate) struct Explanation(pub String);
 
 impl ApiError {
+    fn blaming_whoever_is_to_blame(self) -> Self {
+        match self {
+            Self::CreateFailed(error @ StoreError::Nul { .. }) => Self::NameUnusable(error),
+            other => other,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::BodyUnread(_)
             | Self::DeleteBodyUnread(_)
             | Self::BodyUnparsed(_)
             | Self::PoliciesUnparsed(_)
-            | Self::PoliciesInvalid(_) => StatusCode::BAD_REQUEST,
+            | Self::PoliciesInvalid(_)
+            | Self::NameUnusable(_) => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
             Self::ScopeMissing { .. } | Self::AppsInaccessible => StatusCode::FORBIDDEN,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -108,17 +119,18 @@ impl ApiError {
 /// The response carries the error along, for whoever has other words for it.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let mut response = json_error(status, &self.to_string()).into_response();
+        let error = self.blaming_whoever_is_to_blame();
+        let status = error.status();
+        let mut response = json_error(status, &error.to_string()).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Self::TooManyRequests(seconds) = self {
+        if let Self::TooManyRequests(seconds) = error {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        response.extensions_mut().insert(Explanation(service::log::chain(&self)));
-        response.extensions_mut().insert(Arc::new(self));
+        response.extensions_mut().insert(Explanation(service::log::chain(&error)));
+        response.extensions_mut().insert(Arc::new(error));
         response
     }
 }

@@ -82,10 +82,15 @@ impl World {
         self.shutdown.cancel();
     }
 
+    /// A token of alice's with these scopes.
     pub(crate) fn token(&self, scopes: &[&str]) -> String {
+        self.token_of("alice", scopes)
+    }
+
+    pub(crate) fn token_of(&self, subject: &str, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|&scope| scope.to_owned()).collect();
         let signer = LocalSigner::load(&DataDir::at(self.data())).unwrap();
-        signer.sign("alice", &scopes, Duration::from_secs(600)).unwrap()
+        signer.sign(subject, &scopes, Duration::from_secs(600)).unwrap()
     }
 
     pub(crate) fn pki(&self, file: &str) -> PathBuf {
@@ -95,6 +100,11 @@ impl World {
     /// The server's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// A request to the external API without a token.
+    pub(crate) async fn anonymous(&self, method: Method, path: &str) -> Answer {
+        answer(Client::new().request(method, format!("{}{path}", self.external))).await
     }
 
     /// A request to the external API with a token of these scopes.
