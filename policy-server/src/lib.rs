@@ -21,6 +21,7 @@ mod run;
 mod server;
 mod snapshot;
 
+pub use api::{ApiSettings, Profile, RateLimit};
 pub use config::Config;
 pub use listeners::{ListenError, Listeners};
 pub use run::{RunError, run};

@@ -63,7 +63,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, internal_names, lease_pool } = config;
+    let Config { data_dir, internal_names, lease_pool, api } = config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -100,8 +100,12 @@ pub async fn run(
     let mut background = tokio::spawn(background(feeder, server.clone()));
     let mut serving = pin!(async {
         tokio::join!(
-            service::serve::http(external, router::external(server.clone()), shutdown.clone()),
-            service::serve::https(internal, tls, router::internal(server), shutdown.clone()),
+            service::serve::http(
+                external,
+                router::external(server.clone(), &api),
+                shutdown.clone()
+            ),
+            service::serve::https(internal, tls, router::internal(server, &api), shutdown.clone()),
         )
     });
     let failure = tokio::select! {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy_server::{Config, Listeners, auth::LocalSigner, data_dir::DataDir};
+use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir::DataDir};
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
@@ -38,11 +38,26 @@ impl World {
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, names: &[&str], network: &str) -> Self {
+        Self::start_as(dir, names, network, ApiSettings::default()).await
+    }
+
+    /// A server whose APIs behave like this.
+    pub(crate) async fn start_with(api: ApiSettings) -> Self {
+        Self::start_as(tempfile::tempdir().unwrap(), &[], "10.255.0.0/16", api).await
+    }
+
+    async fn start_as(
+        dir: tempfile::TempDir,
+        names: &[&str],
+        network: &str,
+        api: ApiSettings,
+    ) -> Self {
         service::install_crypto_provider();
         let config = Config {
             data_dir: DataDir::at(dir.path().join("data")),
             internal_names: names.iter().map(|&name| name.to_owned()).collect(),
             lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
+            api,
         };
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
@@ -67,10 +82,15 @@ impl World {
         self.shutdown.cancel();
     }
 
+    /// A token of alice's with these scopes.
     pub(crate) fn token(&self, scopes: &[&str]) -> String {
+        self.token_of("alice", scopes)
+    }
+
+    pub(crate) fn token_of(&self, subject: &str, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|&scope| scope.to_owned()).collect();
         let signer = LocalSigner::load(&DataDir::at(self.data())).unwrap();
-        signer.sign("alice", &scopes, Duration::from_secs(600)).unwrap()
+        signer.sign(subject, &scopes, Duration::from_secs(600)).unwrap()
     }
 
     pub(crate) fn pki(&self, file: &str) -> PathBuf {
@@ -80,6 +100,11 @@ impl World {
     /// The server's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// A request to the external API without a token.
+    pub(crate) async fn anonymous(&self, method: Method, path: &str) -> Answer {
+        answer(Client::new().request(method, format!("{}{path}", self.external))).await
     }
 
     /// A request to the external API with a token of these scopes.
