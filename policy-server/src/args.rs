@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use ipnet::Ipv4Net;
-use policy_server::{Config, data_dir::DataDir};
+use policy_server::{ApiSettings, Config, data_dir::DataDir};
 use policy_store::LeasePool;
 
 /// Decides who may talk to whom, and tells the cells.
@@ -78,6 +78,7 @@ impl EmbeddedArgs {
             data_dir: DataDir::at(data_dir),
             internal_names: internal_name.clone(),
             lease_pool: LeasePool::new(*overlay_network, *subnet_prefix_length, LeasePool::EXPIRY)?,
+            api: ApiSettings::default(),
             metron_address: None,
         })
     }

@@ -1,6 +1,6 @@
 use policy_store::LeasePool;
 
-use crate::data_dir::DataDir;
+use crate::{ApiSettings, data_dir::DataDir};
 
 /// What an embedded server is told.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ pub struct Config {
     pub internal_names: Vec<String>,
     /// What cells can lease.
     pub lease_pool: LeasePool,
+    /// How the APIs behave.
+    pub api: ApiSettings,
     /// Where the metron agent listens, as host and port, if there is one.
     pub metron_address: Option<String>,
 }

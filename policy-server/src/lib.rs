@@ -15,12 +15,14 @@ mod hold;
 mod listeners;
 pub mod metrics;
 mod pki;
+mod quarantine;
 mod receipts;
 mod router;
 mod run;
 mod server;
 mod snapshot;
 
+pub use api::{ApiSettings, Profile, RateLimit};
 pub use config::Config;
 pub use listeners::{ListenError, Listeners};
 pub use run::{RunError, run};

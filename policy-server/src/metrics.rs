@@ -19,12 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use events::{Outcome, Peer, Verdict};
 pub(crate) use measure::measure;
-pub use {
-    events::{Outcome, Peer, Verdict},
-    measure::Measured,
-};
 
+use crate::api::Measured;
 use dropsonde::{DropsondeError, Metron, Origin, Unit};
 use events::{Events, Status};
 

@@ -8,9 +8,10 @@ use std::{
 };
 
 use policy::{
-    AppGuid, Version,
+    AppGuid, Revision, Version,
     wire::status::{CellStatus, Status},
 };
+use policy_store::CellsReport;
 
 use crate::snapshot::{Snapshot, Subject};
 
@@ -83,6 +84,19 @@ impl Receipts {
         Status { life: life.as_str().to_owned(), revision: revision.0, complete, cells }
     }
 
+    /// What all cells of this server have confirmed (design §2.4). A cell that enforces what it asks
+    /// for is as good as one that enforces everything: nothing since then concerned it.
+    pub(crate) fn confirmed(&self, snapshot: &Snapshot) -> CellsReport {
+        let now = Instant::now();
+        let cells = self.lock();
+        let lowest = cells
+            .values()
+            .filter(|receipt| !receipt.is_forgotten(now))
+            .map(|receipt| receipt.confirmed(snapshot))
+            .min();
+        lowest.map_or(CellsReport::Silent, CellsReport::Confirmed)
+    }
+
     /// A server that has just started has not heard of the cells that poll it. All are back when there
     /// are as many as hold leases; where cells hold none, when they have had the time. A cell that
     /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if this
@@ -106,12 +120,28 @@ impl Receipt {
         self.holding == 0 && now.duration_since(self.heard) > FORGET_AFTER
     }
 
+    /// The revision the cell enforces of what it asks for. One that is not in the snapshot, of another
+    /// life or of before a backup was restored, proves nothing. If the snapshot is only late, it counts
+    /// in a moment.
+    fn enforced(&self, snapshot: &Snapshot) -> Option<&Version> {
+        self.enforced.as_ref().filter(|enforced| snapshot.version().includes(enforced))
+    }
+
+    /// Everything up to here is in force on the cell, as far as it concerns it.
+    fn confirmed(&self, snapshot: &Snapshot) -> Revision {
+        match self.enforced(snapshot) {
+            Some(enforced) if enforced.includes(&snapshot.version_of(&self.subject)) => {
+                snapshot.version().revision
+            }
+            Some(enforced) => enforced.revision,
+            None => Revision::default(),
+        }
+    }
+
     fn status(&self, cell: &str, snapshot: &Snapshot, now: Instant) -> CellStatus {
-        let Self { enforced, subject, heard, holding } = self;
+        let enforced = self.enforced(snapshot);
+        let Self { enforced: _, subject, heard, holding } = self;
         let wanted = snapshot.version_of(subject);
-        // A revision that is not in the snapshot, of another life or of before a backup was restored,
-        // proves nothing. If the snapshot is only late, it counts in a moment.
-        let enforced = enforced.as_ref().filter(|enforced| snapshot.version().includes(enforced));
         let silent = if *holding > 0 { Duration::ZERO } else { now.duration_since(*heard) };
         CellStatus {
             cell: cell.to_owned(),
@@ -134,7 +164,7 @@ impl Drop for Hearing<'_> {
 
 #[cfg(test)]
 mod tests {
-    use policy::{Life, Revision};
+    use policy::{Life, TagLength};
     use policy_store::State;
 
     use super::*;
@@ -144,7 +174,13 @@ mod tests {
     }
 
     fn snapshot(revision: u64) -> Snapshot {
-        Snapshot::of(State { version: version(revision), policies: vec![], leases: vec![] })
+        with_leases(revision, vec![])
+    }
+
+    fn with_leases(revision: u64, leases: Vec<policy::Lease>) -> Snapshot {
+        let version = version(revision);
+        let state = State { version, policies: vec![], leases, security_groups: vec![] };
+        Snapshot::of(state, TagLength::DEFAULT)
     }
 
     fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
@@ -173,8 +209,7 @@ mod tests {
             let subnet = format!("10.255.{host}.0/24").parse().unwrap();
             policy::Lease::new([10, 0, 16, host].into(), subnet)
         };
-        let leases = vec![lease(1), lease(2)];
-        let snapshot = Snapshot::of(State { version: version(5), policies: vec![], leases });
+        let snapshot = with_leases(5, vec![lease(1), lease(2)]);
         let mut receipts = Receipts::new();
         drop(receipts.hear("one", &Subject::Apps(apps(&["a"])), None));
         assert!(!receipts.status(&snapshot, None).complete);
@@ -221,5 +256,21 @@ mod tests {
         drop(receipts.hear("cell-1", &Subject::Everything, Some(&version(9))));
         let enforced = |revision| receipts.status(&snapshot(revision), None).cells[0].enforced;
         assert_eq!((enforced(5), enforced(8), enforced(9)), (None, None, Some(9)));
+    }
+
+    #[test]
+    fn cells_confirm_what_the_slowest_of_them_enforces() {
+        let receipts = Receipts::new();
+        assert_eq!(receipts.confirmed(&snapshot(5)), CellsReport::Silent);
+        let confirmed = |revision| CellsReport::Confirmed(Revision(revision));
+        drop(receipts.hear("one", &Subject::Everything, Some(&version(5))));
+        assert_eq!(receipts.confirmed(&snapshot(5)), confirmed(5));
+        assert_eq!(receipts.confirmed(&snapshot(7)), confirmed(5), "7 concerns it");
+        drop(receipts.hear("two", &Subject::Everything, Some(&version(6))));
+        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(5));
+        drop(receipts.hear("one", &Subject::Everything, Some(&version(6))));
+        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(6));
+        drop(receipts.hear("new", &Subject::Everything, None));
+        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(0), "it may enforce anything");
     }
 }

@@ -1,91 +1,121 @@
-//! The URLs, one table per listener (spec/policy-server.md §2.1, §5).
+//! The URLs, one table per listener, in the order of spec/policy-server.md §2.1, §2.2 and §5: method,
+//! path, who may, what it is called in metrics, and what answers. Routing, the answers to OPTIONS
+//! and the `Allow` of a 405 are all read off these tables.
+
+mod pattern;
+mod pipeline;
+mod table;
 
 use std::sync::Arc;
 
-use axum::{
-    Extension, Router,
-    middleware::from_fn_with_state,
-    routing::{MethodRouter, delete, get, post, put},
-};
+use axum::{Router, http::Method};
 
+use self::{
+    pipeline::Pipeline,
+    table::{Row, Table, row},
+};
 use crate::{
-    api::{external, gate, headers, internal, log, strict},
+    api::{
+        ApiSettings, Profile,
+        external::{self, policies},
+        internal::{self, leases},
+        legacy,
+    },
     auth::Access,
-    metrics::{Measured, measure},
     server::Server,
 };
 
-type Methods = MethodRouter<Arc<Server>>;
+const DELETE: Method = Method::DELETE;
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+
+/// Who may: whoever can connect.
+const ANYONE: Option<Access> = None;
+/// Who may: callers with `network.admin`.
+const ADMIN: Option<Access> = Some(Access::Admin);
+/// Who may: callers with `network.write`, too.
+const WRITE: Option<Access> = Some(Access::Write);
 
 /// What callers with a token are offered.
-pub(crate) fn external(server: Arc<Server>) -> Router {
-    let open = |name, methods| measured(&server, name, methods);
-    let admin = |name, methods| open(name, gated(&server, Access::Admin, methods));
-    let write = |name, methods| open(name, gated(&server, Access::Write, methods));
-    let policies = || {
-        write("PoliciesIndex", get(external::policies::list))
-            .merge(write("CreatePolicies", post(external::policies::create)))
+pub(crate) fn external(server: Arc<Server>, settings: &ApiSettings) -> Router {
+    let pipeline = Pipeline::new(server, settings);
+    let table = match settings.profile {
+        Profile::Current => Table::default().with_preflights(external_2024(), &pipeline),
+        // Version 0 is that of 2016 and nothing else; version 1, which 2016 had not, is today's.
+        Profile::Legacy => {
+            let version_1 = external_2024().into_iter().filter_map(|row| row.at_version("v1"));
+            Table::default()
+                .with(external_2016(), |row| pipeline.external_2016(row))
+                .with_preflights(version_1.collect(), &pipeline)
+        }
     };
-
-    let routes = Router::new()
-        .route("/", open("Uptime", get(external::uptime)))
-        .route("/networking", open("Uptime", get(external::uptime)))
-        .route("/health", open("Health", get(external::health)))
-        .route("/networking/{version}/external/whoami", admin("WhoAmI", get(external::whoami)))
-        .route("/networking/{version}/external/policies", policies())
-        .route(
-            "/networking/{version}/external/policies/delete",
-            write("DeletePolicies", post(external::policies::delete)),
-        )
-        .route("/networking/{version}/external/tags", admin("TagsIndex", get(external::tags)))
-        .route("/networking/{version}/external/status", admin("Status", get(external::status)))
-        // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
-        .route(
-            "/networking/v0/external/policies",
-            policies().merge(write("DeletePolicies", delete(external::policies::delete))),
-        )
-        .route_layer(axum::middleware::from_fn(log::one_line))
-        .route_layer(axum::middleware::from_fn(headers::external))
-        .with_state(server);
-    strict::strict(routes)
+    table.into_router()
 }
 
 /// What cells with a certificate are offered.
-pub(crate) fn internal(server: Arc<Server>) -> Router {
-    let open = |name, methods| measured(&server, name, methods);
-
-    let routes = Router::new()
-        .route(
-            "/networking/{version}/internal/policies",
-            open("InternalPolicies", get(internal::policies::list)),
-        )
-        .route(
-            "/networking/{version}/internal/policies_last_updated",
-            open("InternalPoliciesLastUpdated", get(internal::policies::last_updated)),
-        )
-        .route(
-            "/networking/{version}/internal/security_groups",
-            open("InternalSecurityGroups", get(internal::security_groups)),
-        )
-        .route("/networking/v1/internal/tags", open("CreateTags", put(internal::tag)))
-        .route("/leases", open("LeasesIndex", get(internal::leases::list)))
-        .route("/leases/acquire", open("AcquireLease", put(internal::leases::acquire)))
-        .route("/leases/renew", open("RenewLease", put(internal::leases::renew)))
-        .route("/leases/release", open("ReleaseLease", put(internal::leases::release)))
-        .route_layer(axum::middleware::from_fn(log::one_line))
-        .route_layer(axum::middleware::from_fn(headers::internal))
-        .with_state(server);
-    strict::strict(routes)
+pub(crate) fn internal(server: Arc<Server>, settings: &ApiSettings) -> Router {
+    let pipeline = Pipeline::new(server, settings);
+    let table = match settings.profile {
+        Profile::Current => Table::default(),
+        Profile::Legacy => {
+            Table::default().with(internal_2016(), |row| pipeline.internal_2016(row))
+        }
+    };
+    table.with(internal_2024(), |row| pipeline.internal_2024(row)).into_router()
 }
 
-/// `methods`, measured under `name` whatever becomes of a request (§11).
-fn measured(server: &Arc<Server>, name: &'static str, methods: Methods) -> Methods {
-    methods
-        .route_layer(from_fn_with_state(server.metrics.clone(), measure))
-        .route_layer(Extension(Measured(name)))
+#[rustfmt::skip] // a table
+fn external_2024() -> Vec<Row> {
+    vec![
+        row(GET,    "/",                                               ANYONE, "Uptime",         external::uptime),
+        row(GET,    "/networking",                                     ANYONE, "Uptime",         external::uptime),
+        row(GET,    "/health",                                         ANYONE, "Health",         external::health),
+        row(GET,    "/networking/:version/external/whoami",            ADMIN,  "WhoAmI",         external::whoami),
+        row(POST,   "/networking/:version/external/policies",          WRITE,  "CreatePolicies", policies::create),
+        row(POST,   "/networking/:version/external/policies/delete",   WRITE,  "DeletePolicies", policies::delete),
+        row(GET,    "/networking/:version/external/policies",          WRITE,  "PoliciesIndex",  policies::index),
+        row(GET,    "/networking/:version/external/tags",              ADMIN,  "TagsIndex",      external::tags),
+        // Ours: what cells enforce.
+        row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status),
+        // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
+        row(DELETE, "/networking/v0/external/policies",                WRITE,  "DeletePolicies", policies::delete),
+    ]
 }
 
-/// `methods` behind the checks of version, token and scope, in that order.
-fn gated(server: &Arc<Server>, access: Access, methods: Methods) -> Methods {
-    methods.route_layer(from_fn_with_state((server.clone(), access), gate::pass))
+#[rustfmt::skip] // a table
+fn external_2016() -> Vec<Row> {
+    vec![
+        row(GET,    "/",                                               ANYONE, "Uptime",         external::uptime),
+        row(GET,    "/networking",                                     ANYONE, "Uptime",         external::uptime),
+        row(GET,    "/networking/v0/external/whoami",                  ADMIN,  "WhoAmI",         legacy::whoami),
+        row(POST,   "/networking/v0/external/policies",                ADMIN,  "CreatePolicies", policies::create),
+        row(DELETE, "/networking/v0/external/policies",                ADMIN,  "DeletePolicies", policies::delete),
+        row(GET,    "/networking/v0/external/policies",                ADMIN,  "PoliciesIndex",  policies::index),
+        row(GET,    "/networking/v0/external/tags",                    ADMIN,  "TagsIndex",      legacy::tags),
+    ]
+}
+
+#[rustfmt::skip] // a table
+fn internal_2024() -> Vec<Row> {
+    vec![
+        row(GET, "/networking/:version/internal/policies",              ANYONE, "InternalPolicies",            internal::policies::index),
+        row(GET, "/networking/:version/internal/policies_last_updated", ANYONE, "InternalPoliciesLastUpdated", internal::policies::last_updated),
+        row(GET, "/networking/:version/internal/security_groups",       ANYONE, "InternalSecurityGroups",      internal::security_groups::index),
+        // Ours: whether they have changed.
+        row(GET, "/networking/:version/internal/security_groups_last_updated", ANYONE, "InternalSecurityGroupsLastUpdated", internal::security_groups::last_updated),
+        row(PUT, "/networking/v1/internal/tags",                        ANYONE, "CreateTags",                  internal::tag),
+        // The silk controller's (spec/cell.md §E.2).
+        row(GET, "/leases",                                             ANYONE, "LeasesIndex",                 leases::list),
+        row(PUT, "/leases/acquire",                                     ANYONE, "LeasesAcquire",               leases::acquire),
+        row(PUT, "/leases/renew",                                       ANYONE, "LeasesRenew",                 leases::renew),
+        row(PUT, "/leases/release",                                     ANYONE, "LeasesRelease",               leases::release),
+    ]
+}
+
+#[rustfmt::skip] // a table
+fn internal_2016() -> Vec<Row> {
+    vec![
+        row(GET, "/networking/v0/internal/policies",                    ANYONE, "InternalPolicies",            internal::policies::index_of_2016),
+    ]
 }

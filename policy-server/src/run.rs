@@ -7,7 +7,7 @@ use std::{
 };
 
 use policy::TagLength;
-use policy_store::{Options, PolicyStore, StoreError, StoreUrl};
+use policy_store::{Options, StoreError, StoreUrl};
 use serde::Serialize;
 use service::tls::TlsError;
 use thiserror::Error;
@@ -23,6 +23,7 @@ use crate::{
         dropsonde::{DropsondeError, Origin, emitter::Emitter},
     },
     pki::{self, PkiError},
+    quarantine,
     receipts::Receipts,
     router,
     server::Server,
@@ -68,7 +69,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, internal_names, lease_pool, metron_address } = config;
+    let Config { data_dir, internal_names, lease_pool, api, metron_address } = config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -84,12 +85,12 @@ pub async fn run(
 
     let tag_length = TagLength::DEFAULT;
     let url = StoreUrl::Sqlite(data_dir.database());
-    let store = policy_store::open(&url, &Options { tag_length }).await?;
+    let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
     let metrics = match metron_address {
         Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
         None => Metrics::new(),
     };
-    let (feed, feeder) = feed::start(store.clone()).await?;
+    let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
     let emitter = Emitter::start(metrics.clone(), feed.clone());
     let server = Arc::new(Server {
         store: store.clone(),
@@ -108,12 +109,15 @@ pub async fn run(
         internal: format!("https://{}", reachable(internal_address)),
     };
     announce(&data_dir, &addresses)?;
-    let mut background =
-        tokio::spawn(background(feeder, emitter, store.clone(), lease_pool.expiry()));
+    let mut background = tokio::spawn(background(feeder, emitter, server.clone()));
     let mut serving = pin!(async {
         tokio::join!(
-            service::serve::http(external, router::external(server.clone()), shutdown.clone()),
-            service::serve::https(internal, tls, router::internal(server), shutdown.clone()),
+            service::serve::http(
+                external,
+                router::external(server.clone(), &api),
+                shutdown.clone()
+            ),
+            service::serve::https(internal, tls, router::internal(server, &api), shutdown.clone()),
         )
     });
     let failure = tokio::select! {
@@ -155,17 +159,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// What goes on beside the listeners: feeding the snapshot, telling metron, letting leases lapse.
-async fn background(
-    feeder: Feeder,
-    emitter: Emitter,
-    store: Arc<dyn PolicyStore>,
-    expiry: Duration,
-) {
+async fn background(feeder: Feeder, emitter: Emitter, server: Arc<Server>) {
+    let expiry = server.lease_pool.expiry();
     let lapsing = async {
         let mut tick = tokio::time::interval(LAPSE_EVERY);
         loop {
             tick.tick().await;
-            match store.lapse_leases(expiry, SystemTime::now()).await {
+            match server.store.lapse_leases(expiry, SystemTime::now()).await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "Leases lapsed."),
                 Err(error) => {
@@ -175,5 +175,5 @@ async fn background(
             }
         }
     };
-    tokio::join!(feeder.run(), emitter.run(), lapsing);
+    tokio::join!(feeder.run(), emitter.run(), lapsing, quarantine::report(server.clone()));
 }

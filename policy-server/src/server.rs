@@ -4,7 +4,13 @@ use policy::TagLength;
 use policy_store::{LeasePool, PolicyStore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Verifier, metrics::Metrics, receipts::Receipts, snapshot::feed::Feed};
+use crate::{
+    api::error::ApiError,
+    auth::Verifier,
+    metrics::Metrics,
+    receipts::Receipts,
+    snapshot::{Snapshot, feed::Feed},
+};
 
 /// What handlers share.
 pub(crate) struct Server {
@@ -17,4 +23,15 @@ pub(crate) struct Server {
     pub metrics: Metrics,
     pub started: Instant,
     pub shutdown: CancellationToken,
+}
+
+impl Server {
+    /// A snapshot that holds everything the database held when it was asked for, whichever server
+    /// wrote it. Callers read what they wrote elsewhere, and the database tells one revision instead
+    /// of every policy.
+    pub(crate) async fn current(&self) -> Result<Arc<Snapshot>, ApiError> {
+        let version = self.store.version().await.map_err(ApiError::ReadFailed)?;
+        self.feed.shows(&version).await.map_err(ApiError::Behind)?;
+        Ok(self.feed.snapshot())
+    }
 }

@@ -3,11 +3,11 @@
 
 pub(crate) mod feed;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{HashMap, OrdMap, OrdSet};
-use policy::{AppGuid, Lease, Revision, TaggedPolicy, Version};
-use policy_store::{Change, State};
+use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::Form};
+use policy_store::{Change, Filter, NumberedGroup, State};
 use thiserror::Error;
 
 /// Which policies somebody asks for.
@@ -19,6 +19,14 @@ pub(crate) enum Subject {
     Apps(BTreeSet<AppGuid>),
 }
 
+/// A policy, and how cells are told of it: they ask far more often than policies change.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub tagged: TaggedPolicy,
+    /// The policy in the form of version 1, with tags.
+    pub line: Box<str>,
+}
+
 /// Everything cells ask for, as of `version`.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
@@ -26,17 +34,20 @@ pub(crate) struct Snapshot {
     /// The revision of the state this began with. What changed when before that is not known, so
     /// nothing is said to be older.
     base: Revision,
-    policies: OrdSet<TaggedPolicy>,
+    tag_length: TagLength,
+    policies: OrdSet<Arc<Entry>>,
     policies_changed: Revision,
     /// Also apps whose last policy has gone: that it went is a change they must hear of.
     apps: HashMap<AppGuid, App>,
     leases: OrdMap<Ipv4Addr, Lease>,
     leases_changed: Revision,
+    security_groups: Arc<[NumberedGroup]>,
+    security_groups_changed: Revision,
 }
 
 #[derive(Debug, Clone, Default)]
 struct App {
-    policies: OrdSet<TaggedPolicy>,
+    policies: OrdSet<Arc<Entry>>,
     changed: Revision,
 }
 
@@ -50,18 +61,21 @@ pub(crate) struct Inconsistent {
 }
 
 impl Snapshot {
-    /// A snapshot that begins with `state`.
-    pub(crate) fn of(state: State) -> Self {
-        let State { version, policies, leases } = state;
+    /// A snapshot that begins with `state`; tags are written with `tag_length`.
+    pub(crate) fn of(state: State, tag_length: TagLength) -> Self {
+        let State { version, policies, leases, security_groups } = state;
         let base = version.revision;
         let mut snapshot = Self {
             version,
             base,
+            tag_length,
             policies: OrdSet::new(),
             policies_changed: base,
             apps: HashMap::new(),
             leases: leases.into_iter().map(|lease| (lease.underlay_ip, lease)).collect(),
             leases_changed: base,
+            security_groups: security_groups.into(),
+            security_groups_changed: base,
         };
         for policy in policies {
             snapshot.add(policy, base);
@@ -97,6 +111,7 @@ impl Snapshot {
                     must(before == Some(lease), "a lease that is missing was removed")?;
                     next.leases_changed = revision;
                 }
+                Change::SecurityGroupsReplaced => next.security_groups_changed = revision,
             }
             next.version.revision = revision;
         }
@@ -121,20 +136,41 @@ impl Snapshot {
     }
 
     /// The policies `subject` asks for, in order.
-    pub(crate) fn policies_of(&self, subject: &Subject) -> Vec<TaggedPolicy> {
+    pub(crate) fn policies_of(&self, subject: &Subject) -> Vec<Arc<Entry>> {
         match subject {
             Subject::Everything => self.policies.iter().cloned().collect(),
-            Subject::Apps(apps) => {
-                let policies = apps.iter().filter_map(|app| self.apps.get(app));
-                let distinct: BTreeSet<_> = policies.flat_map(|app| &app.policies).collect();
-                distinct.into_iter().cloned().collect()
-            }
+            Subject::Apps(apps) => self.touching(apps),
         }
     }
 
     /// How many policies there are.
     pub(crate) fn policy_count(&self) -> usize {
         self.policies.len()
+    }
+
+    /// The policies `filter` selects, in order.
+    pub(crate) fn select(&self, filter: &Filter) -> Vec<Arc<Entry>> {
+        let selected = |entry: &Arc<Entry>| filter.selects(&entry.tagged.policy);
+        let mut found = match filter {
+            Filter::All => return self.policies.iter().cloned().collect(),
+            Filter::Touching(apps) => return self.touching(apps),
+            Filter::Between { sources: Some(apps), .. }
+            | Filter::Between { sources: None, destinations: Some(apps) } => self.touching(apps),
+            Filter::Between { sources: None, destinations: None } => {
+                return self.policies.iter().cloned().collect();
+            }
+        };
+        found.retain(selected);
+        found
+    }
+
+    /// The policies with an end among `apps`, in order.
+    fn touching(&self, apps: &BTreeSet<AppGuid>) -> Vec<Arc<Entry>> {
+        let policies = apps.iter().filter_map(|app| self.apps.get(app));
+        let mut found: Vec<_> = policies.flat_map(|app| &app.policies).cloned().collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// How many apps `subject` asks about.
@@ -157,6 +193,22 @@ impl Snapshot {
         self.leases.values()
     }
 
+    /// The version of the list of security groups.
+    pub(crate) fn security_groups_version(&self) -> Version {
+        self.at(self.security_groups_changed)
+    }
+
+    /// The security groups, ordered by number.
+    pub(crate) fn security_groups(&self) -> &Arc<[NumberedGroup]> {
+        &self.security_groups
+    }
+
+    /// This snapshot with the security groups the store has by now. They may be newer than the
+    /// snapshot; the change that made them so then comes with a later one, and nothing is missed.
+    pub(crate) fn with_security_groups(self, groups: Vec<NumberedGroup>) -> Self {
+        Self { security_groups: groups.into(), ..self }
+    }
+
     /// Whether most of the apps remembered have no policy any more. Each policy names at most two.
     pub(crate) fn is_mostly_memories(&self) -> bool {
         self.apps.len() > 4 * self.policies.len() + 65_536
@@ -167,27 +219,51 @@ impl Snapshot {
     }
 
     /// Whether the policy was new.
-    fn add(&mut self, policy: TaggedPolicy, revision: Revision) -> bool {
-        for app in [&policy.policy.source, &policy.policy.destination] {
+    fn add(&mut self, tagged: TaggedPolicy, revision: Revision) -> bool {
+        let line = Form::V1Tagged(self.tag_length).write(&tagged).into();
+        let entry = Arc::new(Entry { tagged, line });
+        for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
-            app.policies.insert(policy.clone());
+            app.policies.insert(entry.clone());
             app.changed = revision;
         }
         self.policies_changed = revision;
-        self.policies.insert(policy).is_none()
+        self.policies.insert(entry).is_none()
     }
 
     /// Whether the policy was there.
-    fn remove(&mut self, policy: &TaggedPolicy, revision: Revision) -> bool {
-        for app in [&policy.policy.source, &policy.policy.destination] {
+    fn remove(&mut self, tagged: &TaggedPolicy, revision: Revision) -> bool {
+        let entry = Arc::new(Entry { tagged: tagged.clone(), line: Box::default() });
+        for app in [&tagged.policy.source, &tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
-            app.policies.remove(policy);
+            app.policies.remove(&entry);
             app.changed = revision;
         }
         self.policies_changed = revision;
-        self.policies.remove(policy).is_some()
+        self.policies.remove(&entry).is_some()
     }
 }
+
+/// Entries are told apart by their policies alone; the line follows from these.
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.tagged.cmp(&other.tagged)
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.tagged == other.tagged
+    }
+}
+
+impl Eq for Entry {}
 
 impl Subject {
     /// Whether any of `apps` is asked about.

@@ -4,49 +4,61 @@
 //! equal keys wins, unknown keys are ignored, invalid UTF-8 becomes U+FFFD, integers must be written
 //! as integers. Give structs `#[serde(default)]`, since any key may be missing.
 
+mod fault;
+mod go_type;
 mod node;
+mod syntax;
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use node::Node;
 
-/// Why a text is not the JSON that was expected.
+pub use fault::Fault;
+
+/// Why a text is not the JSON that was expected, for people who look for the place; what Go would
+/// say is told by [`in_go_words`](Self::in_go_words).
 #[derive(Debug, Error)]
 pub enum JsonError {
-    /// The text ends too early; Go's words, since clients show them.
+    /// The text ends too early.
     #[error("unexpected end of JSON input")]
     Eof,
     /// The text is not JSON.
-    #[error("{0}")]
-    Invalid(#[source] serde_json::Error),
+    #[error("{source}")]
+    Invalid {
+        /// What is wrong, by line and column.
+        source: serde_json::Error,
+        /// What is wrong, as Go says it.
+        complaint: Option<String>,
+    },
     /// A value is not what was expected in its place.
     #[error("{path}: {source}")]
     Shape {
         /// Where, such as `policies[0].destination.ports.start`; `.` for the whole.
         path: String,
         /// What is there, and what was expected.
-        source: serde_json::Error,
+        source: Box<Fault>,
     },
 }
 
 /// Reads exactly one JSON value; anything but white space after it is an error.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
-    shape(serde_json::from_str(&text).map_err(JsonError::new)?)
+    shape(serde_json::from_str(&text).map_err(|error| JsonError::new(error, bytes))?)
 }
 
 /// Reads the first JSON value and leaves whatever follows unread, as Go's stream decoder does.
 pub fn from_slice_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Node>();
-    shape(values.next().ok_or(JsonError::Eof)?.map_err(JsonError::new)?)
+    let first = values.next().ok_or(JsonError::Eof)?;
+    shape(first.map_err(|error| JsonError::new(error, bytes))?)
 }
 
 fn shape<T: DeserializeOwned>(node: Node) -> Result<T, JsonError> {
     serde_path_to_error::deserialize(node).map_err(|error| {
         let path = error.path().to_string();
-        JsonError::Shape { path, source: error.into_inner() }
+        JsonError::Shape { path, source: Box::new(error.into_inner()) }
     })
 }
 
@@ -73,8 +85,22 @@ pub fn to_string<T: Serialize>(value: &T) -> String {
 }
 
 impl JsonError {
-    fn new(error: serde_json::Error) -> Self {
-        if error.is_eof() { Self::Eof } else { Self::Invalid(error) }
+    /// The text Go's decoder would give. Clients and their tests compare it with what the existing
+    /// system says.
+    pub fn in_go_words(&self) -> String {
+        match self {
+            Self::Eof => None,
+            Self::Invalid { complaint, .. } => complaint.clone(),
+            Self::Shape { source, .. } => source.in_go_words(),
+        }
+        .unwrap_or_else(|| self.to_string())
+    }
+
+    fn new(source: serde_json::Error, bytes: &[u8]) -> Self {
+        if source.is_eof() {
+            return Self::Eof;
+        }
+        Self::Invalid { source, complaint: syntax::complaint(bytes) }
     }
 }
 

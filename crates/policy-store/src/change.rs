@@ -1,5 +1,7 @@
 use policy::{Lease, Revision, TaggedPolicy, Version};
 
+use crate::NumberedGroup;
+
 /// One thing that happened at a revision. A revision may consist of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -11,6 +13,8 @@ pub enum Change {
     LeaseAdded(Lease),
     /// A lease left the list: released, lapsed, or given to another cell.
     LeaseRemoved(Lease),
+    /// The security groups are others than before; the store says which.
+    SecurityGroupsReplaced,
 }
 
 /// Answer of [`changes_since`](crate::PolicyStore::changes_since).
@@ -32,4 +36,6 @@ pub struct State {
     pub policies: Vec<TaggedPolicy>,
     /// Every lease on the list.
     pub leases: Vec<Lease>,
+    /// Every security group, ordered by number.
+    pub security_groups: Vec<NumberedGroup>,
 }

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
@@ -50,6 +50,18 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database did not answer in time.
+    #[error("{doing}: the database did not answer in time")]
+    TooSlow {
+        /// What we were doing.
+        doing: &'static str,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// What made a transaction fail in which several requests took part.
+    #[error(transparent)]
+    Together(Arc<StoreError>),
     /// The schema could not be brought up to date.
     #[error("bringing the schema of {store} up to date")]
     Migrate {
@@ -64,6 +76,35 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn unreadable(what: &'static str, value: impl fmt::Display) -> Self {
         Self::Unreadable { what, value: value.to_string() }
+    }
+
+    /// Whether, of several requests in one transaction, one alone may be to blame.
+    pub(crate) fn may_be_one_requests_fault(&self) -> bool {
+        match self {
+            Self::NoTagLeft | Self::TagOfOtherKind { .. } | Self::Nul { .. } => true,
+            // A value that does not fit its column, say.
+            Self::Database { source, .. } => source.as_database_error().is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// An error that may ask for another attempt.
+pub(crate) trait Transient {
+    /// Whether the database gave the transaction up in favour of another.
+    fn asks_for_another_attempt(&self) -> bool;
+}
+
+/// The SQLSTATEs for a transaction that was chosen to give way: a serialization failure (also what
+/// MySQL calls a deadlock), and PostgreSQL's deadlock.
+const GAVE_WAY: [&str; 2] = ["40001", "40P01"];
+
+impl Transient for StoreError {
+    fn asks_for_another_attempt(&self) -> bool {
+        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
+            return false;
+        };
+        error.code().is_some_and(|code| GAVE_WAY.contains(&&*code))
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use policy::{Lease, Version};
 use thiserror::Error;
 
-use crate::{LeaseKind, LeasePool, StoreError};
+use crate::{LeaseKind, LeasePool, StoreError, error::Transient};
 
 /// Which cell has which block of overlay addresses, by the rules of the silk controller
 /// (spec/cell.md §E.2). Times are the caller's, so that tests can make a week pass.
@@ -58,4 +58,10 @@ pub enum LeaseError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Transient for LeaseError {
+    fn asks_for_another_attempt(&self) -> bool {
+        matches!(self, Self::Store(error) if error.asks_for_another_attempt())
+    }
 }

@@ -2,27 +2,44 @@
 //! and one conformance suite that tells all of them the same story (`tests/conformance`).
 //!
 //! Start reading at [`PolicyStore`] for the promises, then [`open`] for how a URL becomes a store.
-//! Each backend writes its own SQL, since the dialects differ exactly where it hurts. The tables are
-//! those of cf-networking, with our own beside them (spec/policy-server.md §9.1, design §2.1).
+//! `store` holds what every database does the same way, in terms of `session`: the few things a
+//! transaction can do. Each backend writes its own SQL for those, since the dialects differ exactly
+//! where it hurts. The tables are those of cf-networking, with our own beside them
+//! (spec/policy-server.md §9.1, design §2.1).
 
+mod actor;
+mod audit;
+mod cells;
 mod change;
 mod error;
 mod filter;
+mod leadership;
 mod lease;
 mod open;
 mod pool;
+mod row;
+mod security_groups;
+mod server;
+mod session;
 mod sqlite;
+mod store;
 mod tag;
 
 use async_trait::async_trait;
 use policy::{Policy, Tag, TaggedPolicy, Version};
 
+pub use actor::Actor;
+pub use audit::{Action, AuditEntry, AuditQuery, AuditTrail};
+pub use cells::{CellsReport, TagQuarantine};
 pub use change::{Change, Changes, State};
 pub use error::StoreError;
 pub use filter::Filter;
+pub use leadership::LeadershipStore;
 pub use lease::{LeaseError, LeaseStore};
-pub use open::{Options, StoreUrl, StoreUrlError, open};
+pub use open::{Options, Schema, StoreUrl, StoreUrlError, open};
 pub use pool::{InvalidPool, LeaseKind, LeasePool};
+pub use security_groups::{NumberedGroup, SecurityGroupStore};
+pub use server::{Connections, DatabaseServer, DatabaseTls};
 pub use tag::AssignedTag;
 
 /// Policies, the tags of those they speak of, and what changed when.
@@ -31,21 +48,25 @@ pub use tag::AssignedTag;
 /// so whoever has seen a revision has seen everything up to it. The methods may be dropped while
 /// they run: what they were changing then happened wholly or not at all.
 #[async_trait]
-pub trait PolicyStore: LeaseStore {
+pub trait PolicyStore:
+    AuditTrail + LeadershipStore + LeaseStore + SecurityGroupStore + TagQuarantine
+{
     /// Adds all of `policies` or, on any error, none. Adding a policy that exists is success.
     ///
     /// Apps that have no tag get the lowest free ones, in the order in which the policies name
     /// them, source first. Returns the version that holds the change: a new revision, or the
     /// current one if every policy existed. The time of the last update moves in either case,
-    /// unless `policies` is empty (spec/policy-server.md §5.2, §9.3).
-    async fn create(&self, policies: &[Policy]) -> Result<Version, StoreError>;
+    /// unless `policies` is empty (spec/policy-server.md §5.2, §9.3). Requests that come at the same
+    /// time may share a transaction; each has a revision and an audit entry of its own.
+    async fn create(&self, policies: &[Policy], actor: &Actor) -> Result<Version, StoreError>;
 
     /// Removes all of `policies` or, on any error, none. Removing one that is missing is success;
     /// protocol and both ports must be equal, a range is not cut.
     ///
-    /// Tags of apps that no policy names any more are free again at once. Returns like
+    /// Tags of apps that no policy names any more are free again, at once or after the quarantine of
+    /// [`TagQuarantine`]. Returns like
     /// [`create`](Self::create).
-    async fn delete(&self, policies: &[Policy]) -> Result<Version, StoreError>;
+    async fn delete(&self, policies: &[Policy], actor: &Actor) -> Result<Version, StoreError>;
 
     /// The policies `filter` selects, in no particular order.
     async fn policies(&self, filter: &Filter) -> Result<Vec<TaggedPolicy>, StoreError>;
@@ -72,6 +93,9 @@ pub trait PolicyStore: LeaseStore {
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// How many connections to the database are open.
+    fn connections(&self) -> u32;
 
     /// Waits for what is in flight and closes all connections. Every later call fails.
     async fn close(&self);

@@ -1,12 +1,12 @@
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use policy::TagLength;
 use thiserror::Error;
 
-use crate::{PolicyStore, StoreError, sqlite::Sqlite};
+use crate::{Connections, PolicyStore, StoreError, sqlite::Sqlite, store::Store};
 
 /// Which store, and where. Printing one never shows a password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum StoreUrl {
     /// One file on this machine: `sqlite:///var/lib/netman/netman.db`.
@@ -25,23 +25,53 @@ pub enum StoreUrlError {
     NoPath,
 }
 
+/// Which tables opening a store may make or change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// All of them: a database of our own, or the one run of `migrate` in a deployment.
+    Whole,
+    /// Only ours. Those of cf-networking must be there, as its servers have always demanded
+    /// (spec/policy-server.md §1).
+    Beside,
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Decides how many tags are made when the store is new. A store that has tags keeps them.
     pub tag_length: TagLength,
+    /// Whose tables may be made or changed.
+    pub schema: Schema,
+    /// How many connections are kept.
+    pub connections: Connections,
+    /// Whether released tags are quarantined where cells report (design §2.4).
+    pub tag_quarantine: bool,
+    /// How many revisions the log of changes keeps. Servers look every 200 ms; one that was away for
+    /// longer takes the whole state, which costs little more.
+    pub log_kept: u64,
+    /// How long one operation may take before it fails.
+    pub patience: Duration,
 }
 
 /// Opens the store, makes it if there is none, and brings its schema up to date.
 pub async fn open(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicyStore>, StoreError> {
     match url {
-        StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, options).await?)),
+        StoreUrl::Sqlite(path) => {
+            Ok(Arc::new(Store::on(Sqlite::open(path, options).await?, options)))
+        }
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tag_length: TagLength::DEFAULT }
+        Self {
+            tag_length: TagLength::DEFAULT,
+            schema: Schema::Whole,
+            connections: Connections::default(),
+            tag_quarantine: true,
+            log_kept: 10_000,
+            patience: Duration::from_secs(120),
+        }
     }
 }
 
@@ -81,10 +111,11 @@ mod tests {
     #[test]
     fn the_scheme_decides() {
         let url: StoreUrl = "sqlite:///tmp/a.db".parse().unwrap();
-        assert_eq!(url, StoreUrl::Sqlite("/tmp/a.db".into()));
-        assert_eq!(url.to_string().parse(), Ok(url));
-        assert_eq!("sqlite:".parse::<StoreUrl>(), Err(StoreUrlError::NoPath));
-        assert_eq!("".parse::<StoreUrl>(), Err(StoreUrlError::NoScheme));
+        assert!(matches!(&url, StoreUrl::Sqlite(path) if path.ends_with("tmp/a.db")));
+        assert_eq!(url.to_string(), "sqlite:///tmp/a.db");
+        let refused = |text: &str| text.parse::<StoreUrl>().unwrap_err();
+        assert_eq!(refused("sqlite:"), StoreUrlError::NoPath);
+        assert_eq!(refused(""), StoreUrlError::NoScheme);
     }
 
     #[test]

@@ -3,20 +3,19 @@
 //! Batches travel as one JSON parameter each and are taken apart by `json_each`, so that the number
 //! of statements does not depend on the number of policies.
 
+mod audit;
 mod changes;
+mod leaders;
 mod leases;
 mod policies;
-mod row;
+mod quarantine;
+mod security_groups;
 mod tags;
 
-use std::{
-    net::Ipv4Addr,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use async_trait::async_trait;
-use policy::{Lease, Policy, Tag, TaggedPolicy, Version};
+use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
 use sqlx::{
     SqlitePool,
     migrate::Migrator,
@@ -24,8 +23,9 @@ use sqlx::{
 };
 
 use crate::{
-    AssignedTag, Changes, Filter, LeaseError, LeaseKind, LeasePool, LeaseStore, Options,
-    PolicyStore, State, StoreError, error::Doing,
+    AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, Options, StoreError,
+    error::Doing,
+    session::{Backend, Found, HeldLease, Position, Session},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -36,7 +36,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 
 /// A transaction; rolled back when dropped.
-type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
+pub(crate) struct SqliteSession(sqlx::Transaction<'static, sqlx::Sqlite>);
 
 pub(crate) struct Sqlite {
     /// One connection, so that writers queue here, in order, and not on SQLite's file lock, where
@@ -72,76 +72,30 @@ impl Sqlite {
             .await
             .doing("opening the database for readers")?;
         let store = Self { writer, readers };
-        let mut tx = store.write().await?;
-        tags::seed(&mut tx, options.tag_length).await?;
-        changes::begin_life(&mut tx).await?;
-        commit(tx).await?;
+        let mut session = store.write().await?;
+        session.seed(options.tag_length).await?;
+        changes::begin_life(&mut session.0).await?;
+        session.commit().await?;
         Ok(store)
     }
-
-    /// A transaction that holds the right to write from its first statement, so that it never has
-    /// to be tried again.
-    async fn write(&self) -> Result<Transaction, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.doing("starting to write")
-    }
-
-    /// A transaction that sees one instant.
-    async fn read(&self) -> Result<Transaction, StoreError> {
-        self.readers.begin().await.doing("starting to read")
-    }
-}
-
-async fn commit(tx: Transaction) -> Result<(), StoreError> {
-    tx.commit().await.doing("committing")
 }
 
 #[async_trait]
-impl PolicyStore for Sqlite {
-    async fn create(&self, policies: &[Policy]) -> Result<Version, StoreError> {
-        let mut tx = self.write().await?;
-        let version = policies::create(&mut tx, policies).await?;
-        commit(tx).await.map(|()| version)
+impl Backend for Sqlite {
+    type Session = SqliteSession;
+
+    /// `BEGIN IMMEDIATE`: it holds the right to write from its first statement, so that it never has
+    /// to be tried again.
+    async fn write(&self) -> Result<SqliteSession, StoreError> {
+        self.writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map(SqliteSession)
+            .doing("starting to write")
     }
 
-    async fn delete(&self, policies: &[Policy]) -> Result<Version, StoreError> {
-        let mut tx = self.write().await?;
-        let version = policies::delete(&mut tx, policies).await?;
-        commit(tx).await.map(|()| version)
-    }
-
-    async fn policies(&self, filter: &Filter) -> Result<Vec<TaggedPolicy>, StoreError> {
-        policies::select(&mut *self.read().await?, filter).await
-    }
-
-    async fn tags(&self) -> Result<Vec<AssignedTag>, StoreError> {
-        tags::list(&mut *self.read().await?).await
-    }
-
-    async fn tag_for(&self, id: &str, kind: &str) -> Result<Tag, StoreError> {
-        let mut tx = self.write().await?;
-        let tag = tags::ensure(&mut tx, &[id], kind).await?[id];
-        commit(tx).await.map(|()| tag)
-    }
-
-    async fn last_updated(&self) -> Result<i64, StoreError> {
-        policies::last_updated(&mut *self.read().await?).await
-    }
-
-    async fn version(&self) -> Result<Version, StoreError> {
-        changes::version(&mut *self.read().await?).await
-    }
-
-    async fn changes_since(&self, since: &Version) -> Result<Changes, StoreError> {
-        changes::since(&mut *self.read().await?, since).await
-    }
-
-    async fn state(&self) -> Result<State, StoreError> {
-        let mut tx = self.read().await?;
-        Ok(State {
-            version: changes::version(&mut tx).await?,
-            policies: policies::select(&mut tx, &Filter::All).await?,
-            leases: leases::list(&mut tx).await?,
-        })
+    async fn read(&self) -> Result<SqliteSession, StoreError> {
+        self.readers.begin().await.map(SqliteSession).doing("starting to read")
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -153,43 +107,177 @@ impl PolicyStore for Sqlite {
         self.readers.close().await;
         self.writer.close().await;
     }
+
+    fn connections(&self) -> u32 {
+        self.readers.size() + self.writer.size()
+    }
 }
 
 #[async_trait]
-impl LeaseStore for Sqlite {
-    async fn leases(&self) -> Result<Vec<Lease>, StoreError> {
-        leases::list(&mut *self.read().await?).await
+impl Session for SqliteSession {
+    async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await.doing("committing")
     }
 
-    async fn acquire_lease(
-        &self,
-        pool: &LeasePool,
+    async fn position(&mut self) -> Result<Position, StoreError> {
+        changes::position(&mut self.0).await
+    }
+
+    async fn advance(&mut self, count: u64) -> Result<(), StoreError> {
+        changes::advance(&mut self.0, count).await
+    }
+
+    async fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
+        changes::compact(&mut self.0, revision).await
+    }
+
+    async fn touch(&mut self, micros: i64) -> Result<(), StoreError> {
+        changes::touch(&mut self.0, micros).await
+    }
+
+    async fn explain(&mut self) -> Result<(), StoreError> {
+        changes::explain(&mut self.0).await
+    }
+
+    async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
+        changes::log(&mut self.0, changes).await
+    }
+
+    async fn logged(&mut self, since: Revision) -> Result<Vec<(Revision, Change)>, StoreError> {
+        changes::logged(&mut self.0, since).await
+    }
+
+    async fn select(&mut self, filter: &Filter) -> Result<Vec<TaggedPolicy>, StoreError> {
+        policies::select(&mut self.0, filter).await
+    }
+
+    async fn find(&mut self, policies: &[&Policy]) -> Result<Vec<Found>, StoreError> {
+        policies::find(&mut self.0, policies).await
+    }
+
+    async fn insert(&mut self, policies: &[TaggedPolicy]) -> Result<(), StoreError> {
+        policies::insert(&mut self.0, policies).await
+    }
+
+    async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
+        policies::remove(&mut self.0, found).await
+    }
+
+    async fn last_updated(&mut self) -> Result<i64, StoreError> {
+        policies::last_updated(&mut self.0).await
+    }
+
+    async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
+        tags::seed(&mut self.0, length).await
+    }
+
+    async fn tags(&mut self) -> Result<Vec<AssignedTag>, StoreError> {
+        tags::list(&mut self.0).await
+    }
+
+    async fn tags_of(&mut self, ids: &[&str]) -> Result<Vec<AssignedTag>, StoreError> {
+        tags::of(&mut self.0, ids).await
+    }
+
+    async fn free_tags(&mut self, limit: usize) -> Result<Vec<Tag>, StoreError> {
+        tags::free(&mut self.0, limit).await
+    }
+
+    async fn give_tags(&mut self, given: &[(Tag, &str)], kind: &str) -> Result<(), StoreError> {
+        tags::give(&mut self.0, given, kind).await
+    }
+
+    async fn release_tags(&mut self, tags: &[Tag]) -> Result<Vec<(Tag, String)>, StoreError> {
+        tags::release(&mut self.0, tags).await
+    }
+
+    async fn quarantined_of(&mut self, ids: &[&str]) -> Result<Vec<(Tag, String)>, StoreError> {
+        quarantine::of(&mut self.0, ids).await
+    }
+
+    async fn quarantine(
+        &mut self,
+        released: &[(Tag, String)],
+        at: Revision,
+    ) -> Result<(), StoreError> {
+        quarantine::add(&mut self.0, released, at).await
+    }
+
+    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
+        quarantine::end(&mut self.0, confirmed).await
+    }
+
+    async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
+        quarantine::count(&mut self.0).await
+    }
+
+    async fn report_server(
+        &mut self,
+        server: &str,
+        confirmed: Option<Revision>,
+        lifetime: Duration,
+    ) -> Result<(), StoreError> {
+        quarantine::report(&mut self.0, server, confirmed, lifetime).await
+    }
+
+    async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
+        quarantine::confirmed(&mut self.0).await
+    }
+
+    async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {
+        leases::all(&mut self.0).await
+    }
+
+    async fn insert_lease(&mut self, lease: &Lease, renewed_at: i64) -> Result<(), StoreError> {
+        leases::insert(&mut self.0, lease, renewed_at).await
+    }
+
+    async fn remove_lease(&mut self, underlay_ip: Ipv4Addr) -> Result<(), StoreError> {
+        leases::remove(&mut self.0, underlay_ip).await
+    }
+
+    async fn renew_lease(
+        &mut self,
         underlay_ip: Ipv4Addr,
-        kind: LeaseKind,
-        now: SystemTime,
-    ) -> Result<(Lease, Version), LeaseError> {
-        let mut tx = self.write().await?;
-        let leased = leases::acquire(&mut tx, pool, underlay_ip, kind, now).await?;
-        commit(tx).await?;
-        Ok(leased)
+        renewed_at: i64,
+    ) -> Result<(), StoreError> {
+        leases::renew(&mut self.0, underlay_ip, renewed_at).await
     }
 
-    async fn renew_lease(&self, lease: &Lease, now: SystemTime) -> Result<Version, LeaseError> {
-        let mut tx = self.write().await?;
-        let version = leases::renew(&mut tx, lease, now).await?;
-        commit(tx).await?;
-        Ok(version)
+    async fn set_lapsed(&mut self, underlay_ip: Ipv4Addr, lapsed: bool) -> Result<(), StoreError> {
+        leases::set_lapsed(&mut self.0, underlay_ip, lapsed).await
     }
 
-    async fn release_lease(&self, underlay_ip: Ipv4Addr) -> Result<Version, StoreError> {
-        let mut tx = self.write().await?;
-        let version = leases::release(&mut tx, underlay_ip).await?;
-        commit(tx).await.map(|()| version)
+    async fn security_groups(&mut self) -> Result<Vec<NumberedGroup>, StoreError> {
+        security_groups::list(&mut self.0).await
     }
 
-    async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
-        let mut tx = self.write().await?;
-        let lapsed = leases::lapse(&mut tx, expiry, now).await?;
-        commit(tx).await.map(|()| lapsed)
+    async fn put_security_groups(&mut self, groups: &[&SecurityGroup]) -> Result<(), StoreError> {
+        security_groups::put(&mut self.0, groups).await
+    }
+
+    async fn remove_security_groups(&mut self, guids: &[&str]) -> Result<(), StoreError> {
+        security_groups::remove(&mut self.0, guids).await
+    }
+
+    async fn append_audit(&mut self, entries: &[AuditEntry]) -> Result<(), StoreError> {
+        audit::append(&mut self.0, entries).await
+    }
+
+    async fn audit(&mut self, query: &AuditQuery) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        audit::list(&mut self.0, query).await
+    }
+
+    async fn lead(
+        &mut self,
+        group: &str,
+        owner: &str,
+        lifetime: Duration,
+    ) -> Result<bool, StoreError> {
+        leaders::lead(&mut self.0, group, owner, lifetime).await
+    }
+
+    async fn resign(&mut self, group: &str, owner: &str) -> Result<(), StoreError> {
+        leaders::resign(&mut self.0, group, owner).await
     }
 }

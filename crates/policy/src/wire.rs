@@ -2,9 +2,12 @@
 //! §5; spec/cell.md §E.2). Wire types hold whatever was sent; only their conversions know what is
 //! valid, and one bad field refuses the whole message.
 //!
-//! Decode them with `gocompat::json`: callers rely on the leniency of Go's decoder.
+//! Decode them with `gocompat::json`: callers rely on the leniency of Go's decoder. The policy types
+//! carry the names they have in the existing system, since its refusals of a body tell them.
 
 pub mod lease;
+pub mod line;
+pub mod security_group;
 pub mod status;
 pub mod tag;
 pub mod v0;
@@ -17,7 +20,7 @@ use crate::{AppGuid, EmptyAppGuid, InvalidPortRange, ParseTagError, UnknownProto
 
 /// One end of a policy: the whole of `source`, and the part of `destination` all versions share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api.Source")]
 pub struct Source {
     /// App GUID.
     pub id: String,

@@ -12,7 +12,7 @@ use axum::{
 use policy::Version;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
 
 /// The longest a poll is held, in seconds.

@@ -1,10 +1,14 @@
 //! The only file that knows how failures look from outside: statuses and texts
 //! (spec/policy-server.md §2.5, spec/cell.md §E.2).
 
+mod of_2016;
+
+use std::sync::Arc;
+
 use axum::{
     http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -26,7 +30,7 @@ pub(crate) enum ApiError {
     DeleteBodyUnread(#[source] BodyError),
     #[error("failed parsing request body")]
     BodyUnparsed(#[source] JsonError),
-    #[error("mapper: unmarshal json: {0}")]
+    #[error("mapper: unmarshal json: {}", .0.in_go_words())]
     PoliciesUnparsed(JsonError),
     #[error("mapper: validate policies: {0}")]
     PoliciesInvalid(InvalidPolicy),
@@ -41,16 +45,24 @@ pub(crate) enum ApiError {
     ScopeMissing { provided: Vec<String>, allowed: &'static [&'static str] },
     #[error("one or more applications cannot be found or accessed")]
     AppsInaccessible,
+    /// With the seconds after which the next request has a chance.
+    #[error("too many requests, try again in {0} s")]
+    TooManyRequests(u64),
     #[error("api version '{0}' not supported")]
     VersionUnknown(String),
     #[error("database create failed")]
     CreateFailed(#[source] StoreError),
+    /// No database is to blame for a name that none can keep.
+    #[error("{0}")]
+    NameUnusable(StoreError),
     #[error("database delete failed")]
     DeleteFailed(#[source] StoreError),
     #[error("database read failed")]
     ReadFailed(#[source] StoreError),
     #[error("database read failed")]
     Behind(#[source] Behind),
+    #[error("invalid value for '{0}' parameter")]
+    ParameterInvalid(&'static str),
     #[error("check database failed")]
     PingFailed(#[source] StoreError),
     #[error("acquiring a lease: underlay_ip {0:?} is not an IPv4 address")]
@@ -68,15 +80,24 @@ pub(crate) enum ApiError {
 pub(crate) struct Explanation(pub String);
 
 impl ApiError {
+    fn blaming_whoever_is_to_blame(self) -> Self {
+        match self {
+            Self::CreateFailed(error @ StoreError::Nul { .. }) => Self::NameUnusable(error),
+            other => other,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::BodyUnread(_)
             | Self::DeleteBodyUnread(_)
             | Self::BodyUnparsed(_)
             | Self::PoliciesUnparsed(_)
-            | Self::PoliciesInvalid(_) => StatusCode::BAD_REQUEST,
+            | Self::PoliciesInvalid(_)
+            | Self::NameUnusable(_) => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
             Self::ScopeMissing { .. } | Self::AppsInaccessible => StatusCode::FORBIDDEN,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::VersionUnknown(_) => StatusCode::NOT_ACCEPTABLE,
             // Not 500: cells take a conflict as final, and would ask again for ever otherwise.
             Self::LeaseUnreadable(_) => StatusCode::CONFLICT,
@@ -90,6 +111,8 @@ impl ApiError {
             | Self::DeleteFailed(_)
             | Self::ReadFailed(_)
             | Self::Behind(_)
+            // A caller's fault, but clients know it as the server's (§5.4).
+            | Self::ParameterInvalid(_)
             | Self::PingFailed(_)
             | Self::AcquireFor(_)
             | Self::ReleaseFor(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -97,18 +120,28 @@ impl ApiError {
     }
 }
 
+/// The response carries the error along, for whoever has other words for it.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let mut response = (status, body(&self.to_string())).into_response();
+        let error = self.blaming_whoever_is_to_blame();
+        let status = error.status();
+        let mut response = json_error(status, &error.to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.extensions_mut().insert(Explanation(service::log::chain(&self)));
+        if let Self::TooManyRequests(seconds) = error {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(Explanation(service::log::chain(&error)));
+        response.extensions_mut().insert(Arc::new(error));
         response
     }
+}
+
+fn json_error(status: StatusCode, text: &str) -> impl IntoResponse + use<> {
+    const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+    (status, JSON, body(text))
 }
 
 /// One space after the colon: scripts compare these bodies as text. The text is escaped, which the

@@ -13,26 +13,31 @@ use axum::{
     response::Response,
 };
 
-const EXTERNAL: [(HeaderName, &str); 4] = [
+const CAUTION: [(HeaderName, &str); 4] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (X_XSS_PROTECTION, "1; mode=block"),
     (X_FRAME_OPTIONS, "deny"),
     (CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"),
 ];
 
-const INTERNAL: [(HeaderName, &str); 1] = [(STRICT_TRANSPORT_SECURITY, "max-age=31536000")];
+const HSTS: [(HeaderName, &str); 1] = [(STRICT_TRANSPORT_SECURITY, "max-age=31536000")];
 
-pub(crate) async fn external(request: Request, next: Next) -> Response {
-    with(&EXTERNAL, next.run(request).await)
+/// For answers that a browser may see.
+pub(crate) async fn caution(request: Request, next: Next) -> Response {
+    with(CAUTION, next.run(request).await)
 }
 
-pub(crate) async fn internal(request: Request, next: Next) -> Response {
-    with(&INTERNAL, next.run(request).await)
+/// For answers over TLS.
+pub(crate) async fn hsts(request: Request, next: Next) -> Response {
+    with(HSTS, next.run(request).await)
 }
 
-fn with(headers: &[(HeaderName, &'static str)], mut response: Response) -> Response {
+fn with<const N: usize>(
+    headers: [(HeaderName, &'static str); N],
+    mut response: Response,
+) -> Response {
     for (name, value) in headers {
-        response.headers_mut().insert(name.clone(), HeaderValue::from_static(value));
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -3,28 +3,16 @@
 
 pub(crate) mod leases;
 pub(crate) mod policies;
+pub(crate) mod security_groups;
 mod shape;
 
 use std::sync::Arc;
 
 use axum::{body::Body, extract::State, response::Response};
 use policy::wire::tag::{TagBody, TagRequest};
-use serde::Serialize;
 
 use super::{body, error::ApiError, json};
 use crate::server::Server;
-
-/// Answer of `GET …/internal/security_groups` (§5.4).
-#[derive(Default, Serialize)]
-struct SecurityGroups {
-    next: i64,
-    security_groups: Vec<()>,
-}
-
-/// None are known without a Cloud Controller to learn them from.
-pub(crate) async fn security_groups() -> Response {
-    json(&SecurityGroups::default())
-}
 
 pub(crate) async fn tag(
     State(server): State<Arc<Server>>,

@@ -16,10 +16,15 @@ use crate::auth::Identity;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-vcap-request-id");
 
+/// The id of a request, as an extension of it.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub String);
+
 /// Passes the request on; then logs how it ended. The query is left out: it may be long, and nothing
 /// stops a caller from putting a secret there.
-pub(crate) async fn one_line(request: Request, next: Next) -> Response {
+pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
     let mut line = Line::of(&request);
+    request.extensions_mut().insert(RequestId(line.request_id.clone()));
     let mut response = next.run(request).await;
     line.status = Some(response.status());
     line.user = response.extensions_mut().remove::<Identity>().map(|identity| identity.subject);

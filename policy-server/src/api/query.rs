@@ -1,18 +1,23 @@
 //! Query strings that select policies (spec/policy-server.md §2.7): the first occurrence of a
 //! parameter counts, split at commas, not trimmed.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use policy::AppGuid;
 use policy_store::Filter;
 
 use crate::snapshot::Subject;
 
+/// The first parameter `name`, `None` if there is none.
+pub(crate) fn first<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
 /// The apps parameter `name` lists, `None` if it is absent. An empty name is no app's, so `id=`
 /// selects nothing rather than everything.
 pub(crate) fn apps(query: Option<&str>, name: &str) -> Option<BTreeSet<AppGuid>> {
-    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    let (_, list) = pairs.into_iter().find(|(key, _)| key == name)?;
+    let list = first(query, name)?;
     Some(list.split(',').filter_map(|guid| guid.parse().ok()).collect())
 }
 

@@ -1,6 +1,6 @@
 use policy::{
     Policy,
-    wire::{v0, v1},
+    wire::{line::Form, v0, v1},
 };
 
 use super::error::ApiError;
@@ -17,10 +17,10 @@ pub(crate) enum Version {
 impl Version {
     /// The version a path like `/networking/v1/external/…` asks for.
     pub(crate) fn of_path(path: &str) -> Result<Self, ApiError> {
-        match path.split('/').nth(2).unwrap_or_default() {
-            "v0" => Ok(Self::V0),
-            "v1" => Ok(Self::V1),
-            other => Err(ApiError::VersionUnknown(other.to_owned())),
+        match named_in(path) {
+            version if version == "v0" => Ok(Self::V0),
+            version if version == "v1" => Ok(Self::V1),
+            other => Err(ApiError::VersionUnknown(other)),
         }
     }
 
@@ -37,13 +37,34 @@ impl Version {
         valid.map_err(ApiError::PoliciesInvalid)
     }
 
-    /// The list of `policies`. Version 0 leaves out what it cannot say.
-    pub(crate) fn write(self, policies: &[Policy]) -> String {
+    /// How policies are listed. Version 0 leaves out what it cannot say.
+    pub(crate) fn form(self) -> Form {
         match self {
-            Self::V0 => gocompat::json::to_string(&v0::PolicyList::of(policies)),
-            Self::V1 => gocompat::json::to_string(&v1::PolicyList::of(policies)),
+            Self::V0 => Form::V0,
+            Self::V1 => Form::V1,
         }
     }
+}
+
+/// The version a path like `/networking/v1/…` names, whether there is such a version or not.
+pub(crate) fn named_in(path: &str) -> String {
+    path.split('/').nth(2).and_then(decoded).unwrap_or_default()
+}
+
+/// What a segment of a path says, by the rules of Go's router: those of query strings. `None` if a
+/// percent sign is not followed by two digits.
+pub(crate) fn decoded(segment: &str) -> Option<String> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut text = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        text.push(match byte {
+            b'%' => 16 * digit(bytes.next()?)? + digit(bytes.next()?)?,
+            b'+' => b' ',
+            byte => byte,
+        });
+    }
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]
@@ -57,9 +78,22 @@ mod tests {
         let of = |version: &str| Version::of_path(&format!("/networking/{version}/external/tags"));
         assert_eq!(of("v0").unwrap(), Version::V0);
         assert_eq!(of("v1").unwrap(), Version::V1);
-        for other in ["v2", "V1", "1", "v1 ", "%76%30"] {
+        assert_eq!(of("%76%30").unwrap(), Version::V0);
+        for other in ["v2", "V1", "1", "v1 ", ""] {
             let text = of(other).unwrap_err().to_string();
             assert_eq!(text, format!("api version '{other}' not supported"));
+        }
+    }
+
+    #[test]
+    fn segments_are_decoded_like_queries() {
+        for (segment, text) in
+            [("v1", "v1"), ("a%20b+c", "a b c"), ("%76", "v"), ("", ""), ("%ff", "\u{fffd}")]
+        {
+            assert_eq!(decoded(segment).as_deref(), Some(text));
+        }
+        for bad in ["%", "%7", "%zz", "v%+1"] {
+            assert_eq!(decoded(bad), None, "{bad}");
         }
     }
 

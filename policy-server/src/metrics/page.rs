@@ -55,8 +55,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::LocalVerifier, data_dir::DataDir, metrics::Metrics, receipts::Receipts, router,
-        snapshot::feed,
+        api::ApiSettings, auth::LocalVerifier, data_dir::DataDir, metrics::Metrics,
+        receipts::Receipts, router, snapshot::feed,
     };
 
     async fn server(dir: &tempfile::TempDir) -> (Arc<Server>, Arc<dyn PolicyStore>) {
@@ -64,8 +64,9 @@ mod tests {
         data.create().unwrap();
         let tag_length = TagLength::new(1).unwrap();
         let url = StoreUrl::Sqlite(data.database());
-        let store = policy_store::open(&url, &Options { tag_length }).await.unwrap();
-        let (feed, _) = feed::start(store.clone()).await.unwrap();
+        let store =
+            policy_store::open(&url, &Options { tag_length, ..Options::default() }).await.unwrap();
+        let (feed, _) = feed::start(store.clone(), tag_length).await.unwrap();
         let server = Server {
             store: store.clone(),
             feed,
@@ -81,6 +82,10 @@ mod tests {
         (Arc::new(server), store)
     }
 
+    fn external(server: Arc<Server>) -> Router {
+        router::external(server, &ApiSettings::default())
+    }
+
     async fn get(routes: Router, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = routes.oneshot(request).await.unwrap();
@@ -94,7 +99,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (server, store) = server(&dir).await;
         store.tag_for("gateway", "router").await.unwrap();
-        get(router::external(server.clone()), "/networking/v1/external/tags").await;
+        get(external(server.clone()), "/networking/v1/external/tags").await;
         let (status, page) = get(routes(server), "/metrics").await;
         assert_eq!(status, StatusCode::OK);
         for line in [
@@ -116,7 +121,7 @@ mod tests {
     async fn its_names_follow_the_conventions() {
         let dir = tempfile::tempdir().unwrap();
         let (server, _) = server(&dir).await;
-        get(router::external(server.clone()), "/").await;
+        get(external(server.clone()), "/").await;
         let (_, page) = get(routes(server), "/metrics").await;
         let words = |start: &str| -> Vec<(String, String)> {
             let lines = page.lines().filter_map(|line| line.strip_prefix(start));

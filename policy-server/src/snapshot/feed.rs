@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::Version;
+use policy::{TagLength, Version};
 use policy_store::{Changes, PolicyStore, StoreError};
 use thiserror::Error;
 use tokio::{
@@ -33,6 +33,7 @@ pub(crate) struct Feed {
 /// The task that keeps it current.
 pub(crate) struct Feeder {
     store: Arc<dyn PolicyStore>,
+    tag_length: TagLength,
     snapshots: watch::Sender<Arc<Snapshot>>,
     nudge: Arc<Notify>,
     compared: Compared,
@@ -51,13 +52,17 @@ pub(crate) struct Behind {
 }
 
 /// Takes the first snapshot.
-pub(crate) async fn start(store: Arc<dyn PolicyStore>) -> Result<(Feed, Feeder), StoreError> {
-    let first = Snapshot::of(store.state().await?);
+pub(crate) async fn start(
+    store: Arc<dyn PolicyStore>,
+    tag_length: TagLength,
+) -> Result<(Feed, Feeder), StoreError> {
+    let first = Snapshot::of(store.state().await?, tag_length);
     let (sender, receiver) = watch::channel(Arc::new(first));
     let nudge = Arc::new(Notify::new());
     let compared = Compared(Arc::new(Mutex::new(Instant::now())));
     let feed = Feed { snapshots: receiver, nudge: nudge.clone(), compared: compared.clone() };
-    Ok((feed, Feeder { store, snapshots: sender, nudge, compared, failing: false }))
+    let feeder = Feeder { store, tag_length, snapshots: sender, nudge, compared, failing: false };
+    Ok((feed, feeder))
 }
 
 impl Feed {
@@ -79,6 +84,9 @@ impl Feed {
     /// Waits until the snapshot holds `version`, which the store has just returned.
     pub(crate) async fn shows(&self, version: &Version) -> Result<(), Behind> {
         let mut snapshots = self.subscribe();
+        if snapshots.borrow().version().includes(version) {
+            return Ok(());
+        }
         self.nudge.notify_one();
         let shown = snapshots.wait_for(|snapshot| snapshot.version().includes(version));
         match timeout(PATIENCE, shown).await {
@@ -130,6 +138,9 @@ impl Feeder {
                 Ok(next) if next.is_mostly_memories() => {
                     self.rebuild("to forget apps long gone").await?
                 }
+                Ok(next) if next.security_groups_version() != current.security_groups_version() => {
+                    next.with_security_groups(self.store.security_groups().await?)
+                }
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "The log of changes does not fit the snapshot.");
@@ -152,7 +163,7 @@ impl Feeder {
     async fn rebuild(&self, why: &'static str) -> Result<Snapshot, StoreError> {
         let state = self.store.state().await?;
         tracing::info!(why, version = %state.version, "Took the whole state anew.");
-        Ok(Snapshot::of(state))
+        Ok(Snapshot::of(state, self.tag_length))
     }
 }
 
@@ -169,7 +180,7 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use policy::{Policy, Protocol};
-    use policy_store::{Options, StoreUrl};
+    use policy_store::{Actor, Options, StoreUrl};
     use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
     use super::*;
@@ -186,19 +197,20 @@ mod tests {
 
     async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
         let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
-        policy_store::open(&url, &Options::default()).await.unwrap()
+        let options = Options { log_kept: 1000, ..Options::default() };
+        policy_store::open(&url, &options).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_server_that_was_away_for_long_takes_the_whole_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone()).await.unwrap();
-        let mut last = store.create(&[policy(1)]).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
+        let mut last = store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         for _ in 0..600 {
-            store.delete(&[policy(2)]).await.unwrap();
-            store.create(&[policy(2)]).await.unwrap();
-            last = store.delete(&[policy(2)]).await.unwrap();
+            store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
+            store.create(&[policy(2)], &Actor::system("test")).await.unwrap();
+            last = store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
         }
         assert_eq!(feed.snapshot().version().revision.0, 0, "nobody feeds it yet");
         feeder.look().await.unwrap();
@@ -211,8 +223,8 @@ mod tests {
     async fn a_log_it_cannot_read_does_not_keep_it_from_the_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone()).await.unwrap();
-        store.create(&[policy(1)]).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
+        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
         let mut newer = SqliteConnection::connect_with(&file).await.unwrap();
         for statement in [
@@ -231,8 +243,8 @@ mod tests {
     async fn without_its_database_it_keeps_the_last_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        store.create(&[policy(1)]).await.unwrap();
-        let (feed, feeder) = start(store.clone()).await.unwrap();
+        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
         store.close().await;
         assert!(feeder.look().await.is_err());
         assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);

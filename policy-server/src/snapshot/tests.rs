@@ -22,7 +22,9 @@ fn tagged(source: usize, destination: usize, port: u16) -> TaggedPolicy {
 
 fn empty(revision: u64) -> Snapshot {
     let version = Version { life: Life::new("life").unwrap(), revision: Revision(revision) };
-    Snapshot::of(State { version, policies: Vec::new(), leases: Vec::new() })
+    let state =
+        State { version, policies: Vec::new(), leases: Vec::new(), security_groups: Vec::new() };
+    Snapshot::of(state, TagLength::DEFAULT)
 }
 
 fn apps(names: &[&str]) -> Subject {
@@ -102,11 +104,13 @@ proptest! {
                 added(revision, policy)
             };
             let next = snapshot.after(vec![step]).unwrap();
-            let rebuilt = Snapshot::of(State {
+            let state = State {
                 version: next.version().clone(),
                 policies: truth.keys().cloned().collect(),
                 leases: Vec::new(),
-            });
+                security_groups: Vec::new(),
+            };
+            let rebuilt = Snapshot::of(state, TagLength::DEFAULT);
             for subject in [&asked, &Subject::Everything] {
                 prop_assert_eq!(next.policies_of(subject), rebuilt.policies_of(subject));
                 let changed = next.policies_of(subject) != snapshot.policies_of(subject);

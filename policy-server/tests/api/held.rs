@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use policy::{Policy, Protocol};
 use policy_client::internal;
-use policy_store::{Options, StoreUrl};
+use policy_store::{Actor, Options, StoreUrl};
 use tokio::task::JoinHandle;
 
 use crate::world::{Answer, World, answer, eventually, sentences};
@@ -174,7 +174,7 @@ async fn a_change_made_elsewhere_reaches_held_polls() {
         protocol: Protocol::Udp,
         ports: "9".parse().unwrap(),
     };
-    let changed = store.create(&[policy]).await.unwrap();
+    let changed = store.create(&[policy], &Actor::system("elsewhere")).await.unwrap();
     let answer = held.await.unwrap();
     assert_eq!((answer.status, etag(&answer)), (200, changed.to_string()));
     assert_eq!(sentences(&answer.json()), ["web cache udp 9-9", "web db tcp 1-1"]);

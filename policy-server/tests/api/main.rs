@@ -3,14 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod any_bytes;
+mod body_cap;
 mod certificates;
+mod cors;
 mod database_away;
 mod external;
+mod headers;
 mod held;
 mod internal;
 mod leases;
+mod legacy;
 mod metrics;
 mod program;
+mod rate_limit;
 mod receipts;
 mod restart;
+mod routing;
 mod world;

@@ -2,15 +2,11 @@
 
 use platform::metron::{Event, Heard, Metron};
 use policy_server::Config;
-use reqwest::{Client, Method};
+use reqwest::Method;
 
-use crate::world::{World, answer, config, v1};
+use crate::world::{World, config, v1};
 
 const POLICIES: &str = "/networking/v1/external/policies";
-
-async fn anonymous(world: &World, method: Method, path: &str) -> u16 {
-    answer(Client::new().request(method, format!("{}{path}", world.external))).await.status
-}
 
 #[track_caller]
 fn is_value(heard: &Heard, expected_unit: &str) -> f64 {
@@ -41,7 +37,7 @@ async fn metron_hears_how_things_stand_before_anyone_asks() {
     let metron = Metron::start().await;
     let metron_address = Some(metron.address().to_string());
     let again = Config { metron_address, ..config(&dir, &[], "10.255.0.0/16") };
-    let _world = World::start_with(dir, again).await;
+    let _world = World::start_as(dir, again).await;
     assert_eq!(is_value(&metron.hears("totalPolicies").await, ""), 2.0);
 }
 
@@ -49,8 +45,8 @@ async fn metron_hears_how_things_stand_before_anyone_asks() {
 async fn metron_hears_of_each_request_by_the_name_of_its_route() {
     let metron = Metron::start().await;
     let world = World::start_telling(&metron).await;
-    anonymous(&world, Method::GET, "/networking").await;
-    anonymous(&world, Method::GET, "/health").await;
+    world.anonymous(Method::GET, "/networking").await;
+    world.anonymous(Method::GET, "/health").await;
     world.create(&["web db tcp 1"]).await;
     world.delete(&["web db tcp 1"]).await;
     for path in ["whoami", "policies", "tags"] {
@@ -84,7 +80,7 @@ async fn metron_hears_of_each_request_by_the_name_of_its_route() {
 async fn metron_hears_of_each_error() {
     let metron = Metron::start().await;
     let world = World::start_telling(&metron).await;
-    assert_eq!(anonymous(&world, Method::GET, POLICIES).await, 401);
+    assert_eq!(world.anonymous(Method::GET, POLICIES).await.status, 401);
     let refused = world.call(&[], Method::POST, POLICIES, &v1(&["web db tcp 1"])).await;
     assert_eq!(refused.status, 403);
     is_one(&metron.hears("PoliciesIndexRequestCount").await);
@@ -98,9 +94,9 @@ async fn metron_hears_of_each_error() {
 async fn metron_hears_nothing_of_what_matches_no_route() {
     let metron = Metron::start().await;
     let world = World::start_telling(&metron).await;
-    assert_eq!(anonymous(&world, Method::GET, "/nope").await, 404);
-    assert_eq!(anonymous(&world, Method::PUT, POLICIES).await, 405);
-    assert_eq!(anonymous(&world, Method::GET, "/").await, 200);
+    assert_eq!(world.anonymous(Method::GET, "/nope").await.status, 404);
+    assert_eq!(world.anonymous(Method::PUT, POLICIES).await.status, 405);
+    assert_eq!(world.anonymous(Method::GET, "/").await.status, 200);
     metron.hears("UptimeRequestCount").await;
     let requests = metron
         .heard()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use platform::metron::Metron;
-use policy_server::{Config, Listeners, auth::LocalSigner, data_dir::DataDir};
+use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir::DataDir};
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
@@ -43,15 +43,22 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let metron_address = Some(metron.address().to_string());
         let config = Config { metron_address, ..config(&dir, &[], "10.255.0.0/16") };
-        Self::start_with(dir, config).await
+        Self::start_as(dir, config).await
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, names: &[&str], network: &str) -> Self {
         let config = config(&dir, names, network);
-        Self::start_with(dir, config).await
+        Self::start_as(dir, config).await
     }
 
-    pub(crate) async fn start_with(dir: tempfile::TempDir, config: Config) -> Self {
+    /// A server whose APIs behave like this.
+    pub(crate) async fn start_with(api: ApiSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { api, ..config(&dir, &[], "10.255.0.0/16") };
+        Self::start_as(dir, config).await
+    }
+
+    pub(crate) async fn start_as(dir: tempfile::TempDir, config: Config) -> Self {
         service::install_crypto_provider();
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
@@ -76,10 +83,15 @@ impl World {
         self.shutdown.cancel();
     }
 
+    /// A token of alice's with these scopes.
     pub(crate) fn token(&self, scopes: &[&str]) -> String {
+        self.token_of("alice", scopes)
+    }
+
+    pub(crate) fn token_of(&self, subject: &str, scopes: &[&str]) -> String {
         let scopes: Vec<_> = scopes.iter().map(|&scope| scope.to_owned()).collect();
         let signer = LocalSigner::load(&DataDir::at(self.data())).unwrap();
-        signer.sign("alice", &scopes, Duration::from_secs(600)).unwrap()
+        signer.sign(subject, &scopes, Duration::from_secs(600)).unwrap()
     }
 
     pub(crate) fn pki(&self, file: &str) -> PathBuf {
@@ -89,6 +101,11 @@ impl World {
     /// The server's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// A request to the external API without a token.
+    pub(crate) async fn anonymous(&self, method: Method, path: &str) -> Answer {
+        answer(Client::new().request(method, format!("{}{path}", self.external))).await
     }
 
     /// A request to the external API with a token of these scopes.
@@ -193,6 +210,7 @@ pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> 
         internal_names: names.iter().map(|&name| name.to_owned()).collect(),
         lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
         metron_address: None,
+        api: ApiSettings::default(),
     }
 }
 

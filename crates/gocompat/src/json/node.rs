@@ -8,7 +8,9 @@ use serde::{
     },
     forward_to_deserialize_any,
 };
-use serde_json::{Error, Number};
+use serde_json::Number;
+
+use super::{fault::Fault, go_type};
 
 /// A JSON value that remembers every key of an object, in order.
 pub(super) enum Node {
@@ -84,7 +86,28 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
 // === reading a Node as Go would ===
 
-impl<'de> IntoDeserializer<'de, Error> for Node {
+impl Node {
+    fn unexpected(&self) -> de::Unexpected<'_> {
+        match self {
+            Self::Null => de::Unexpected::Unit,
+            Self::Bool(value) => de::Unexpected::Bool(*value),
+            Self::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(number), _, _) => de::Unexpected::Unsigned(number),
+                (None, Some(number), _) => de::Unexpected::Signed(number),
+                (None, None, number) => de::Unexpected::Float(number.unwrap_or(f64::NAN)),
+            },
+            Self::Text(text) => de::Unexpected::Str(text),
+            Self::List(_) => de::Unexpected::Seq,
+            Self::Object(_) => de::Unexpected::Map,
+        }
+    }
+
+    fn read_as<'de, V: Visitor<'de>>(self, go: &str, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_any(visitor).map_err(|fault| fault.wanting(|| go.to_owned()))
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Fault> for Node {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -92,21 +115,33 @@ impl<'de> IntoDeserializer<'de, Error> for Node {
     }
 }
 
-impl<'de> Deserializer<'de> for Node {
-    type Error = Error;
+macro_rules! read_as {
+    ($($method:ident: $go:literal,)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            self.read_as($go, visitor)
+        })*
+    };
+}
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+impl<'de> Deserializer<'de> for Node {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Null => visitor.visit_unit(),
             Self::Bool(value) => visitor.visit_bool(value),
-            Self::Number(number) => number.deserialize_any(visitor),
+            Self::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(number), _, _) => visitor.visit_u64(number),
+                (None, Some(number), _) => visitor.visit_i64(number),
+                (None, None, number) => visitor.visit_f64(number.unwrap_or(f64::NAN)),
+            },
             Self::Text(text) => visitor.visit_string(text),
             Self::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
             Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Null => visitor.visit_none(),
             node => visitor.visit_some(node),
@@ -117,18 +152,20 @@ impl<'de> Deserializer<'de> for Node {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Null => visitor.visit_seq(SeqDeserializer::new(Vec::<Self>::new().into_iter())),
-            node => node.deserialize_any(visitor),
+            list @ Self::List(_) => list.deserialize_any(visitor),
+            node => Err(Fault::invalid_type(node.unexpected(), &visitor)
+                .wanting(|| go_type::of_list(visitor))),
         }
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self {
             Self::Null => visitor.visit_map(MapDeserializer::new(no_entries())),
             node => node.deserialize_any(visitor),
@@ -138,15 +175,16 @@ impl<'de> Deserializer<'de> for Node {
     /// Only objects (and `null`, as the empty one) are structs here; a list is not.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, Fault> {
         match self {
-            Self::Object(entries) => visitor.visit_map(Fields::new(entries, fields)),
+            Self::Object(entries) => visitor.visit_map(Fields::new(name, entries, fields)),
             Self::Null => visitor.visit_map(MapDeserializer::new(no_entries())),
-            Self::List(_) => Err(Error::invalid_type(de::Unexpected::Seq, &visitor)),
-            node => node.deserialize_any(visitor),
+            node => {
+                Err(Fault::invalid_type(node.unexpected(), &visitor).wanting(|| name.to_owned()))
+            }
         }
     }
 
@@ -155,20 +193,35 @@ impl<'de> Deserializer<'de> for Node {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, Fault> {
         match self {
             Self::Text(text) => visitor.visit_enum(text.into_deserializer()),
-            _ => Err(Error::custom("expected a text that names one of the known values")),
+            _ => Err(Fault::custom("expected a text that names one of the known values")),
         }
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_unit()
     }
 
+    read_as! {
+        deserialize_bool: "bool",
+        deserialize_i8: "int8",
+        deserialize_i16: "int16",
+        deserialize_i32: "int32",
+        deserialize_i64: "int",
+        deserialize_u8: "uint8",
+        deserialize_u16: "uint16",
+        deserialize_u32: "uint32",
+        deserialize_u64: "uint64",
+        deserialize_f32: "float32",
+        deserialize_f64: "float64",
+        deserialize_str: "string",
+        deserialize_string: "string",
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct tuple tuple_struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 
@@ -179,12 +232,18 @@ fn no_entries() -> impl Iterator<Item = (String, Node)> {
 /// The entries of an object that set fields of a struct: each field once, by its last entry that is
 /// not `null`; a key means the field it equals, else the field it equals but for case.
 struct Fields {
+    holder: &'static str,
+    field: &'static str,
     entries: std::vec::IntoIter<(&'static str, Node)>,
     value: Option<Node>,
 }
 
 impl Fields {
-    fn new(entries: Vec<(String, Node)>, fields: &'static [&'static str]) -> Self {
+    fn new(
+        holder: &'static str,
+        entries: Vec<(String, Node)>,
+        fields: &'static [&'static str],
+    ) -> Self {
         let mut chosen: Vec<(&'static str, Node)> = Vec::with_capacity(entries.len());
         for (key, node) in entries {
             let exact = fields.iter().find(|field| **field == key);
@@ -198,28 +257,29 @@ impl Fields {
                 None => chosen.push((field, node)),
             }
         }
-        Self { entries: chosen.into_iter(), value: None }
+        Self { holder, field: "", entries: chosen.into_iter(), value: None }
     }
 }
 
 impl<'de> MapAccess<'de> for Fields {
-    type Error = Error;
+    type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    ) -> Result<Option<K::Value>, Fault> {
         let Some((field, node)) = self.entries.next() else {
             return Ok(None);
         };
+        self.field = field;
         self.value = Some(node);
-        let field: de::value::StrDeserializer<'_, Error> = field.into_deserializer();
+        let field: de::value::StrDeserializer<'_, Fault> = field.into_deserializer();
         seed.deserialize(field).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let node =
-            self.value.take().ok_or_else(|| Error::custom("value asked for before its key"))?;
-        seed.deserialize(node)
+            self.value.take().ok_or_else(|| Fault::custom("value asked for before its key"))?;
+        seed.deserialize(node).map_err(|fault| fault.within(self.holder, self.field))
     }
 }

@@ -17,8 +17,9 @@ struct Request {
     list: Vec<Inner>,
 }
 
+/// Go names a type with its package.
 #[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "go.Inner")]
 struct Inner {
     id: String,
 }
@@ -77,6 +78,53 @@ fn a_value_out_of_place_is_named() {
 }
 
 #[test]
+fn what_go_would_say_is_known() {
+    let go = |text: &str| from_slice::<Request>(text.as_bytes()).unwrap_err().in_go_words();
+    for (text, words) in [
+        ("", "unexpected end of JSON input"),
+        ("{", "unexpected end of JSON input"),
+        ("banana", "invalid character 'b' looking for beginning of value"),
+        ("{} x", "invalid character 'x' after top-level value"),
+        ("[]", "json: cannot unmarshal array into Go value of type Request"),
+        ("7", "json: cannot unmarshal number into Go value of type Request"),
+        (
+            r#"{"port":"8080"}"#,
+            "json: cannot unmarshal string into Go struct field Request.port of type int",
+        ),
+        (
+            r#"{"port":8080.0}"#,
+            "json: cannot unmarshal number 8080.0 into Go struct field Request.port of type int",
+        ),
+        (
+            r#"{"NAME":7}"#,
+            "json: cannot unmarshal number into Go struct field Request.name of type string",
+        ),
+        (
+            r#"{"pid":true}"#,
+            "json: cannot unmarshal bool into Go struct field Request.Pid of type uint32",
+        ),
+        (
+            r#"{"pid":-1}"#,
+            "json: cannot unmarshal number -1 into Go struct field Request.Pid of type uint32",
+        ),
+        (
+            r#"{"list":{"id":"a"}}"#,
+            "json: cannot unmarshal object into Go struct field Request.list of type []go.Inner",
+        ),
+        (
+            r#"{"list":[5]}"#,
+            "json: cannot unmarshal number into Go struct field Request.list of type go.Inner",
+        ),
+        (
+            r#"{"list":[{"id":"a"},{"ID":5}]}"#,
+            "json: cannot unmarshal number into Go struct field Inner.list.id of type string",
+        ),
+    ] {
+        assert_eq!(go(text), words, "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_one_object_is_refused() {
     assert_eq!(refused(""), "unexpected end of JSON input");
     assert_eq!(refused(r#"{"name""#), "unexpected end of JSON input");
@@ -106,7 +154,9 @@ fn html_characters_are_escaped_on_output() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-        let _ = from_slice::<Request>(&bytes);
+        if let Err(error) = from_slice::<Request>(&bytes) {
+            prop_assert!(!error.in_go_words().is_empty());
+        }
     }
 
     #[test]

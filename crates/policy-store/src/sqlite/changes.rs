@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::row::{self, ChangeRow};
-use crate::{Change, Changes, StoreError, error::Doing};
-
-/// How many revisions the log keeps. Servers look every 200 ms; one that was away for longer than
-/// this takes the whole state, which costs little more.
-const KEPT: i64 = 1000;
+use crate::{
+    Change, StoreError,
+    error::Doing,
+    row::{self, ChangeRow},
+    session::Position,
+};
 
 /// Names the life of a new database.
 pub(super) async fn begin_life(tx: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -22,115 +22,10 @@ pub(super) async fn begin_life(tx: &mut SqliteConnection) -> Result<(), StoreErr
     Ok(())
 }
 
-pub(super) async fn version(tx: &mut SqliteConnection) -> Result<Version, StoreError> {
-    read(tx).await.map(|(version, _)| version)
-}
-
-pub(super) async fn since(
-    tx: &mut SqliteConnection,
-    since: &Version,
-) -> Result<Changes, StoreError> {
-    let (now, compacted) = read(tx).await?;
-    if *since == now {
-        return Ok(Changes::Log(Vec::new()));
-    }
-    if !now.includes(since) || since.revision < compacted {
-        return Ok(Changes::Forgotten);
-    }
-    let rows: Vec<ChangeRow> =
-        sqlx::query_as("SELECT * FROM netman_changes WHERE revision > ? ORDER BY id")
-            .bind(stored(since.revision))
-            .fetch_all(tx)
-            .await
-            .doing("reading the log of changes")?;
-    let log = rows.into_iter().map(<(Revision, Change)>::try_from).collect::<Result<_, _>>()?;
-    Ok(Changes::Log(log))
-}
-
-/// Takes the next revision, at which `policies` came or went.
-pub(super) async fn take_revision(
-    tx: &mut SqliteConnection,
-    kind: &'static str,
-    policies: &[TaggedPolicy],
-) -> Result<Version, StoreError> {
-    let rows: Vec<Value> = policies
-        .iter()
-        .map(|TaggedPolicy { policy, source_tag, destination_tag }| {
-            let Policy { source, destination, protocol, ports } = policy;
-            json!([
-                source.as_str(),
-                source_tag.id(),
-                destination.as_str(),
-                destination_tag.id(),
-                protocol.as_str(),
-                ports.start(),
-                ports.end(),
-            ])
-        })
-        .collect();
-    let version = next(tx).await?;
-    sqlx::query(
-        "INSERT INTO netman_changes (revision, kind, source, source_tag, destination,
-                                     destination_tag, protocol, start_port, end_port)
-         SELECT ?1, ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
-                value ->> 5, value ->> 6
-         FROM json_each(?3)",
-    )
-    .bind(stored(version.revision))
-    .bind(kind)
-    .bind(json!(rows).to_string())
-    .execute(tx)
-    .await
-    .doing("logging a change of policies")?;
-    Ok(version)
-}
-
-/// Takes the next revision, at which `leases` came onto or left the list.
-pub(super) async fn take_lease_revision(
-    tx: &mut SqliteConnection,
-    leases: &[(&'static str, Lease)],
-) -> Result<Version, StoreError> {
-    let version = next(tx).await?;
-    for (kind, lease) in leases {
-        let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
-        sqlx::query(
-            "INSERT INTO netman_changes (revision, kind, underlay_ip, overlay_subnet, overlay_hwaddr)
-             VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(stored(version.revision))
-        .bind(kind)
-        .bind(underlay_ip.to_string())
-        .bind(overlay_subnet.to_string())
-        .bind(overlay_hardware_addr.to_string())
-        .execute(&mut *tx)
-        .await
-        .doing("logging a change of leases")?;
-    }
-    Ok(version)
-}
-
-/// Takes a revision and forgets what is [`KEPT`] revisions old.
-async fn next(tx: &mut SqliteConnection) -> Result<Version, StoreError> {
-    sqlx::query(
-        "UPDATE netman_revision
-         SET revision = revision + 1, compacted = max(compacted, revision + 1 - ?)",
-    )
-    .bind(KEPT)
-    .execute(&mut *tx)
-    .await
-    .doing("taking a revision")?;
-    sqlx::query(
-        "DELETE FROM netman_changes WHERE revision <= (SELECT compacted FROM netman_revision)",
-    )
-    .execute(&mut *tx)
-    .await
-    .doing("compacting the log of changes")?;
-    version(tx).await
-}
-
-async fn read(tx: &mut SqliteConnection) -> Result<(Version, Revision), StoreError> {
-    let (life, revision, compacted): (String, i64, i64) = sqlx::query_as(
-        "SELECT life, revision, compacted FROM netman_life CROSS JOIN netman_revision",
+pub(super) async fn position(tx: &mut SqliteConnection) -> Result<Position, StoreError> {
+    let (life, revision, compacted, foreign): (String, i64, i64, bool) = sqlx::query_as(
+        "SELECT life, revision, compacted, explained IS NOT last_updated
+         FROM netman_life CROSS JOIN netman_revision CROSS JOIN policies_info",
     )
     .fetch_one(tx)
     .await
@@ -139,9 +34,103 @@ async fn read(tx: &mut SqliteConnection) -> Result<(Version, Revision), StoreErr
         life: Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?,
         revision: row::revision(revision)?,
     };
-    Ok((version, row::revision(compacted)?))
+    Ok(Position { version, compacted: row::revision(compacted)?, foreign })
 }
 
-fn stored(Revision(number): Revision) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+pub(super) async fn advance(tx: &mut SqliteConnection, count: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_revision SET revision = revision + ?")
+        .bind(row::stored(Revision(count)))
+        .execute(tx)
+        .await
+        .doing("taking a revision")?;
+    Ok(())
+}
+
+pub(super) async fn compact(tx: &mut SqliteConnection, to: Revision) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_revision SET compacted = max(compacted, ?)")
+        .bind(row::stored(to))
+        .execute(&mut *tx)
+        .await
+        .doing("noting how far the log reaches back")?;
+    sqlx::query("DELETE FROM netman_changes WHERE revision <= ?")
+        .bind(row::stored(to))
+        .execute(tx)
+        .await
+        .doing("compacting the log of changes")?;
+    Ok(())
+}
+
+pub(super) async fn touch(tx: &mut SqliteConnection, micros: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE policies_info SET last_updated = max(last_updated + 1, ?)")
+        .bind(micros)
+        .execute(&mut *tx)
+        .await
+        .doing("noting the time of the update")?;
+    explain(tx).await
+}
+
+pub(super) async fn explain(tx: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_revision SET explained = (SELECT last_updated FROM policies_info)")
+        .execute(tx)
+        .await
+        .doing("noting whose update it was")?;
+    Ok(())
+}
+
+pub(super) async fn log(
+    tx: &mut SqliteConnection,
+    changes: &[(Revision, Change)],
+) -> Result<(), StoreError> {
+    let rows: Vec<Value> = changes.iter().map(line).collect();
+    sqlx::query(
+        "INSERT INTO netman_changes (revision, kind, source, source_tag, destination,
+                                     destination_tag, protocol, start_port, end_port,
+                                     underlay_ip, overlay_subnet, overlay_hwaddr)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+                value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
+         FROM json_each(?)",
+    )
+    .bind(json!(rows).to_string())
+    .execute(tx)
+    .await
+    .doing("logging changes")?;
+    Ok(())
+}
+
+/// A line of the log, as an array of its columns.
+fn line((revision, change): &(Revision, Change)) -> Value {
+    let revision = revision.0;
+    let policy = |kind: &str, tagged: &TaggedPolicy| {
+        let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
+        let Policy { source, destination, protocol, ports } = policy;
+        let (source, destination) = (source.as_str(), destination.as_str());
+        let (from, to) = (source_tag.id(), destination_tag.id());
+        let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
+        json!([revision, kind, source, from, destination, to, protocol, start, end, (), (), ()])
+    };
+    let lease = |kind: &str, lease: &Lease| {
+        let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
+        let (subnet, hardware) = (overlay_subnet.to_string(), overlay_hardware_addr.to_string());
+        json!([revision, kind, (), (), (), (), (), (), (), underlay_ip, subnet, hardware])
+    };
+    match change {
+        Change::PolicyAdded(tagged) => policy(row::POLICY_ADDED, tagged),
+        Change::PolicyRemoved(tagged) => policy(row::POLICY_REMOVED, tagged),
+        Change::LeaseAdded(added) => lease(row::LEASE_ADDED, added),
+        Change::LeaseRemoved(removed) => lease(row::LEASE_REMOVED, removed),
+        Change::SecurityGroupsReplaced => json!([revision, row::SECURITY_GROUPS_REPLACED]),
+    }
+}
+
+pub(super) async fn logged(
+    tx: &mut SqliteConnection,
+    since: Revision,
+) -> Result<Vec<(Revision, Change)>, StoreError> {
+    let rows: Vec<ChangeRow> =
+        sqlx::query_as("SELECT * FROM netman_changes WHERE revision > ? ORDER BY id")
+            .bind(row::stored(since))
+            .fetch_all(tx)
+            .await
+            .doing("reading the log of changes")?;
+    rows.into_iter().map(<(Revision, Change)>::try_from).collect()
 }

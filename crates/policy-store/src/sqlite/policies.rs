@@ -1,86 +1,19 @@
 //! Tables `policies`, `destinations` and `policies_info`.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::SystemTime,
-};
+use std::collections::BTreeSet;
 
-use policy::{AppGuid, Policy, TaggedPolicy, Version};
+use policy::{AppGuid, Policy, TaggedPolicy};
 use serde_json::{Value, json};
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{
-    changes,
-    row::{self, PolicyRow},
-    tags,
-};
-use crate::{AssignedTag, Filter, StoreError, error::Doing};
-
-pub(super) async fn create(
-    tx: &mut SqliteConnection,
-    policies: &[Policy],
-) -> Result<Version, StoreError> {
-    touch(tx, policies).await?;
-    let mut known: HashSet<Policy> =
-        find(tx, policies).await?.into_iter().map(|found| found.tagged.policy).collect();
-    let new: Vec<&Policy> =
-        policies.iter().filter(|policy| known.insert((*policy).clone())).collect();
-    if new.is_empty() {
-        return changes::version(tx).await;
-    }
-    let apps: Vec<&str> = new
-        .iter()
-        .flat_map(|policy| [policy.source.as_str(), policy.destination.as_str()])
-        .collect();
-    let tags = tags::ensure(tx, &apps, AssignedTag::APP).await?;
-    let tagged: Vec<_> = new
-        .into_iter()
-        .map(|policy| TaggedPolicy {
-            source_tag: tags[policy.source.as_str()],
-            destination_tag: tags[policy.destination.as_str()],
-            policy: policy.clone(),
-        })
-        .collect();
-    insert(tx, &tagged).await?;
-    changes::take_revision(tx, row::POLICY_ADDED, &tagged).await
-}
-
-pub(super) async fn delete(
-    tx: &mut SqliteConnection,
-    policies: &[Policy],
-) -> Result<Version, StoreError> {
-    touch(tx, policies).await?;
-    let found = find(tx, policies).await?;
-    if found.is_empty() {
-        return changes::version(tx).await;
-    }
-    remove(tx, &found).await?;
-    let removed: Vec<_> = found.into_iter().map(|found| found.tagged).collect();
-    tags::release(tx, removed.iter().flat_map(|p| [p.source_tag, p.destination_tag])).await?;
-    changes::take_revision(tx, row::POLICY_REMOVED, &removed).await
-}
-
-/// Moves the time of the last update, unless nothing was asked. Two calls never leave the same
-/// time behind, whatever the clock does.
-async fn touch(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<(), StoreError> {
-    if policies.is_empty() {
-        return Ok(());
-    }
-    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    sqlx::query("UPDATE policies_info SET last_updated = max(last_updated + 1, ?)")
-        .bind(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
-        .execute(tx)
-        .await
-        .doing("noting the time of the update")?;
-    Ok(())
-}
+use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
 
 pub(super) async fn last_updated(tx: &mut SqliteConnection) -> Result<i64, StoreError> {
     let micros: i64 = sqlx::query_scalar("SELECT last_updated FROM policies_info")
         .fetch_one(tx)
         .await
         .doing("reading the time of the last update")?;
-    Ok(micros.saturating_mul(1000))
+    Ok(micros)
 }
 
 pub(super) async fn select(
@@ -116,13 +49,6 @@ pub(super) async fn select(
     rows.into_iter().map(TaggedPolicy::try_from).collect()
 }
 
-/// A policy that exists.
-struct Found {
-    id: i64,
-    destination_id: i64,
-    tagged: TaggedPolicy,
-}
-
 #[derive(FromRow)]
 struct FoundRow {
     id: i64,
@@ -131,12 +57,12 @@ struct FoundRow {
     policy: PolicyRow,
 }
 
-/// Those of `policies` that exist. The column `port` takes no part: it follows from the two others,
-/// and the unique key leaves it out (spec/policy-server.md §6).
-async fn find(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<Vec<Found>, StoreError> {
+pub(super) async fn find(
+    tx: &mut SqliteConnection,
+    policies: &[&Policy],
+) -> Result<Vec<Found>, StoreError> {
     let asked: Vec<Value> = policies
         .iter()
-        .filter(|policy| [&policy.source, &policy.destination].into_iter().all(can_be_kept))
         .map(|Policy { source, destination, protocol, ports }| {
             let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
             json!([source.as_str(), destination.as_str(), protocol, start, end])
@@ -164,7 +90,10 @@ async fn find(tx: &mut SqliteConnection, policies: &[Policy]) -> Result<Vec<Foun
         .collect()
 }
 
-async fn insert(tx: &mut SqliteConnection, policies: &[TaggedPolicy]) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    tx: &mut SqliteConnection,
+    policies: &[TaggedPolicy],
+) -> Result<(), StoreError> {
     let rows: Vec<Value> = policies
         .iter()
         .map(|TaggedPolicy { policy, source_tag, destination_tag }| {
@@ -204,7 +133,7 @@ async fn insert(tx: &mut SqliteConnection, policies: &[TaggedPolicy]) -> Result<
     Ok(())
 }
 
-async fn remove(tx: &mut SqliteConnection, found: &[Found]) -> Result<(), StoreError> {
+pub(super) async fn remove(tx: &mut SqliteConnection, found: &[Found]) -> Result<(), StoreError> {
     let policies: Vec<i64> = found.iter().map(|found| found.id).collect();
     sqlx::query("DELETE FROM policies WHERE id IN (SELECT value FROM json_each(?))")
         .bind(json!(policies).to_string())
@@ -225,9 +154,5 @@ async fn remove(tx: &mut SqliteConnection, found: &[Found]) -> Result<(), StoreE
 
 /// The names among which a policy's may be.
 fn ids(apps: &BTreeSet<AppGuid>) -> Vec<&str> {
-    apps.iter().filter(|app| can_be_kept(app)).map(AppGuid::as_str).collect()
-}
-
-fn can_be_kept(app: &AppGuid) -> bool {
-    row::can_be_kept(app.as_str())
+    apps.iter().map(AppGuid::as_str).filter(|app| can_be_kept(app)).collect()
 }

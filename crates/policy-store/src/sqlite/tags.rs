@@ -1,13 +1,10 @@
 //! Table `groups`: a row per possible tag, the tag being the row's id (spec/policy-server.md §4).
 
-use std::collections::{HashMap, HashSet};
-
 use policy::{Tag, TagLength};
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::row;
-use crate::{AssignedTag, StoreError, error::Doing};
+use crate::{AssignedTag, StoreError, error::Doing, row};
 
 /// Makes the rows if there are none; later changes of the length change only how tags are printed.
 pub(super) async fn seed(tx: &mut SqliteConnection, length: TagLength) -> Result<(), StoreError> {
@@ -30,55 +27,13 @@ pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<AssignedTag>, 
     .fetch_all(tx)
     .await
     .doing("listing tags")?;
-    rows.into_iter()
-        .map(|(tag, id, kind)| Ok(AssignedTag { id, kind, tag: row::tag(tag)? }))
-        .collect()
+    rows.into_iter().map(assigned).collect()
 }
 
-/// The tags of all `ids`; those without one get the lowest free ones, in this order.
-pub(super) async fn ensure(
+pub(super) async fn of(
     tx: &mut SqliteConnection,
     ids: &[&str],
-    kind: &str,
-) -> Result<HashMap<String, Tag>, StoreError> {
-    if let Some(&id) = ids.iter().find(|id| !row::can_be_kept(id)) {
-        return Err(StoreError::Nul { id: id.to_owned() });
-    }
-    let mut tags = held(tx, ids, kind).await?;
-    let mut named = HashSet::new();
-    let lacking: Vec<_> =
-        ids.iter().filter(|id| !tags.contains_key(**id) && named.insert(**id)).collect();
-    let free: Vec<i64> =
-        sqlx::query_scalar("SELECT id FROM groups WHERE guid IS NULL ORDER BY id LIMIT ?")
-            .bind(i64::try_from(lacking.len()).expect("a batch fits in memory"))
-            .fetch_all(&mut *tx)
-            .await
-            .doing("looking for free tags")?;
-    if free.len() < lacking.len() {
-        return Err(StoreError::NoTagLeft);
-    }
-    let given: Vec<_> = free.iter().zip(&lacking).collect();
-    sqlx::query(
-        "UPDATE groups SET guid = given.value ->> 1, type = ?2
-         FROM json_each(?1) AS given WHERE groups.id = given.value ->> 0",
-    )
-    .bind(json!(given).to_string())
-    .bind(kind)
-    .execute(&mut *tx)
-    .await
-    .doing("giving out tags")?;
-    for (tag, id) in given {
-        tags.insert((**id).to_owned(), row::tag(*tag)?);
-    }
-    Ok(tags)
-}
-
-/// The tags that `ids` have already; an error if one of them is of another kind.
-async fn held(
-    tx: &mut SqliteConnection,
-    ids: &[&str],
-    kind: &str,
-) -> Result<HashMap<String, Tag>, StoreError> {
+) -> Result<Vec<AssignedTag>, StoreError> {
     let rows: Vec<(i64, String, String)> = sqlx::query_as(
         "SELECT id, guid, coalesce(type, '') FROM groups
          WHERE guid IN (SELECT value FROM json_each(?))",
@@ -87,32 +42,74 @@ async fn held(
     .fetch_all(tx)
     .await
     .doing("looking up tags")?;
-    rows.into_iter()
-        .map(|(tag, id, held)| {
-            if held == kind {
-                Ok((id, row::tag(tag)?))
-            } else {
-                Err(StoreError::TagOfOtherKind { id, held, asked: kind.to_owned() })
-            }
-        })
-        .collect()
+    rows.into_iter().map(assigned).collect()
 }
 
-/// Frees those of `tags` that are neither a source nor a destination any more.
+pub(super) async fn free(tx: &mut SqliteConnection, limit: usize) -> Result<Vec<Tag>, StoreError> {
+    let rows: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM groups
+         WHERE guid IS NULL AND id NOT IN (SELECT tag FROM netman_quarantine)
+         ORDER BY id LIMIT ?",
+    )
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(tx)
+    .await
+    .doing("looking for free tags")?;
+    rows.into_iter().map(row::tag).collect()
+}
+
+pub(super) async fn give(
+    tx: &mut SqliteConnection,
+    given: &[(Tag, &str)],
+    kind: &str,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = given.iter().map(|(tag, id)| (tag.id(), id)).collect();
+    let rows = json!(rows).to_string();
+    sqlx::query(
+        "UPDATE groups SET guid = given.value ->> 1, type = ?2
+         FROM json_each(?1) AS given WHERE groups.id = given.value ->> 0",
+    )
+    .bind(&rows)
+    .bind(kind)
+    .execute(&mut *tx)
+    .await
+    .doing("giving out tags")?;
+    sqlx::query(
+        "DELETE FROM netman_quarantine WHERE tag IN (SELECT value ->> 0 FROM json_each(?))",
+    )
+    .bind(&rows)
+    .execute(tx)
+    .await
+    .doing("taking tags out of quarantine")?;
+    Ok(())
+}
+
 pub(super) async fn release(
     tx: &mut SqliteConnection,
-    tags: impl IntoIterator<Item = Tag>,
-) -> Result<(), StoreError> {
-    let candidates: Vec<u32> = tags.into_iter().map(Tag::id).collect();
-    sqlx::query(
-        "UPDATE groups SET guid = NULL, type = NULL
-         WHERE id IN (SELECT value FROM json_each(?))
+    tags: &[Tag],
+) -> Result<Vec<(Tag, String)>, StoreError> {
+    let candidates: Vec<u32> = tags.iter().map(|tag| tag.id()).collect();
+    let unused: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT id, guid FROM groups
+         WHERE id IN (SELECT value FROM json_each(?)) AND guid IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM policies WHERE policies.group_id = groups.id)
            AND NOT EXISTS (SELECT 1 FROM destinations WHERE destinations.group_id = groups.id)",
     )
     .bind(json!(candidates).to_string())
+    .fetch_all(&mut *tx)
+    .await
+    .doing("looking for tags that nobody uses")?;
+    let ids: Vec<i64> = unused.iter().map(|(id, _)| *id).collect();
+    sqlx::query(
+        "UPDATE groups SET guid = NULL, type = NULL WHERE id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(json!(ids).to_string())
     .execute(tx)
     .await
     .doing("releasing tags")?;
-    Ok(())
+    unused.into_iter().map(|(id, guid)| Ok((row::tag(id)?, guid))).collect()
+}
+
+fn assigned((tag, id, kind): (i64, String, String)) -> Result<AssignedTag, StoreError> {
+    Ok(AssignedTag { id, kind, tag: row::tag(tag)? })
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use policy::{Policy, Protocol, TagLength};
-use policy_store::{Filter, Options, PolicyStore, StoreUrl};
+use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
 
 /// A database of one story's own; gone with the story.
 pub(crate) struct Database {
@@ -36,8 +36,12 @@ impl Database {
     }
 
     pub(crate) async fn open_with_tags_of(&self, bytes: i64) -> Arc<dyn PolicyStore> {
-        let options = Options { tag_length: TagLength::new(bytes).unwrap() };
-        policy_store::open(&self.url, &options).await.unwrap()
+        let tag_length = TagLength::new(bytes).unwrap();
+        self.open_with(&Options { tag_length, log_kept: 1000, ..Options::default() }).await
+    }
+
+    pub(crate) async fn open_with(&self, options: &Options) -> Arc<dyn PolicyStore> {
+        policy_store::open(&self.url, options).await.unwrap()
     }
 }
 
@@ -67,6 +71,15 @@ pub(crate) fn policy(text: &str) -> Policy {
         destination: destination.parse().unwrap(),
         protocol: protocol.parse::<Protocol>().unwrap(),
         ports: ports.parse().unwrap(),
+    }
+}
+
+/// Somebody who changes policies.
+pub(crate) fn alice() -> Actor {
+    Actor {
+        subject: "alice".to_owned(),
+        address: Some([10, 0, 0, 7].into()),
+        request: "4bf5-request".to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use policy::{Policy, Protocol};
 use policy_store::{Filter, StoreError};
 
-use crate::{Database, everything, policies, policy, select, stories, tags};
+use crate::{Database, alice, everything, policies, policy, select, stories, tags};
 
 stories! {
     a_created_policy_is_listed_until_it_is_deleted,
@@ -20,56 +20,56 @@ stories! {
 async fn a_created_policy_is_listed_until_it_is_deleted(database: Database) {
     let store = database.open().await;
     let both = policies(["web db tcp 5432", "web cache udp 7000-7010"]);
-    store.create(&both).await.unwrap();
+    store.create(&both, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, both.iter().cloned().collect());
-    store.delete(&both[..1]).await.unwrap();
+    store.delete(&both[..1], &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, both[1..].iter().cloned().collect());
-    store.delete(&both[1..]).await.unwrap();
+    store.delete(&both[1..], &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, BTreeSet::new());
 }
 
 async fn creating_what_exists_and_deleting_what_is_missing_succeed(database: Database) {
     let store = database.open().await;
     let known = policies(["web db tcp 5432"]);
-    let created = store.create(&known).await.unwrap();
+    let created = store.create(&known, &alice()).await.unwrap();
     let before = store.last_updated().await.unwrap();
-    assert_eq!(store.create(&known).await.unwrap(), created, "nothing changed");
+    assert_eq!(store.create(&known, &alice()).await.unwrap(), created, "nothing changed");
     let missing = policies(["web db udp 5432", "nobody db tcp 1", "db web tcp 5432"]);
-    assert_eq!(store.delete(&missing).await.unwrap(), created, "nothing changed");
+    assert_eq!(store.delete(&missing, &alice()).await.unwrap(), created, "nothing changed");
     assert_eq!(everything(&*store).await, known.iter().cloned().collect());
     assert!(store.last_updated().await.unwrap() > before, "both calls count as updates");
     // One that exists among many that do not is still deleted.
     let mixed = policies(["nobody db tcp 1", "web db tcp 5432", "web db tcp 5433"]);
-    store.delete(&mixed).await.unwrap();
+    store.delete(&mixed, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, BTreeSet::new());
 }
 
 async fn a_batch_may_repeat_itself(database: Database) {
     let store = database.open().await;
     let twice = policies(["web db tcp 5432", "web db tcp 5432", "web web tcp 1"]);
-    store.create(&twice).await.unwrap();
+    store.create(&twice, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await.len(), 2);
-    store.delete(&twice).await.unwrap();
+    store.delete(&twice, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await.len(), 0);
     let before = store.last_updated().await.unwrap();
-    store.create(&[]).await.unwrap();
-    store.delete(&[]).await.unwrap();
+    store.create(&[], &alice()).await.unwrap();
+    store.delete(&[], &alice()).await.unwrap();
     assert_eq!(store.last_updated().await.unwrap(), before, "an empty batch is no update");
 }
 
 async fn a_range_is_deleted_only_as_it_was_created(database: Database) {
     let store = database.open().await;
-    store.create(&policies(["web db tcp 7000-7010"])).await.unwrap();
+    store.create(&policies(["web db tcp 7000-7010"]), &alice()).await.unwrap();
     let near =
         ["web db tcp 7000", "web db tcp 7000-7009", "web db tcp 7001-7010", "web db udp 7000-7010"];
-    store.delete(&policies(near)).await.unwrap();
+    store.delete(&policies(near), &alice()).await.unwrap();
     assert_eq!(everything(&*store).await.len(), 1);
 }
 
 async fn filters_select_by_either_end(database: Database) {
     let store = database.open().await;
     let all = policies(["a b tcp 1", "b c tcp 2", "c a udp 3-4", "d d tcp 5"]);
-    store.create(&all).await.unwrap();
+    store.create(&all, &alice()).await.unwrap();
     let apps = |text: &str| -> BTreeSet<_> {
         text.chars().map(|c| c.to_string().parse().unwrap()).collect()
     };
@@ -115,14 +115,14 @@ async fn names_are_taken_as_they_are(database: Database) {
         .into_iter()
         .map(|name| Policy { source: name.parse().unwrap(), ..policy("x y tcp 1") })
         .collect();
-    store.create(&all).await.unwrap();
+    store.create(&all, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, all.iter().cloned().collect());
     for one in &all {
         let only =
             Filter::Between { sources: Some([one.source.clone()].into()), destinations: None };
         assert_eq!(select(&*store, &only).await, [one.clone()].into());
     }
-    store.delete(&all).await.unwrap();
+    store.delete(&all, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await, BTreeSet::new());
 }
 
@@ -130,14 +130,18 @@ async fn names_are_taken_as_they_are(database: Database) {
 async fn a_name_no_database_can_keep_is_nobodys(database: Database) {
     let store = database.open().await;
     let web = policies(["web db tcp 1"]);
-    let version = store.create(&web).await.unwrap();
+    let version = store.create(&web, &alice()).await.unwrap();
     let named = |name: &str| Policy { source: name.parse().unwrap(), ..policy("x db tcp 1") };
     for like_web in ["web\0", "web\0x", "new\0x"] {
-        let refused = store.create(&[named(like_web)]).await.unwrap_err();
+        let refused = store.create(&[named(like_web)], &alice()).await.unwrap_err();
         assert!(matches!(refused, StoreError::Nul { .. }), "{refused:?}");
         let refused = store.tag_for(like_web, "app").await.unwrap_err();
         assert!(matches!(refused, StoreError::Nul { .. }), "{refused:?}");
-        assert_eq!(store.delete(&[named(like_web)]).await.unwrap(), version, "nothing changed");
+        assert_eq!(
+            store.delete(&[named(like_web)], &alice()).await.unwrap(),
+            version,
+            "nothing changed"
+        );
         let apps = BTreeSet::from([like_web.parse().unwrap()]);
         let between =
             Filter::Between { sources: Some(apps.clone()), destinations: Some(apps.clone()) };
@@ -152,7 +156,7 @@ async fn a_name_no_database_can_keep_is_nobodys(database: Database) {
 async fn reopening_keeps_everything(database: Database) {
     let all = policies(["web db tcp 5432", "web cache udp 7000-7010"]);
     let store = database.open().await;
-    let version = store.create(&all).await.unwrap();
+    let version = store.create(&all, &alice()).await.unwrap();
     let (listed, tags, updated) = (
         store.policies(&Filter::All).await.unwrap(),
         store.tags().await.unwrap(),
@@ -179,10 +183,10 @@ async fn a_batch_of_thousands_is_one_change(database: Database) {
             ports: (n + 1).to_string().parse().unwrap(),
         })
         .collect();
-    let first = store.create(&all).await.unwrap();
+    let first = store.create(&all, &alice()).await.unwrap();
     assert_eq!(everything(&*store).await.len(), 5000);
     assert_eq!(store.tags().await.unwrap().len(), 700);
-    let second = store.delete(&all).await.unwrap();
+    let second = store.delete(&all, &alice()).await.unwrap();
     assert_eq!(second.revision.0, first.revision.0 + 1);
     assert_eq!(store.tags().await.unwrap(), []);
 }

@@ -1,7 +1,7 @@
 use policy::{Life, Revision, Version};
 use policy_store::{Change, Changes, Filter};
 
-use crate::{Database, policies, stories};
+use crate::{Database, alice, policies, stories};
 
 stories! {
     every_change_takes_the_next_revision,
@@ -14,8 +14,8 @@ stories! {
 async fn every_change_takes_the_next_revision(database: Database) {
     let store = database.open().await;
     assert_eq!(store.version().await.unwrap().revision, Revision(0));
-    let first = store.create(&policies(["a b tcp 1", "a b tcp 2"])).await.unwrap();
-    let second = store.delete(&policies(["a b tcp 2"])).await.unwrap();
+    let first = store.create(&policies(["a b tcp 1", "a b tcp 2"]), &alice()).await.unwrap();
+    let second = store.delete(&policies(["a b tcp 2"]), &alice()).await.unwrap();
     assert_eq!((first.revision, second.revision), (Revision(1), Revision(2)));
     assert_eq!(store.version().await.unwrap(), second);
 }
@@ -24,9 +24,9 @@ async fn the_log_tells_what_happened(database: Database) {
     let store = database.open().await;
     let start = store.version().await.unwrap();
     let both = policies(["a b tcp 1", "a c udp 2-3"]);
-    let first = store.create(&both).await.unwrap();
+    let first = store.create(&both, &alice()).await.unwrap();
     let listed = store.policies(&Filter::All).await.unwrap();
-    let second = store.delete(&both[..1]).await.unwrap();
+    let second = store.delete(&both[..1], &alice()).await.unwrap();
 
     let tagged = |index: usize| listed.iter().find(|t| t.policy == both[index]).unwrap().clone();
     let removal = (Revision(2), Change::PolicyRemoved(tagged(0)));
@@ -46,8 +46,8 @@ async fn the_log_forgets_and_says_so(database: Database) {
     let policy = policies(["a b tcp 1"]);
     let mut recent = start.clone();
     for _ in 0..510 {
-        recent = store.create(&policy).await.unwrap();
-        store.delete(&policy).await.unwrap();
+        recent = store.create(&policy, &alice()).await.unwrap();
+        store.delete(&policy, &alice()).await.unwrap();
     }
     assert_eq!(store.changes_since(&start).await.unwrap(), Changes::Forgotten);
     let Changes::Log(log) = store.changes_since(&recent).await.unwrap() else {
@@ -66,7 +66,7 @@ async fn the_state_is_of_one_instant(database: Database) {
     let writer = store.clone();
     let writing = tokio::spawn(async move {
         for port in 1..=200 {
-            writer.create(&policies([&format!("a b tcp {port}")])).await.unwrap();
+            writer.create(&policies([&format!("a b tcp {port}")]), &alice()).await.unwrap();
         }
     });
     while !writing.is_finished() {

@@ -1,7 +1,7 @@
 use policy::Policy;
 use policy_store::StoreError;
 
-use crate::{Database, everything, policies, policy, stories, tags};
+use crate::{Database, alice, everything, policies, policy, stories, tags};
 
 stories! {
     tags_are_given_lowest_first_and_reused,
@@ -14,24 +14,24 @@ stories! {
 
 async fn tags_are_given_lowest_first_and_reused(database: Database) {
     let store = database.open().await;
-    store.create(&policies(["web db tcp 1"])).await.unwrap();
-    store.create(&policies(["web cache tcp 1"])).await.unwrap();
+    store.create(&policies(["web db tcp 1"]), &alice()).await.unwrap();
+    store.create(&policies(["web cache tcp 1"]), &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["web=1", "db=2", "cache=3"]);
-    store.delete(&policies(["web db tcp 1"])).await.unwrap();
+    store.delete(&policies(["web db tcp 1"]), &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["web=1", "cache=3"]);
-    store.create(&policies(["queue web tcp 1", "late early tcp 1"])).await.unwrap();
+    store.create(&policies(["queue web tcp 1", "late early tcp 1"]), &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["web=1", "queue=2", "cache=3", "late=4", "early=5"]);
 }
 
 async fn a_tag_is_kept_while_any_policy_names_its_app(database: Database) {
     let store = database.open().await;
     let all = policies(["a b tcp 1", "a b tcp 2", "b c tcp 1", "d d tcp 1"]);
-    store.create(&all).await.unwrap();
-    store.delete(&all[..1]).await.unwrap();
+    store.create(&all, &alice()).await.unwrap();
+    store.delete(&all[..1], &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["a=1", "b=2", "c=3", "d=4"]);
-    store.delete(&all[1..2]).await.unwrap();
+    store.delete(&all[1..2], &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["b=2", "c=3", "d=4"], "b is still a source");
-    store.delete(&all[2..]).await.unwrap();
+    store.delete(&all[2..], &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, [""; 0]);
 }
 
@@ -43,14 +43,14 @@ async fn exhaustion_changes_nothing(database: Database) {
             .map(|n| Policy { source: app(n), destination: app(n), ..policy("x x tcp 1") })
             .collect()
     };
-    let version = store.create(&many(0, 254)).await.unwrap();
+    let version = store.create(&many(0, 254), &alice()).await.unwrap();
     let (before, last) = (everything(&*store).await, tags(&*store).await);
-    let refused = store.create(&many(254, 256)).await.unwrap_err();
+    let refused = store.create(&many(254, 256), &alice()).await.unwrap_err();
     assert!(matches!(refused, StoreError::NoTagLeft), "{refused:?}");
     assert_eq!(everything(&*store).await, before);
     assert_eq!(tags(&*store).await, last);
     assert_eq!(store.version().await.unwrap(), version);
-    store.create(&many(254, 255)).await.expect("one tag is left");
+    store.create(&many(254, 255), &alice()).await.expect("one tag is left");
 }
 
 async fn one_of_each_number_exists(database: Database) {
@@ -75,16 +75,17 @@ async fn asking_for_a_tag_gives_it_once_and_keeps_it(database: Database) {
 
     // A tag asked for as an app's is freed like any app's.
     store.tag_for("web", "app").await.unwrap();
-    store.create(&policies(["web web tcp 1"])).await.unwrap();
+    store.create(&policies(["web web tcp 1"]), &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["INGRESS=1", "=2", "web=3"]);
-    store.delete(&policies(["web web tcp 1"])).await.unwrap();
+    store.delete(&policies(["web web tcp 1"]), &alice()).await.unwrap();
     assert_eq!(tags(&*store).await, ["INGRESS=1", "=2"]);
 }
 
 async fn a_name_has_one_kind(database: Database) {
     let store = database.open().await;
     store.tag_for("web", "router").await.unwrap();
-    let refused = store.create(&policies(["db cache tcp 1", "web db tcp 1"])).await.unwrap_err();
+    let refused =
+        store.create(&policies(["db cache tcp 1", "web db tcp 1"]), &alice()).await.unwrap_err();
     assert!(matches!(refused, StoreError::TagOfOtherKind { .. }), "{refused:?}");
     assert_eq!(tags(&*store).await, ["web=1"]);
     let refused = store.tag_for("web", "other").await.unwrap_err();

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::{Policy, Revision};
 use policy_store::Filter;
 
-use crate::{Database, everything, policy, stories};
+use crate::{Database, alice, everything, policy, stories};
 
 stories! {
     many_writers_lose_nothing_and_share_no_tag,
@@ -23,9 +23,9 @@ async fn many_writers_lose_nothing_and_share_no_tag(database: Database) {
             let mut kept = Vec::new();
             for round in 0..12u32 {
                 let mine = of_writer(writer, round);
-                store.create(&mine).await.unwrap();
+                store.create(&mine, &alice()).await.unwrap();
                 if writer % 2 == 0 && round % 2 == 0 {
-                    store.delete(&mine).await.unwrap();
+                    store.delete(&mine, &alice()).await.unwrap();
                 } else {
                     kept.extend(mine);
                 }
@@ -77,7 +77,9 @@ async fn the_same_policy_created_by_many_at_once_exists_once(database: Database)
     let creating: Vec<_> = (0..16)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.create(&[policy("web db tcp 1")]).await.unwrap() })
+            tokio::spawn(
+                async move { store.create(&[policy("web db tcp 1")], &alice()).await.unwrap() },
+            )
         })
         .collect();
     for creating in creating {
@@ -112,7 +114,8 @@ async fn a_dropped_call_leaves_all_or_nothing(database: Database) {
             .collect();
         {
             // Dropped after a number of polls that differs from round to round.
-            let mut call = std::pin::pin!(store.create(&batch));
+            let alice = alice();
+            let mut call = std::pin::pin!(store.create(&batch, &alice));
             let mut polls = 0;
             std::future::poll_fn(|context| {
                 polls += 1;
@@ -128,6 +131,6 @@ async fn a_dropped_call_leaves_all_or_nothing(database: Database) {
             Filter::Between { sources: Some([batch[0].source.clone()].into()), destinations: None };
         let there = store.policies(&only).await.unwrap().len();
         assert!(there == 0 || there == 20, "{there} of 20 policies are there");
-        store.create(&batch).await.expect("the writer is free again");
+        store.create(&batch, &alice()).await.expect("the writer is free again");
     }
 }

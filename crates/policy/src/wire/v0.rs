@@ -10,7 +10,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol};
 
 /// A list of policies: body of create and delete, answer of list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api_v0.Policies")]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
     #[serde(skip_deserializing)]
@@ -21,7 +21,7 @@ pub struct PolicyList {
 
 /// One policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api_v0.Policy")]
 pub struct PolicyBody {
     /// Who may send.
     pub source: Source,
@@ -31,7 +31,7 @@ pub struct PolicyBody {
 
 /// The receiving end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api_v0.Destination")]
 pub struct Destination {
     /// App GUID.
     pub id: String,

@@ -7,7 +7,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol, Tag, TagLength, TaggedPo
 
 /// A list of policies: body of create and delete, answer of list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api.PoliciesPayload")]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
     #[serde(skip_deserializing)]
@@ -18,7 +18,7 @@ pub struct PolicyList {
 
 /// One policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api.Policy")]
 pub struct PolicyBody {
     /// Who may send.
     pub source: Source,
@@ -28,7 +28,7 @@ pub struct PolicyBody {
 
 /// The receiving end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api.Destination")]
 pub struct Destination {
     /// App GUID.
     pub id: String,
@@ -43,7 +43,7 @@ pub struct Destination {
 
 /// An inclusive port range as sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "api.Ports")]
 pub struct Ports {
     /// First port.
     pub start: i64,

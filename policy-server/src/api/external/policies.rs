@@ -10,7 +10,7 @@ use axum::{
 use policy::Policy;
 
 use crate::{
-    api::{body, error::ApiError, json_text, query, version::Version},
+    api::{body, caller::Caller, error::ApiError, json_text, list::list, query, version::Version},
     auth::Identity,
     server::Server,
 };
@@ -18,33 +18,31 @@ use crate::{
 /// The version that holds a change, for whoever wants to wait until cells enforce it.
 const REVISION: HeaderName = HeaderName::from_static("netman-revision");
 
-pub(crate) async fn list(
+pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    if !identity.is_admin() {
-        // Which apps this caller may see is for Cloud Controller to say, and there is none.
-        return Ok(json_text(version.write(&[])));
-    }
+    let snapshot = server.current().await?;
+    // Which apps another caller may see is for Cloud Controller to say, and there is none.
+    let visible = identity.is_admin();
     let filter = query::filter(query.as_deref());
-    let tagged = server.store.policies(&filter).await.map_err(ApiError::ReadFailed)?;
-    let mut policies: Vec<_> = tagged.into_iter().map(|tagged| tagged.policy).collect();
-    policies.sort();
-    Ok(json_text(version.write(&policies)))
+    let entries = if visible { snapshot.select(&filter) } else { Vec::new() };
+    Ok(list(entries, version.form(), true))
 }
 
 pub(crate) async fn create(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
+    Caller(actor): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
     let policies = version.read(&body)?;
     may_change(&identity)?;
-    let change = server.store.create(&policies).await.map_err(ApiError::CreateFailed)?;
+    let change = server.store.create(&policies, &actor).await.map_err(ApiError::CreateFailed)?;
     tracing::info!(
         policies = told(&policies),
         policies.count = policies.len(),
@@ -59,12 +57,13 @@ pub(crate) async fn delete(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
+    Caller(actor): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::DeleteBodyUnread)?;
     let policies = version.read(&body)?;
     may_change(&identity)?;
-    let change = server.store.delete(&policies).await.map_err(ApiError::DeleteFailed)?;
+    let change = server.store.delete(&policies, &actor).await.map_err(ApiError::DeleteFailed)?;
     tracing::info!(
         policies = told(&policies),
         policies.count = policies.len(),

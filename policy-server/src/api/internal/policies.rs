@@ -1,40 +1,57 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, RawQuery, State},
-    http::HeaderMap,
+    extract::State,
+    http::{HeaderMap, Uri},
     response::Response,
 };
 
 use super::shape::Shape;
 use crate::{
-    api::{conditional, error::ApiError, json_text, query},
+    api::{conditional, error::ApiError, list::list, query, version},
     hold::{Outcome, hold},
     server::Server,
 };
 
 /// Policies with tags, possibly after a while. What the cell says it has is its receipt.
-pub(crate) async fn list(
+pub(crate) async fn index(
     State(server): State<Arc<Server>>,
-    Path(version): Path<String>,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let shape = Shape::of_version(&version);
-    let subject = query::subject(query.as_deref());
-    let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
-    let _hearing = conditional::cell(&headers)
-        .map(|cell| server.receipts.hear(cell, &subject, known.as_ref()));
+    let shape = Shape::of_version(&version::named_in(uri.path()));
+    index_as(shape, &server, uri.query(), &headers).await
+}
+
+/// The same, for agents of 2016 that know their shape and no other.
+pub(crate) async fn index_of_2016(
+    State(server): State<Arc<Server>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    index_as(Shape::Of2016, &server, uri.query(), &headers).await
+}
+
+async fn index_as(
+    shape: Shape,
+    server: &Server,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Response {
+    let subject = query::subject(query);
+    let (known, wait) = (conditional::known(headers), conditional::wait(headers));
+    let _hearing =
+        conditional::cell(headers).map(|cell| server.receipts.hear(cell, &subject, known.as_ref()));
     let outcome =
-        hold(&server, known.as_ref(), wait, |snapshot| snapshot.version_of(&subject)).await;
+        hold(server, known.as_ref(), wait, |snapshot| snapshot.version_of(&subject)).await;
     match outcome {
         Outcome::Unchanged(version) => {
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {
             let policies = snapshot.policies_of(&subject);
-            let list = shape.write(&policies, server.tag_length);
-            conditional::stamped(json_text(list), &version, wait)
+            let list = list(policies, shape.form(server.tag_length), shape.counts());
+            conditional::stamped(list, &version, wait)
         }
     }
 }

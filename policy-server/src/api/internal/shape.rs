@@ -1,41 +1,15 @@
-use policy::{
-    TagLength, TaggedPolicy,
-    wire::{
-        Source,
-        v1::{self, Ports},
-    },
-};
-use serde::Serialize;
+use policy::{TagLength, wire::line::Form};
 
 /// How the internal list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
+    /// With `port`, and no count.
+    Of2016,
     /// With one port both as `port`, for agents of 2016, and as `ports`, for those of 2017; ranges
     /// cannot be said (spec/policy-server.md §5.1, §16).
     V0,
     /// With `ports`: every other version, known or not.
     V1,
-}
-
-#[derive(Serialize)]
-struct List {
-    total_policies: usize,
-    policies: Vec<Body>,
-}
-
-#[derive(Serialize)]
-struct Body {
-    source: Source,
-    destination: Destination,
-}
-
-#[derive(Serialize)]
-struct Destination {
-    id: String,
-    tag: String,
-    protocol: String,
-    port: i64,
-    ports: Ports,
 }
 
 impl Shape {
@@ -44,27 +18,17 @@ impl Shape {
         if version == "v0" { Self::V0 } else { Self::V1 }
     }
 
-    /// The list of `policies`.
-    pub(super) fn write(self, policies: &[TaggedPolicy], length: TagLength) -> String {
-        let list = v1::PolicyList::of_tagged(policies, length);
+    /// Its lines, with tags of this length.
+    pub(super) fn form(self, length: TagLength) -> Form {
         match self {
-            Self::V1 => gocompat::json::to_string(&list),
-            Self::V0 => {
-                let policies: Vec<_> = list.policies.into_iter().filter_map(Body::of).collect();
-                gocompat::json::to_string(&List { total_policies: policies.len(), policies })
-            }
+            Self::Of2016 => Form::V0Tagged(length),
+            Self::V0 => Form::V0Both(length),
+            Self::V1 => Form::V1Tagged(length),
         }
     }
-}
 
-impl Body {
-    fn of(body: v1::PolicyBody) -> Option<Self> {
-        let v1::PolicyBody { source, destination } = body;
-        let v1::Destination { id, tag, protocol, ports } = destination;
-        let Ports { start, end } = ports;
-        (start == end).then_some(Self {
-            source,
-            destination: Destination { id, tag, protocol, port: start, ports },
-        })
+    /// Whether the number of policies stands before them.
+    pub(super) fn counts(self) -> bool {
+        self != Self::Of2016
     }
 }

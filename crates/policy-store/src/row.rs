@@ -1,15 +1,18 @@
-//! Rows as stored, and what they mean. A row that means nothing fails the whole reading.
+//! Rows as every database stores them, and what they mean. A row that means nothing fails the whole reading.
+
+use std::time::{Duration, SystemTime};
 
 use policy::{
     AppGuid, HardwareAddr, Lease, Policy, PortRange, Protocol, Revision, Tag, TaggedPolicy,
 };
+use serde_json::json;
 use sqlx::FromRow;
 
-use crate::{Change, StoreError};
+use crate::{Action, Actor, AuditEntry, Change, StoreError};
 
 /// A policy with the tags of both ends.
 #[derive(FromRow)]
-pub(super) struct PolicyRow {
+pub(crate) struct PolicyRow {
     pub source: String,
     pub source_tag: i64,
     pub destination: String,
@@ -21,7 +24,7 @@ pub(super) struct PolicyRow {
 
 /// A lease, without its times.
 #[derive(FromRow)]
-pub(super) struct LeaseRow {
+pub(crate) struct LeaseRow {
     pub underlay_ip: String,
     pub overlay_subnet: String,
     pub overlay_hwaddr: String,
@@ -29,7 +32,7 @@ pub(super) struct LeaseRow {
 
 /// A line of the log. Which columns are filled depends on the kind.
 #[derive(FromRow)]
-pub(super) struct ChangeRow {
+pub(crate) struct ChangeRow {
     revision: i64,
     kind: String,
     source: Option<String>,
@@ -44,10 +47,25 @@ pub(super) struct ChangeRow {
     overlay_hwaddr: Option<String>,
 }
 
-pub(super) const POLICY_ADDED: &str = "policy-added";
-pub(super) const POLICY_REMOVED: &str = "policy-removed";
-pub(super) const LEASE_ADDED: &str = "lease-added";
-pub(super) const LEASE_REMOVED: &str = "lease-removed";
+/// A line of the audit trail.
+#[derive(FromRow)]
+pub(crate) struct AuditRow {
+    /// 0 before it is stored.
+    pub id: i64,
+    pub at: i64,
+    pub action: String,
+    pub subject: String,
+    pub address: Option<String>,
+    pub request: String,
+    pub revision: i64,
+    pub policies: String,
+}
+
+pub(crate) const POLICY_ADDED: &str = "policy-added";
+pub(crate) const POLICY_REMOVED: &str = "policy-removed";
+pub(crate) const LEASE_ADDED: &str = "lease-added";
+pub(crate) const LEASE_REMOVED: &str = "lease-removed";
+pub(crate) const SECURITY_GROUPS_REPLACED: &str = "security-groups-replaced";
 
 impl TryFrom<PolicyRow> for TaggedPolicy {
     type Error = StoreError;
@@ -63,14 +81,7 @@ impl TryFrom<PolicyRow> for TaggedPolicy {
             end_port,
         } = row;
         Ok(Self {
-            policy: Policy {
-                source: app("source", source)?,
-                destination: app("destination", destination)?,
-                protocol: protocol
-                    .parse::<Protocol>()
-                    .map_err(|_| StoreError::unreadable("protocol", protocol))?,
-                ports: ports(start_port, end_port)?,
-            },
+            policy: policy(source, destination, protocol, start_port, end_port)?,
             source_tag: tag(source_tag)?,
             destination_tag: tag(destination_tag)?,
         })
@@ -138,24 +149,87 @@ impl TryFrom<ChangeRow> for (Revision, Change) {
             POLICY_REMOVED => Change::PolicyRemoved(policy()?),
             LEASE_ADDED => Change::LeaseAdded(lease()?),
             LEASE_REMOVED => Change::LeaseRemoved(lease()?),
+            SECURITY_GROUPS_REPLACED => Change::SecurityGroupsReplaced,
             _ => return Err(StoreError::unreadable("kind of change", kind)),
         };
         Ok((revision(number)?, change))
     }
 }
 
-/// Whether `name` can be somebody's. SQLite ends a text of JSON at a NUL: `web\0x` would be `web`.
-pub(super) fn can_be_kept(name: &str) -> bool {
-    !name.contains('\0')
+impl From<&AuditEntry> for AuditRow {
+    fn from(entry: &AuditEntry) -> Self {
+        let AuditEntry { at, action, actor, revision, policies } = entry;
+        let Actor { subject, address, request } = actor;
+        let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let policies: Vec<_> = policies
+            .iter()
+            .map(|Policy { source, destination, protocol, ports }| {
+                let ends = (source.as_str(), destination.as_str());
+                (ends.0, ends.1, protocol.as_str(), ports.start(), ports.end())
+            })
+            .collect();
+        Self {
+            id: 0,
+            at: i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX),
+            action: action.as_str().to_owned(),
+            subject: subject.clone(),
+            address: address.map(|address| address.to_string()),
+            request: request.clone(),
+            revision: stored(*revision),
+            policies: json!(policies).to_string(),
+        }
+    }
 }
 
-pub(super) fn tag(id: i64) -> Result<Tag, StoreError> {
+impl TryFrom<AuditRow> for (u64, AuditEntry) {
+    type Error = StoreError;
+
+    fn try_from(row: AuditRow) -> Result<Self, StoreError> {
+        let AuditRow { id, at, action, subject, address, request, revision: number, policies } =
+            row;
+        let read: Vec<(String, String, String, i64, i64)> = serde_json::from_str(&policies)
+            .map_err(|_| StoreError::unreadable("audited policies", policies))?;
+        let policies = read
+            .into_iter()
+            .map(|(from, to, protocol, start, end)| policy(from, to, protocol, start, end));
+        let address = address
+            .map(|text| text.parse().map_err(|_| StoreError::unreadable("address", text)))
+            .transpose()?;
+        let entry = AuditEntry {
+            at: SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(at).unwrap_or(0)),
+            action: Action::of_stored(&action)?,
+            actor: Actor { subject, address, request },
+            revision: revision(number)?,
+            policies: policies.collect::<Result<_, _>>()?,
+        };
+        Ok((u64::try_from(id).map_err(|_| StoreError::unreadable("audit number", id))?, entry))
+    }
+}
+
+pub(crate) fn tag(id: i64) -> Result<Tag, StoreError> {
     let tag = u32::try_from(id).ok().and_then(Tag::new);
     tag.ok_or_else(|| StoreError::unreadable("tag", id))
 }
 
-pub(super) fn revision(number: i64) -> Result<Revision, StoreError> {
+pub(crate) fn revision(number: i64) -> Result<Revision, StoreError> {
     u64::try_from(number).map(Revision).map_err(|_| StoreError::unreadable("revision", number))
+}
+
+fn policy(
+    source: String,
+    destination: String,
+    protocol: String,
+    start: i64,
+    end: i64,
+) -> Result<Policy, StoreError> {
+    Ok(Policy {
+        source: app("source", source)?,
+        destination: app("destination", destination)?,
+        protocol: protocol
+            .parse::<Protocol>()
+            .map_err(|_| StoreError::unreadable("protocol", protocol))?,
+        ports: ports(start, end)?,
+    })
 }
 
 fn app(what: &'static str, guid: String) -> Result<AppGuid, StoreError> {
@@ -166,4 +240,8 @@ fn ports(start: i64, end: i64) -> Result<PortRange, StoreError> {
     let port = |port| u16::try_from(port).ok();
     let range = port(start).zip(port(end)).and_then(|(start, end)| PortRange::new(start, end).ok());
     range.ok_or_else(|| StoreError::unreadable("port range", format_args!("{start}-{end}")))
+}
+
+pub(crate) fn stored(Revision(number): Revision) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,27 @@
+use async_trait::async_trait;
+use policy::{SecurityGroup, Version};
+
+use crate::StoreError;
+
+/// A security group with the number by which lists are paged; it keeps it as long as it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberedGroup {
+    /// Starts at 1.
+    pub id: u64,
+    /// The group.
+    pub group: SecurityGroup,
+}
+
+/// The security groups Cloud Controller told us of (spec/policy-server.md §7).
+#[async_trait]
+pub trait SecurityGroupStore: Send + Sync {
+    /// Makes `groups` the security groups, in one transaction that writes only what differs. Takes a
+    /// revision only if something does.
+    async fn replace_security_groups(
+        &self,
+        groups: &[SecurityGroup],
+    ) -> Result<Version, StoreError>;
+
+    /// All of them, ordered by number.
+    async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError>;
+}

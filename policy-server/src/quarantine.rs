@@ -1,0 +1,39 @@
+//! Tells the database what this server's cells enforce, so that tags given back become free when no
+//! cell takes them for their last owner's any more (design §2.4).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use crate::server::Server;
+
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Reports until dropped.
+pub(crate) async fn report(server: Arc<Server>) {
+    // A new name at every start: what an earlier process was told by its cells holds until it is
+    // forgotten, since nobody has heard those cells again yet.
+    let name = Uuid::new_v4().to_string();
+    let mut tick = interval(REPORT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        let report = server.receipts.confirmed(&server.feed.snapshot());
+        match server.store.report_cells(&name, report).await {
+            Ok(freed) => {
+                failing = false;
+                if freed > 0 {
+                    tracing::info!(tags.count = freed, "Tags are free again, as every cell knows.");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                let error = service::log::chain(&error);
+                tracing::error!(error, "Cannot tell what cells enforce; tags stay in quarantine.");
+            }
+            Err(_) => {}
+        }
+    }
+}
