@@ -12,6 +12,7 @@ mod measure;
 pub(crate) mod page;
 mod process;
 mod readings;
+mod store;
 
 use std::{
     fmt,
@@ -20,7 +21,7 @@ use std::{
 };
 
 pub use events::{Outcome, Peer, Verdict};
-pub(crate) use measure::measure;
+pub(crate) use {measure::measure, store::Operation};
 
 use crate::api::Measured;
 use dropsonde::{DropsondeError, Metron, Origin, Unit};
@@ -71,6 +72,19 @@ impl Metrics {
     pub fn security_groups_synced(&self, took: Duration) {
         self.0.events.security_groups("total", took);
         self.milliseconds("SecurityGroupsTotalSyncTime".to_owned(), took);
+    }
+
+    /// The store did something, or the snapshot in its place.
+    fn operated(&self, operation: Operation, outcome: Outcome, took: Duration) {
+        self.0.events.operated(operation.as_str(), outcome, took);
+        let name = operation.as_str();
+        match outcome {
+            Outcome::Succeeded => self.milliseconds(format!("{name}SuccessTime"), took),
+            Outcome::Failed => {
+                self.milliseconds(format!("{name}ErrorTime"), took);
+                self.count(format!("{name}Error"));
+            }
+        }
     }
 
     /// Waits for `change` on behalf of a caller that is in no hurry: counted as a held poll, and not

@@ -90,8 +90,9 @@ pub async fn run(
         Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
         None => Metrics::new(),
     };
+    let store = metrics.telling_of(store);
     let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
-    let emitter = Emitter::start(metrics.clone(), feed.clone());
+    let emitter = Emitter::start(metrics.clone(), feed.clone(), store.clone());
     let server = Arc::new(Server {
         store: store.clone(),
         feed,

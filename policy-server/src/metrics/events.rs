@@ -63,6 +63,8 @@ pub(super) struct Events {
     request_seconds: Family<RouteLabels, Histogram>,
     errors: Counter,
     polls_held: Gauge,
+    operations: Family<OperationOutcomeLabels, Counter>,
+    operation_seconds: Family<OperationLabels, Histogram>,
     verdicts: Family<VerdictLabels, Counter>,
     outbound: Family<OutboundLabels, Counter>,
     outbound_seconds: Family<PeerLabels, Histogram>,
@@ -79,6 +81,17 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationOutcomeLabels {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -121,6 +134,16 @@ impl Events {
             ),
             errors: counted(to, "http_errors", "Requests answered with an error"),
             polls_held: counted(to, "polls_held", "Polls that wait for a change"),
+            operations: counted(
+                to,
+                "store_operations",
+                "What the store was asked, and the snapshot",
+            ),
+            operation_seconds: timed(
+                to,
+                "store_operation_duration",
+                "Time the store took to answer, or the snapshot",
+            ),
             verdicts: counted(to, "token_verdicts", "Tokens of callers, by what was found"),
             outbound: counted(to, "outbound_requests", "Questions to other services"),
             outbound_seconds: timed(
@@ -156,6 +179,13 @@ impl Events {
     pub(super) fn hold(&self) -> Held<'_> {
         self.polls_held.inc();
         Held(&self.polls_held)
+    }
+
+    pub(super) fn operated(&self, operation: &'static str, outcome: Outcome, took: Duration) {
+        let outcome = outcome.as_str();
+        self.operations.get_or_create(&OperationOutcomeLabels { operation, outcome }).inc();
+        let labels = OperationLabels { operation };
+        self.operation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     pub(super) fn judged(&self, verdict: Verdict) {

@@ -3,10 +3,11 @@
 
 use std::time::SystemTime;
 
+use policy_store::StoreFigures;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
-        counter::ConstCounter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         info::Info,
@@ -15,7 +16,7 @@ use prometheus_client::{
 };
 
 use super::{
-    events::PREFIX,
+    events::{Outcome, PREFIX},
     process::Process,
     readings::{Readings, Tags},
 };
@@ -25,9 +26,15 @@ struct StateLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
 /// The lines that tell `readings`.
 pub(super) fn of(readings: &Readings) -> Registry {
-    let Readings { policies, leases, revision, snapshot_age, cells, tags, process } = readings;
+    let Readings { policies, leases, revision, snapshot_age, cells, tags, database, process } =
+        readings;
     let mut registry = Registry::default();
     let ours = registry.sub_registry_with_prefix(PREFIX);
     let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -43,14 +50,34 @@ pub(super) fn of(readings: &Readings) -> Registry {
     );
     let cells = cells.iter().map(|(state, count)| (state.as_str(), *count));
     ours.register("cells", "Cells that poll this server, by what they enforce", by_state(cells));
-    if let Some(Tags { used, free }) = *tags {
-        let tags = by_state([("used", used), ("free", free)]);
+    describe_database(database, ours);
+    if let Some(Tags { used, quarantined, free }) = *tags {
+        let tags = by_state([("used", used), ("quarantined", quarantined), ("free", free)]);
         ours.register("tags", "Tags, by what they are used for", tags);
     }
     if let Some(process) = process {
         describe(process, &mut registry);
     }
     registry
+}
+
+fn describe_database(database: &StoreFigures, registry: &mut Registry) {
+    let StoreFigures { connections, succeeded, failed, in_flight } = *database;
+    let queries = Family::<OutcomeLabels, Counter>::default();
+    for (outcome, count) in [(Outcome::Succeeded, succeeded), (Outcome::Failed, failed)] {
+        queries.get_or_create(&OutcomeLabels { outcome: outcome.as_str() }).inc_by(count);
+    }
+    registry.register("database_queries", "Steps of transactions, by how they ended", queries);
+    registry.register(
+        "database_queries_in_flight",
+        "Steps of transactions that are not answered yet",
+        ConstGauge::new(in_flight),
+    );
+    registry.register(
+        "database_connections",
+        "Open connections to the database",
+        ConstGauge::new(connections),
+    );
 }
 
 /// Under the names that all programs share.
@@ -112,7 +139,8 @@ mod tests {
             revision: 41,
             snapshot_age: Duration::from_millis(120),
             cells: BTreeMap::from([(CellState::Current, 2), (CellState::Silent, 0)]),
-            tags: Some(Tags { used: 4, free: 251 }),
+            tags: Some(Tags { used: 4, quarantined: 1, free: 250 }),
+            database: StoreFigures { connections: 2, succeeded: 90, failed: 1, in_flight: 3 },
             process: Some(Process {
                 cpu: Duration::from_millis(1250),
                 resident: 1 << 20,
@@ -146,7 +174,12 @@ mod tests {
             "netman_policy_server_policies 3",
             "netman_policy_server_revision 41",
             "netman_policy_server_snapshot_age_seconds 0.12",
-            "netman_policy_server_tags{state=\"free\"} 251",
+            "netman_policy_server_tags{state=\"free\"} 250",
+            "netman_policy_server_tags{state=\"quarantined\"} 1",
+            "netman_policy_server_database_connections 2",
+            "netman_policy_server_database_queries_in_flight 3",
+            "netman_policy_server_database_queries_total{outcome=\"failed\"} 1",
+            "netman_policy_server_database_queries_total{outcome=\"succeeded\"} 90",
             "netman_policy_server_tags{state=\"used\"} 4",
             "process_cpu_seconds_total 1.25",
             "process_max_fds 1024",

@@ -2,19 +2,23 @@
 //! extension of the request.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::Method,
     middleware::Next,
     response::Response,
 };
+use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{Metrics, Status};
@@ -40,8 +44,8 @@ pub(crate) async fn measure(
     }
     let mut measuring = Measuring::begin(metrics, request.extensions().get().copied());
     let response = RESTED.scope(measuring.rested.clone(), next.run(request)).await;
-    measuring.end(&response);
-    response
+    measuring.answered(&response);
+    response.map(|body| Body::new(Sending { body, _measuring: measuring }))
 }
 
 /// Awaits `change`, and does not count the time as part of the answer's.
@@ -55,6 +59,12 @@ pub(super) async fn resting<T>(change: impl Future<Output = T>) -> T {
 struct Rest {
     began: Instant,
     rested: Rested,
+}
+
+/// The body of an answer on its way: long ones are written while they are sent.
+struct Sending {
+    body: Body,
+    _measuring: Measuring,
 }
 
 /// A request that is being answered. Told of when dropped, so that a caller who hangs up is counted.
@@ -72,7 +82,7 @@ impl Measuring {
         Self { metrics, began, rested, route, status: Status::HungUp }
     }
 
-    fn end(&mut self, response: &Response) {
+    fn answered(&mut self, response: &Response) {
         self.status = Status::Answered(response.status().as_u16());
         if response.extensions().get::<Arc<ApiError>>().is_some() {
             self.metrics.error();
@@ -85,6 +95,26 @@ impl Drop for Measuring {
         let Some(route) = self.route else { return };
         let took = self.began.elapsed().saturating_sub(self.rested.get());
         self.metrics.request(route, self.status, took);
+    }
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -113,7 +143,10 @@ impl Rested {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Extension, Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use std::convert::Infallible;
+
+    use axum::{Extension, Router, middleware::from_fn_with_state, routing::get};
+    use http_body_util::BodyExt;
     use tokio::time::{sleep, timeout};
     use tower::ServiceExt;
 
@@ -126,15 +159,25 @@ mod tests {
         let held = metrics.clone();
         let routes = Router::new()
             .route("/slow", get(async || sleep(Duration::from_secs(2)).await))
+            .route("/long", get(async || slowly_written()))
             .route("/refused", get(async || ApiError::NoToken))
             .route("/held", get(async move || held.held(sleep(Duration::from_secs(600))).await))
             .layer(from_fn_with_state(metrics.clone(), measure))
             .layer(Extension(Measured("Asked")));
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let _ = timeout(Duration::from_secs(60), routes.oneshot(request)).await;
+        let reading = async { routes.oneshot(request).await.unwrap().into_body().collect().await };
+        let _ = timeout(Duration::from_secs(60), reading).await;
         let mut page = String::new();
         metrics.0.events.write(&mut page).unwrap();
         page
+    }
+
+    fn slowly_written() -> Body {
+        let piece = async {
+            sleep(Duration::from_secs(2)).await;
+            Ok::<_, Infallible>("late")
+        };
+        Body::from_stream(futures::stream::once(piece))
     }
 
     #[track_caller]
@@ -155,6 +198,17 @@ mod tests {
                 "http_errors_total 0",
             ],
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_takes_as_long_as_it_is_written() {
+        let page = after(Method::GET, "/long").await;
+        let within = |seconds, count| {
+            format!(
+                r#"http_request_duration_seconds_bucket{{le="{seconds}",route="Asked"}} {count}"#
+            )
+        };
+        says(&page, &[&within("1.0", 0), &within("2.5", 1)]);
     }
 
     #[tokio::test(start_paused = true)]

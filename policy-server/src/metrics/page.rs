@@ -66,6 +66,8 @@ mod tests {
         let url = StoreUrl::Sqlite(data.database());
         let store =
             policy_store::open(&url, &Options { tag_length, ..Options::default() }).await.unwrap();
+        let metrics = Metrics::new();
+        let store = metrics.telling_of(store);
         let (feed, _) = feed::start(store.clone(), tag_length).await.unwrap();
         let server = Server {
             store: store.clone(),
@@ -75,7 +77,7 @@ mod tests {
             tag_length,
             lease_pool: LeasePool::new("10.0.0.0/8".parse().unwrap(), 24, LeasePool::EXPIRY)
                 .unwrap(),
-            metrics: Metrics::new(),
+            metrics,
             started: Instant::now(),
             shutdown: CancellationToken::new(),
         };
@@ -107,6 +109,9 @@ mod tests {
             "http_errors_total 1",
             "policies 0",
             r#"tags{state="free"} 254"#,
+            r#"tags{state="quarantined"} 0"#,
+            r#"database_queries_total{outcome="failed"} 0"#,
+            r#"store_operations_total{operation="StoreCreateTag",outcome="succeeded"} 1"#,
             r#"tags{state="used"} 1"#,
             r#"cells{state="behind"} 0"#,
         ] {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use policy::wire::status::CellStatus;
-use policy_store::{PolicyStore, StoreError};
+use policy_store::{PolicyStore, StoreError, StoreFigures};
 use tokio::time::timeout;
 
 use super::process::{self, Process};
@@ -27,6 +27,7 @@ pub(super) struct Readings {
     pub cells: BTreeMap<CellState, usize>,
     /// `None` while the database does not say.
     pub tags: Option<Tags>,
+    pub database: StoreFigures,
     /// `None` where the kernel does not say.
     pub process: Option<Process>,
 }
@@ -35,6 +36,8 @@ pub(super) struct Readings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tags {
     pub used: usize,
+    /// Given back, and not yet free.
+    pub quarantined: usize,
     pub free: usize,
 }
 
@@ -63,6 +66,7 @@ impl Readings {
             snapshot_age: server.feed.age(),
             cells: count(&cells),
             tags: read_tags(&*server.store, highest).await,
+            database: server.store.figures(),
             process: process::look(),
         }
     }
@@ -81,7 +85,9 @@ fn count(cells: &[CellStatus]) -> BTreeMap<CellState, usize> {
 async fn read_tags(store: &dyn PolicyStore, highest: usize) -> Option<Tags> {
     let reading = async {
         let used = store.tags().await?.len();
-        Ok::<_, StoreError>(Tags { used, free: highest.saturating_sub(used) })
+        let quarantined = store.quarantined_tags().await?;
+        let free = highest.saturating_sub(used + quarantined);
+        Ok::<_, StoreError>(Tags { used, quarantined, free })
     };
     match timeout(PATIENCE, reading).await {
         Ok(Ok(tags)) => Some(tags),

@@ -32,6 +32,18 @@ async fn metron_hears_how_things_stand_before_anyone_asks() {
     let processors = metron.hears("numCPUS").await;
     assert!(is_value(&processors, "count") >= 1.0);
 
+    for name in [
+        "DBOpenConnections",
+        "DBQueriesTotal",
+        "DBQueriesSucceeded",
+        "DBQueriesFailed",
+        "DBQueriesInFlight",
+    ] {
+        let value = is_value(&metron.hears(name).await, "");
+        assert_eq!(value > 0.0, name != "DBQueriesFailed", "{name}");
+    }
+    assert!(is_value(&metron.hears("DBQueryDurationMax").await, "seconds") > 0.0);
+
     world.create(&["web db tcp 1", "web db tcp 2"]).await;
     let (dir, _) = world.stop().await;
     let metron = Metron::start().await;
@@ -74,6 +86,39 @@ async fn metron_hears_of_each_request_by_the_name_of_its_route() {
         is_one(&metron.hears(&format!("{route}RequestCount")).await);
     }
     assert_eq!(metron.heard_of("http_error"), [], "nothing failed");
+}
+
+#[tokio::test]
+async fn metron_hears_of_each_operation_by_the_names_it_knows() {
+    let metron = Metron::start().await;
+    let world = World::start_telling(&metron).await;
+    world.create(&["web db tcp 1"]).await;
+    world.listed("").await;
+    world.listed("?id=web").await;
+    world.delete(&["web db tcp 1"]).await;
+    world.get("/networking/v1/external/tags").await;
+    world.anonymous(Method::GET, "/health").await;
+    for path in ["policies", "policies?id=web", "policies_last_updated", "security_groups"] {
+        world.ask(&format!("/networking/v1/internal/{path}"), &[]).await;
+    }
+    world.put("/networking/v1/internal/tags", r#"{"id":"a","type":"b"}"#).await;
+    for (operation, times) in [
+        ("StoreCreate", 1),
+        ("StoreAll", 2),
+        ("StoreByGuids", 2),
+        ("StoreDelete", 1),
+        ("StoreTags", 1),
+        ("StoreCheckDatabase", 1),
+        ("StoreLastUpdated", 1),
+        ("StoreCreateTag", 1),
+        ("SecurityGroupsStoreBySpaceGuids", 1),
+    ] {
+        let name = format!("{operation}SuccessTime");
+        metron.hears(&name).await;
+        let heard = metron.heard_of(&name);
+        assert_eq!(heard.len(), times, "{operation}");
+        assert!(heard.iter().all(|time| is_value(time, "ms") >= 0.0));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! What metron is told without anything having happened (spec/policy-server.md §11).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use policy_store::{PolicyStore, StoreFigures, StorePeaks};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Unit;
@@ -18,13 +19,14 @@ const STALE: Duration = Duration::from_secs(30);
 pub(crate) struct Emitter {
     metrics: Metrics,
     feed: Feed,
+    store: Arc<dyn PolicyStore>,
 }
 
 impl Emitter {
     /// Tells at once, so that metron knows of a server before its callers do; [`run`](Self::run)
     /// goes on from there.
-    pub(crate) fn start(metrics: Metrics, feed: Feed) -> Self {
-        let emitter = Self { metrics, feed };
+    pub(crate) fn start(metrics: Metrics, feed: Feed, store: Arc<dyn PolicyStore>) -> Self {
+        let emitter = Self { metrics, feed, store };
         emitter.emit();
         emitter
     }
@@ -41,15 +43,30 @@ impl Emitter {
     }
 
     fn emit(&self) {
-        let tell = |name: &str, value: f64, unit| self.metrics.value(name.to_owned(), value, unit);
-        tell("uptime", self.metrics.0.started.elapsed().as_secs_f64(), Unit::Seconds);
+        self.tell("uptime", self.metrics.0.started.elapsed().as_secs_f64(), Unit::Seconds);
         if let Ok(processors) = std::thread::available_parallelism() {
-            tell("numCPUS", processors.get() as f64, Unit::Count);
+            self.tell("numCPUS", processors.get() as f64, Unit::Count);
         }
         if self.feed.age() > STALE {
             tracing::error!("The snapshot is too old to tell metron how many policies there are.");
         } else {
-            tell("totalPolicies", self.feed.snapshot().policy_count() as f64, Unit::None);
+            self.tell("totalPolicies", self.feed.snapshot().policy_count() as f64, Unit::None);
         }
+        self.tell_of_database();
+    }
+
+    fn tell_of_database(&self) {
+        let StoreFigures { connections, succeeded, failed, in_flight: _ } = self.store.figures();
+        let StorePeaks { in_flight, duration } = self.store.peaks();
+        self.tell("DBOpenConnections", f64::from(connections), Unit::None);
+        self.tell("DBQueriesTotal", (succeeded + failed) as f64, Unit::None);
+        self.tell("DBQueriesSucceeded", succeeded as f64, Unit::None);
+        self.tell("DBQueriesFailed", failed as f64, Unit::None);
+        self.tell("DBQueriesInFlight", in_flight as f64, Unit::None);
+        self.tell("DBQueryDurationMax", duration.as_secs_f64(), Unit::Seconds);
+    }
+
+    fn tell(&self, name: &str, value: f64, unit: Unit) {
+        self.metrics.value(name.to_owned(), value, unit);
     }
 }
