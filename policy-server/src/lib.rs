@@ -8,6 +8,7 @@
 //! Start reading at [`run`], then [`router`] for the tables of URLs.
 
 mod api;
+pub mod asg;
 pub mod auth;
 mod config;
 pub mod data_dir;
