@@ -23,7 +23,7 @@ use std::{
 pub use events::{Outcome, Peer, Verdict};
 pub(crate) use {measure::measure, store::Operation};
 
-use crate::api::Measured;
+use crate::{api::Measured, asg::syncer::SyncMetrics};
 use dropsonde::{DropsondeError, Metron, Origin, Unit};
 use events::{Events, Status};
 
@@ -60,18 +60,6 @@ impl Metrics {
     /// Somebody has judged a token.
     pub fn judged(&self, verdict: Verdict) {
         self.0.events.judged(verdict);
-    }
-
-    /// Cloud Controller told all security groups.
-    pub fn security_groups_retrieved(&self, took: Duration) {
-        self.0.events.security_groups("retrieval", took);
-        self.milliseconds("SecurityGroupsRetrievalFromCCTime".to_owned(), took);
-    }
-
-    /// The security groups are as Cloud Controller told; `took` includes their retrieval.
-    pub fn security_groups_synced(&self, took: Duration) {
-        self.0.events.security_groups("total", took);
-        self.milliseconds("SecurityGroupsTotalSyncTime".to_owned(), took);
     }
 
     /// The store did something, or the snapshot in its place.
@@ -124,6 +112,18 @@ impl Metrics {
     }
 }
 
+impl SyncMetrics for Metrics {
+    fn retrieved(&self, took: Duration) {
+        self.0.events.security_groups("retrieval", took);
+        self.milliseconds("SecurityGroupsRetrievalFromCCTime".to_owned(), took);
+    }
+
+    fn synced(&self, took: Duration) {
+        self.0.events.security_groups("total", took);
+        self.milliseconds("SecurityGroupsTotalSyncTime".to_owned(), took);
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -133,5 +133,29 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("metron", &self.0.metron).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::metron::{Event, Metron};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn metron_is_told_how_long_a_sync_took() {
+        let metron = Metron::start().await;
+        let address = metron.address().to_string();
+        let metrics = Metrics::to_metron(Origin::AsgSyncer, &address).await.unwrap();
+        metrics.retrieved(Duration::from_millis(1500));
+        metrics.synced(Duration::from_secs(2));
+        for (name, milliseconds) in
+            [("SecurityGroupsRetrievalFromCCTime", 1500.0), ("SecurityGroupsTotalSyncTime", 2000.0)]
+        {
+            let heard = metron.hears(name).await;
+            assert_eq!(heard.origin, "policy-server-asg-syncer");
+            let Event::Value { value, unit, .. } = heard.event else { panic!("no value") };
+            assert_eq!((value, unit.as_str()), (milliseconds, "ms"));
+        }
     }
 }
