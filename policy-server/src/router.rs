@@ -76,8 +76,9 @@ fn external_2024() -> Vec<Row> {
         row(POST,   "/networking/:version/external/policies/delete",   WRITE,  "DeletePolicies", policies::delete),
         row(GET,    "/networking/:version/external/policies",          WRITE,  "PoliciesIndex",  policies::index),
         row(GET,    "/networking/:version/external/tags",              ADMIN,  "TagsIndex",      external::tags),
-        // Ours: what cells enforce.
+        // Ours: what cells enforce, and who changed what.
         row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status),
+        row(GET,    "/networking/:version/external/audit",             ADMIN,  "AuditIndex",     external::audit::index),
         // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
         row(DELETE, "/networking/v0/external/policies",                WRITE,  "DeletePolicies", policies::delete),
     ]

@@ -5,6 +5,7 @@
 //! Decode them with `gocompat::json`: callers rely on the leniency of Go's decoder. The policy types
 //! carry the names they have in the existing system, since its refusals of a body tell them.
 
+pub mod audit;
 pub mod lease;
 pub mod line;
 pub mod security_group;

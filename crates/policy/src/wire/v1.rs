@@ -88,7 +88,8 @@ impl PolicyList {
 }
 
 impl PolicyBody {
-    fn of(policy: &Policy) -> Self {
+    /// The body that is sent for `policy`, without tags.
+    pub fn of(policy: &Policy) -> Self {
         let Policy { source, destination, protocol, ports } = policy;
         Self {
             source: Source { id: source.to_string(), tag: String::new() },
