@@ -5,6 +5,8 @@
 mod pattern;
 mod pipeline;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::{
         ApiSettings, Profile,
         external::{self, policies},
         internal::{self, leases},
-        legacy,
+        legacy, openapi,
     },
     auth::Access,
     server::Server,
@@ -71,6 +73,7 @@ fn external_2024() -> Vec<Row> {
         row(GET,    "/",                                               ANYONE, "Uptime",         external::uptime),
         row(GET,    "/networking",                                     ANYONE, "Uptime",         external::uptime),
         row(GET,    "/health",                                         ANYONE, "Health",         external::health),
+        row(GET,    "/networking/openapi.json",                        ANYONE, "OpenApi",        openapi::document), // ours
         row(GET,    "/networking/:version/external/whoami",            ADMIN,  "WhoAmI",         external::whoami),
         row(POST,   "/networking/:version/external/policies",          WRITE,  "CreatePolicies", policies::create),
         row(POST,   "/networking/:version/external/policies/delete",   WRITE,  "DeletePolicies", policies::delete),

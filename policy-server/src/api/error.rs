@@ -90,7 +90,7 @@ impl ApiError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BodyUnread(_)
             | Self::DeleteBodyUnread(_)

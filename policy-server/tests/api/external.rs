@@ -2,6 +2,7 @@
 
 mod audit;
 mod json;
+mod openapi;
 mod policies;
 mod tags;
 mod tokens;

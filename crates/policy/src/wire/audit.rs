@@ -6,6 +6,7 @@ use super::v1;
 
 /// A page of the audit trail.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct AuditPage {
     /// What to ask for as `before` to get the page after this one; 0 after the last.
@@ -16,11 +17,13 @@ pub struct AuditPage {
 
 /// One change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct AuditEntry {
     /// The number of the entry; later entries have higher ones.
     pub id: u64,
     /// When it happened: RFC 3339 in UTC, with microseconds, so that texts sort like times.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub time: String,
     /// What was done: `policies-created` or `policies-deleted`.
     pub action: String,

@@ -20,7 +20,7 @@ use time::{
 };
 
 use crate::{
-    api::{error::ApiError, json, query},
+    api::{error::ApiError, json, openapi::refusals, query, version::Version},
     server::Server,
 };
 
@@ -35,6 +35,56 @@ const TIME: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: NonZeroU8::new(6) })
     .encode();
 
+/// Ask who changed what.
+///
+/// One entry for each request that created or deleted something, the newest first. What a request
+/// named and what was so already is in no entry.
+#[utoipa::path(
+    get,
+    path = "/networking/{version}/external/audit",
+    operation_id = "listAuditEntries",
+    tag = "insight",
+    params(
+        ("version" = Version, Path),
+        (
+            "limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+            description = "At most this many entries; 100 if absent.",
+        ),
+        (
+            "before" = Option<u64>, Query, minimum = 1,
+            description = "Only entries older than the one with this `id`: `next` of the page before.",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "A page of the audit trail.",
+            body = AuditPage,
+            example = json!({
+                "next": 6,
+                "entries": [{
+                    "id": 7,
+                    "time": "2024-10-24T16:13:44.123456Z",
+                    "action": "policies-created",
+                    "subject": "alice",
+                    "address": "10.0.0.7",
+                    "request_id": "0f3d7c1c-5f43-4c21-9c39-6a25c8d2cf1b",
+                    "revision": 42,
+                    "policies": [{
+                        "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+                        "destination": {
+                            "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                            "protocol": "tcp",
+                            "ports": {"start": 8080, "end": 8090},
+                        },
+                    }],
+                }],
+            }),
+        ),
+        refusals::OfAudit,
+    ),
+    security(("token" = ["network.admin"])),
+)]
 pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     RawQuery(query): RawQuery,
