@@ -17,6 +17,7 @@ mod error;
 mod filter;
 mod leadership;
 mod lease;
+mod metered;
 mod open;
 mod pool;
 mod pooled;
@@ -41,6 +42,7 @@ pub use error::StoreError;
 pub use filter::Filter;
 pub use leadership::LeadershipStore;
 pub use lease::{LeaseError, LeaseStore};
+pub use metered::{StoreFigures, StorePeaks};
 pub use open::{Options, Schema, StoreUrl, StoreUrlError, open};
 pub use pool::{InvalidPool, LeaseKind, LeasePool};
 pub use security_groups::{NumberedGroup, SecurityGroupStore};
@@ -99,8 +101,11 @@ pub trait PolicyStore:
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// How many connections to the database are open.
-    fn connections(&self) -> u32;
+    /// How the database was used so far.
+    fn figures(&self) -> StoreFigures;
+
+    /// The most there was at once since the last call, so that one caller should be the only one.
+    fn peaks(&self) -> StorePeaks;
 
     /// Waits for what is in flight and closes all connections. Every later call fails.
     async fn close(&self);
