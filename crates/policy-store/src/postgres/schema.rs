@@ -46,7 +46,8 @@ async fn bring(
         Schema::Whole => theirs(connection, options.tag_length).await?,
         Schema::Beside => must_be_there(connection, server).await?,
     }
-    OURS.run(&mut *connection)
+    // What `run` does with a connection it has; through it, the future could not move between threads.
+    OURS.run_direct(None, &mut *connection, false)
         .await
         .map_err(|source| StoreError::Migrate { store: server.to_string(), source })?;
     changes::begin_life(connection).await
