@@ -50,7 +50,14 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     server: PathBuf,
     /// The database it is to use, rather than a file of its own
-    #[arg(long, value_name = "URL", requires = "database_pid", requires = "database_name")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "NETMAN_BENCH_DATABASE",
+        hide_env_values = true,
+        requires = "database_pid",
+        requires = "database_name"
+    )]
     database: Option<String>,
     /// The process that started all others of the database
     #[arg(long, value_name = "PID")]
