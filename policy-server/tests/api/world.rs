@@ -11,6 +11,7 @@ use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir:
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -182,6 +183,16 @@ impl World {
 
     pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
         answer(self.cell().put(format!("{}{path}", self.internal)).body(body.to_owned())).await
+    }
+    /// Makes every statement that names one of `tables` fail, as a database in trouble would.
+    pub(crate) async fn break_tables(&self, tables: &[&'static str]) {
+        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
+        let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
+        for table in tables {
+            let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
+            sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
     }
 }
 
