@@ -47,7 +47,7 @@ start_postgres() {
     install -d -o nobody -g nogroup -m 0700 "$home"
     printf 'netman' >"$databases/postgres-password"
     chmod 0644 "$databases/postgres-password"
-    as_nobody "$programs/initdb" -D "$home" -U netman --pwfile "$databases/postgres-password" \
+    as_nobody "$programs/initdb" --no-sync -D "$home" -U netman --pwfile "$databases/postgres-password" \
         --auth scram-sha-256 -E UTF8 --locale C.UTF-8 --no-instructions >"$databases/postgres.log" 2>&1 ||
         fail "PostgreSQL could not be set up: $(tail -n 3 "$databases/postgres.log")"
     # The socket's directory is the private one; everybody comes by TCP.

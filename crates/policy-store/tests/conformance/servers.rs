@@ -1,8 +1,8 @@
 //! Databases on the servers that `scripts/test` starts.
 
-use std::{env, path::Path};
+use std::env;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 /// A database that exists as long as this does.
@@ -48,13 +48,6 @@ impl Drop for Created {
 
 async fn execute(url: &str, statements: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
-    connection.close().await.unwrap();
-}
-
-pub(crate) async fn run_on_sqlite(path: &Path, statements: &str) {
-    let mut connection =
-        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
     connection.close().await.unwrap();
 }
