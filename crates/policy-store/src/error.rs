@@ -2,6 +2,8 @@ use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
+use crate::connecting::ConnectError;
+
 /// Why a store could not do what it was asked. Nothing was changed.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -59,6 +61,19 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// There is no connection to begin with; the texts are those operators know
+    /// (spec/policy-server.md §9.4).
+    #[error("unable to ping")]
+    Connect(#[source] ConnectError),
+    /// The tables of cf-networking are missing, and it is not for this process to make them.
+    #[error("{store} has no tables of cf-networking yet; run `policy-server migrate` first")]
+    NotMigrated {
+        /// Which store, without secrets.
+        store: String,
+    },
+    /// A server that does not queue with us took a tag we were about to give.
+    #[error("another server took a tag at the same time")]
+    Overtaken,
     /// What made a transaction fail in which several requests took part.
     #[error(transparent)]
     Together(Arc<StoreError>),
@@ -95,16 +110,19 @@ pub(crate) trait Transient {
     fn asks_for_another_attempt(&self) -> bool;
 }
 
-/// The SQLSTATEs for a transaction that was chosen to give way: a serialization failure (also what
-/// MySQL calls a deadlock), and PostgreSQL's deadlock.
-const GAVE_WAY: [&str; 2] = ["40001", "40P01"];
+/// The SQLSTATEs for a transaction that lost against another: a serialization failure (also what MySQL
+/// calls a deadlock), PostgreSQL's deadlock, and a name that somebody else has just given a tag to.
+const GAVE_WAY: [&str; 3] = ["40001", "40P01", "23505"];
 
 impl Transient for StoreError {
     fn asks_for_another_attempt(&self) -> bool {
-        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
-            return false;
-        };
-        error.code().is_some_and(|code| GAVE_WAY.contains(&&*code))
+        match self {
+            Self::Overtaken => true,
+            Self::Database { source: sqlx::Error::Database(error), .. } => {
+                error.code().is_some_and(|code| GAVE_WAY.contains(&&*code))
+            }
+            _ => false,
+        }
     }
 }
 

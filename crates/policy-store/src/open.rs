@@ -3,7 +3,12 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use policy::TagLength;
 use thiserror::Error;
 
-use crate::{Connections, PolicyStore, StoreError, sqlite::Sqlite, store::Store};
+use crate::{
+    Connections, DatabaseServer, PolicyStore, StoreError, postgres::Postgres, sqlite::Sqlite,
+    store::Store,
+};
+
+const POSTGRES_PORT: u16 = 5432;
 
 /// Which store, and where. Printing one never shows a password.
 #[derive(Clone)]
@@ -11,6 +16,8 @@ use crate::{Connections, PolicyStore, StoreError, sqlite::Sqlite, store::Store};
 pub enum StoreUrl {
     /// One file on this machine: `sqlite:///var/lib/netman/netman.db`.
     Sqlite(PathBuf),
+    /// A PostgreSQL server: `postgres://user:password@host:5432/netman?sslmode=verify-full&sslrootcert=ca.pem`.
+    Postgres(DatabaseServer),
 }
 
 /// The text is no URL of a store. It may hold a password, so it is not repeated.
@@ -19,10 +26,14 @@ pub enum StoreUrl {
 pub enum StoreUrlError {
     #[error("expected a database URL such as sqlite:///var/lib/netman/netman.db")]
     NoScheme,
-    #[error("no store speaks {0:?}; known: sqlite")]
+    #[error("no store speaks {0:?}; known: sqlite, postgres")]
     UnknownScheme(String),
     #[error("the database URL names no file")]
     NoPath,
+    #[error("the database URL is unreadable: expected scheme://user:password@host:port/database")]
+    Unreadable,
+    #[error("the database URL has an unknown {name}={value}")]
+    Parameter { name: String, value: String },
 }
 
 /// Which tables opening a store may make or change.
@@ -55,11 +66,12 @@ pub struct Options {
 
 /// Opens the store, makes it if there is none, and brings its schema up to date.
 pub async fn open(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicyStore>, StoreError> {
-    match url {
-        StoreUrl::Sqlite(path) => {
-            Ok(Arc::new(Store::on(Sqlite::open(path, options).await?, options)))
+    Ok(match url {
+        StoreUrl::Sqlite(path) => Arc::new(Store::on(Sqlite::open(path, options).await?, options)),
+        StoreUrl::Postgres(server) => {
+            Arc::new(Store::on(Postgres::open(server, options).await?, options))
         }
-    }
+    })
 }
 
 impl Default for Options {
@@ -85,6 +97,9 @@ impl FromStr for StoreUrl {
                 "" => Err(StoreUrlError::NoPath),
                 path => Ok(Self::Sqlite(path.into())),
             },
+            "postgres" | "postgresql" => {
+                Ok(Self::Postgres(DatabaseServer::of_url(text, POSTGRES_PORT)?))
+            }
             other => Err(StoreUrlError::UnknownScheme(other.to_owned())),
         }
     }
@@ -94,6 +109,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(server) => write!(f, "postgres://{server}"),
         }
     }
 }
@@ -121,7 +137,10 @@ mod tests {
     #[test]
     fn a_refused_url_keeps_its_password_to_itself() {
         let error = "oracle://scott:tiger@db".parse::<StoreUrl>().unwrap_err();
-        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite");
+        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite, postgres");
         assert!(!format!("{error:?}").contains("tiger"));
+        let url: StoreUrl = "postgres://scott:tiger@db:5433/netman".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://scott@db:5433/netman");
+        assert!(!format!("{url:?}").contains("tiger"));
     }
 }

@@ -14,6 +14,7 @@ mod held;
 mod internal;
 mod leases;
 mod legacy;
+mod metrics;
 mod program;
 mod rate_limit;
 mod receipts;

@@ -6,6 +6,7 @@
 mod leases;
 mod policies;
 mod revisions;
+mod servers;
 mod tags;
 mod writers;
 
@@ -21,13 +22,58 @@ use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
 /// A database of one story's own; gone with the story.
 pub(crate) struct Database {
     url: StoreUrl,
-    _dir: tempfile::TempDir,
+    home: Home,
+}
+
+/// Where it is, and how it goes.
+enum Home {
+    Directory { _dir: tempfile::TempDir },
+    Postgres(servers::Created),
 }
 
 impl Database {
-    fn sqlite() -> Self {
+    async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { url: StoreUrl::Sqlite(dir.path().join("netman.db")), _dir: dir }
+        let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+        Self { url, home: Home::Directory { _dir: dir } }
+    }
+
+    async fn postgres() -> Self {
+        let created = servers::Created::on_postgres().await;
+        Self { url: created.url.parse().unwrap(), home: Home::Postgres(created) }
+    }
+
+    /// Another database of the same kind.
+    pub(crate) async fn another(&self) -> Self {
+        match &self.home {
+            Home::Directory { .. } => Self::sqlite().await,
+            Home::Postgres(_) => Self::postgres().await,
+        }
+    }
+
+    /// Runs statements as an older server would, that knows nothing of ours.
+    pub(crate) async fn by_hand(&self, statements: &str) {
+        match &self.url {
+            StoreUrl::Sqlite(path) => servers::run_on_sqlite(path, statements).await,
+            _ => {
+                let Home::Postgres(created) = &self.home else { panic!("no such server") };
+                created.run(statements).await;
+            }
+        }
+    }
+
+    /// Moves the time of the last update as an older server does. Backwards: other servers have other
+    /// clocks and time zones.
+    pub(crate) async fn move_the_time(&self) {
+        let statement = match &self.home {
+            Home::Directory { .. } => {
+                "UPDATE policies_info SET last_updated = last_updated - 3600000000"
+            }
+            Home::Postgres(_) => {
+                "UPDATE policies_info SET last_updated = last_updated - interval '1 hour'"
+            }
+        };
+        self.by_hand(statement).await;
     }
 
     /// Opens it with tags of one byte: 255 of them.
@@ -48,11 +94,15 @@ impl Database {
 /// Makes a test of a story for each backend.
 macro_rules! stories {
     ($($story:ident),* $(,)?) => {
-        mod sqlite {
+        crate::stories!(on sqlite: $($story),*);
+        crate::stories!(on postgres: $($story),*);
+    };
+    (on $database:ident: $($story:ident),*) => {
+        mod $database {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $story() {
-                    super::$story(crate::Database::sqlite()).await;
+                    super::$story(crate::Database::$database().await).await;
                 }
             )*
         }

@@ -21,6 +21,7 @@ use crate::{
         version::Version,
     },
     auth::Identity,
+    metrics::Operation,
     server::Server,
 };
 
@@ -86,10 +87,10 @@ pub(crate) async fn index(
     Extension(identity): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let snapshot = server.current().await?;
     // Which apps another caller may see is for Cloud Controller to say, and there is none.
     let visible = identity.is_admin();
     let filter = query::filter(query.as_deref());
+    let snapshot = server.metrics.operation(Operation::of(&filter), server.current()).await?;
     let entries = if visible { snapshot.select(&filter) } else { Vec::new() };
     Ok(list(entries, version.form(), true))
 }

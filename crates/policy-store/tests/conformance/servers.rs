@@ -1,0 +1,60 @@
+//! Databases on the servers that `scripts/test` starts.
+
+use std::{env, path::Path};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use uuid::Uuid;
+
+/// A database that exists as long as this does.
+pub(crate) struct Created {
+    /// As the store is given it.
+    pub url: String,
+    name: String,
+    administrator: String,
+}
+
+impl Created {
+    pub(crate) async fn on_postgres() -> Self {
+        let administrator = env::var("NETMAN_TEST_POSTGRES").expect(
+            "NETMAN_TEST_POSTGRES names no PostgreSQL server to test on; scripts/test starts one",
+        );
+        let name = format!("story_{}", Uuid::new_v4().simple());
+        execute(&administrator, &format!("CREATE DATABASE {name}")).await;
+        let (server, _) = administrator.rsplit_once('/').unwrap();
+        Self { url: format!("{server}/{name}"), name, administrator }
+    }
+
+    pub(crate) async fn run(&self, statements: &str) {
+        execute(&self.url, statements).await;
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        let (administrator, name) = (self.administrator.clone(), self.name.clone());
+        // A story's runtime is about to end, and may not be blocked.
+        let dropped = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+            runtime.block_on(execute(&administrator, &drop));
+        })
+        .join();
+        if !std::thread::panicking() {
+            dropped.unwrap();
+        }
+    }
+}
+
+async fn execute(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+pub(crate) async fn run_on_sqlite(path: &Path, statements: &str) {
+    let mut connection =
+        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
+    connection.close().await.unwrap();
+}
