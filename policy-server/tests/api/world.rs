@@ -11,6 +11,7 @@ use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir:
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,12 @@ impl World {
 
     pub(crate) fn pki(&self, file: &str) -> PathBuf {
         self.data().join("pki").join(file)
+    }
+
+    /// The server's database, as whoever has its file may use it.
+    pub(crate) async fn database(&self) -> SqliteConnection {
+        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
+        SqliteConnection::connect_with(&file).await.unwrap()
     }
 
     /// The server's data directory.
