@@ -190,6 +190,16 @@ impl World {
     pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
         answer(self.cell().put(format!("{}{path}", self.internal)).body(body.to_owned())).await
     }
+
+    /// Makes every statement that names one of `tables` fail, as a database in trouble would.
+    pub(crate) async fn break_tables(&self, tables: &[&'static str]) {
+        let mut connection = self.database().await;
+        for table in tables {
+            let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
+            sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
 }
 
 impl Answer {

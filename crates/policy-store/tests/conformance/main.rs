@@ -3,9 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod audit;
+mod leadership;
 mod leases;
 mod policies;
+mod quarantine;
 mod revisions;
+mod security_groups;
 mod servers;
 mod tags;
 mod writers;
@@ -83,12 +87,17 @@ impl Database {
 
     pub(crate) async fn open_with_tags_of(&self, bytes: i64) -> Arc<dyn PolicyStore> {
         let tag_length = TagLength::new(bytes).unwrap();
-        self.open_with(&Options { tag_length, log_kept: 1000, ..Options::default() }).await
+        self.open_with(&Options { tag_length, ..one_byte() }).await
     }
 
     pub(crate) async fn open_with(&self, options: &Options) -> Arc<dyn PolicyStore> {
         policy_store::open(&self.url, options).await.unwrap()
     }
+}
+
+/// What a story opens its database with, if it says nothing else.
+pub(crate) fn one_byte() -> Options {
+    Options { tag_length: TagLength::new(1).unwrap(), log_kept: 1000, ..Options::default() }
 }
 
 /// Makes a test of a story for each backend.
