@@ -224,6 +224,7 @@ impl Answer {
 pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> Config {
     Config {
         data_dir: DataDir::at(dir.path().join("data")),
+        database: None,
         internal_names: names.iter().map(|&name| name.to_owned()).collect(),
         lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
         metron_address: None,
