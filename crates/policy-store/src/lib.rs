@@ -15,6 +15,7 @@ mod error;
 mod filter;
 mod leadership;
 mod lease;
+mod mysql;
 mod open;
 mod pool;
 mod row;

@@ -3,7 +3,10 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use policy::TagLength;
 use thiserror::Error;
 
-use crate::{Connections, PolicyStore, StoreError, sqlite::Sqlite, store::Store};
+use crate::{
+    Connections, DatabaseServer, PolicyStore, StoreError, mysql::MySql, sqlite::Sqlite,
+    store::Store,
+};
 
 /// Which store, and where. Printing one never shows a password.
 #[derive(Clone)]
@@ -11,6 +14,8 @@ use crate::{Connections, PolicyStore, StoreError, sqlite::Sqlite, store::Store};
 pub enum StoreUrl {
     /// One file on this machine: `sqlite:///var/lib/netman/netman.db`.
     Sqlite(PathBuf),
+    /// A database on MySQL or MariaDB.
+    MySql(DatabaseServer),
 }
 
 /// The text is no URL of a store. It may hold a password, so it is not repeated.
@@ -59,6 +64,9 @@ pub async fn open(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicySto
         StoreUrl::Sqlite(path) => {
             Ok(Arc::new(Store::on(Sqlite::open(path, options).await?, options)))
         }
+        StoreUrl::MySql(server) => {
+            Ok(Arc::new(Store::on(MySql::open(server, options).await?, options)))
+        }
     }
 }
 
@@ -94,6 +102,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::MySql(server) => write!(f, "mysql://{server}"),
         }
     }
 }

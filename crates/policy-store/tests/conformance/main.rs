@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod leases;
+mod mysql;
 mod policies;
 mod revisions;
 mod tags;
@@ -18,16 +19,20 @@ use std::{
 use policy::{Policy, Protocol, TagLength};
 use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
 
-/// A database of one story's own; gone with the story.
+/// A database of one story's own; gone with the story, or with the server the tests were given.
 pub(crate) struct Database {
     url: StoreUrl,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Database {
-    fn sqlite() -> Self {
+    async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { url: StoreUrl::Sqlite(dir.path().join("netman.db")), _dir: dir }
+        Self { url: StoreUrl::Sqlite(dir.path().join("netman.db")), _dir: Some(dir) }
+    }
+
+    async fn mysql() -> Self {
+        Self { url: StoreUrl::MySql(mysql::new_database().await), _dir: None }
     }
 
     /// Opens it with tags of one byte: 255 of them.
@@ -52,7 +57,16 @@ macro_rules! stories {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $story() {
-                    super::$story(crate::Database::sqlite()).await;
+                    super::$story(crate::Database::sqlite().await).await;
+                }
+            )*
+        }
+
+        mod mysql {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $story() {
+                    super::$story(crate::Database::mysql().await).await;
                 }
             )*
         }

@@ -78,7 +78,7 @@ async fn the_state_is_of_one_instant(database: Database) {
 
 async fn every_database_has_a_life_of_its_own(database: Database) {
     let store = database.open().await;
-    let other_store = Database::sqlite();
+    let other_store = Database::sqlite().await;
     let other = other_store.open().await.version().await.unwrap();
     assert_ne!(store.version().await.unwrap().life, other.life);
 }

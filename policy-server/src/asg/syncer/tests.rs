@@ -93,7 +93,10 @@ async fn a_restless_list_is_tolerated_until_the_deadline() {
     syncer.sync().await.unwrap();
     advance(MINUTE).await;
     let error = syncer.sync().await.unwrap_err();
-    assert!(matches!(error, SyncerError::Unstable(unread) if unread.as_secs() == 5 * 60), "{error:?}");
+    assert!(
+        matches!(error, SyncerError::Unstable(unread) if unread.as_secs() == 5 * 60),
+        "{error:?}"
+    );
     resume();
     assert_eq!(world.stored().await, numbered(&[(1, "a")]), "the last good list stays");
 }
