@@ -1,27 +1,45 @@
 //! Table `netman_audit`.
 
-use sqlx::{MySqlConnection, QueryBuilder};
+use serde_json::json;
+use sqlx::MySqlConnection;
 
+use super::rows;
 use crate::{AuditEntry, AuditQuery, StoreError, error::Doing, row::AuditRow};
 
 pub(super) async fn append(
     tx: &mut MySqlConnection,
     entries: &[AuditEntry],
 ) -> Result<(), StoreError> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let mut insert = QueryBuilder::new(
-        "INSERT INTO netman_audit (at, action, subject, address, request, revision, policies) ",
-    );
-    insert.push_values(entries, |mut row, entry| {
+    let lines = entries.iter().map(|entry| {
         let AuditRow { id: _, at, action, subject, address, request, revision, policies } =
             AuditRow::from(entry);
-        row.push_bind(at).push_bind(action).push_bind(subject).push_bind(address);
-        row.push_bind(request).push_bind(revision).push_bind(policies);
+        json!([at, action, subject, address, request, revision, policies])
     });
-    // One text for each number of entries: not worth a place among the prepared statements.
-    insert.build().persistent(false).execute(tx).await.doing("writing the audit trail")?;
+    let new = rows::table(
+        "new",
+        [
+            rows::number("at", 0),
+            rows::text("action", 1),
+            rows::text("subject", 2),
+            rows::text("address", 3),
+            rows::text("request", 4),
+            rows::number("revision", 5),
+            rows::text("policies", 6),
+        ],
+    );
+    let insert = format!(
+        "INSERT INTO netman_audit (at, action, subject, address, request, revision, policies)
+         SELECT new.at, new.action, new.subject, new.address, new.request, new.revision,
+                new.policies
+         FROM {new} ORDER BY new.n"
+    );
+    for batch in rows::batches(lines) {
+        sqlx::query(super::fixed(insert.clone()))
+            .bind(batch)
+            .execute(&mut *tx)
+            .await
+            .doing("writing the audit trail")?;
+    }
     Ok(())
 }
 
