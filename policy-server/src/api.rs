@@ -13,6 +13,7 @@ pub(crate) mod internal;
 pub(crate) mod legacy;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod rate;
 mod settings;

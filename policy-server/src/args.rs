@@ -79,6 +79,7 @@ impl EmbeddedArgs {
             internal_names: internal_name.clone(),
             lease_pool: LeasePool::new(*overlay_network, *subnet_prefix_length, LeasePool::EXPIRY)?,
             api: ApiSettings::default(),
+            metron_address: None,
         })
     }
 }

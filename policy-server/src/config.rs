@@ -13,4 +13,6 @@ pub struct Config {
     pub lease_pool: LeasePool,
     /// How the APIs behave.
     pub api: ApiSettings,
+    /// Where the metron agent listens, as host and port, if there is one.
+    pub metron_address: Option<String>,
 }

@@ -33,10 +33,15 @@ pub(crate) async fn hold(
             return Outcome::Fresh(snapshot, version);
         }
         drop(snapshot);
-        tokio::select! {
-            Ok(()) = snapshots.changed() => {}
-            () = sleep_until(deadline) => return Outcome::Unchanged(version),
-            () = server.shutdown.cancelled() => return Outcome::Unchanged(version),
+        let changed = async {
+            tokio::select! {
+                Ok(()) = snapshots.changed() => true,
+                () = sleep_until(deadline) => false,
+                () = server.shutdown.cancelled() => false,
+            }
+        };
+        if !server.metrics.held(changed).await {
+            return Outcome::Unchanged(version);
         }
     }
 }

@@ -14,6 +14,7 @@ mod config;
 pub mod data_dir;
 mod hold;
 mod listeners;
+pub mod metrics;
 mod pki;
 mod quarantine;
 mod receipts;

@@ -5,6 +5,8 @@
 mod pattern;
 mod pipeline;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::{
         ApiSettings, Profile,
         external::{self, policies},
         internal::{self, leases},
-        legacy,
+        legacy, openapi,
     },
     auth::Access,
     server::Server,
@@ -71,13 +73,15 @@ fn external_2024() -> Vec<Row> {
         row(GET,    "/",                                               ANYONE, "Uptime",         external::uptime),
         row(GET,    "/networking",                                     ANYONE, "Uptime",         external::uptime),
         row(GET,    "/health",                                         ANYONE, "Health",         external::health),
+        row(GET,    "/networking/openapi.json",                        ANYONE, "OpenApi",        openapi::document), // ours
         row(GET,    "/networking/:version/external/whoami",            ADMIN,  "WhoAmI",         external::whoami),
         row(POST,   "/networking/:version/external/policies",          WRITE,  "CreatePolicies", policies::create),
         row(POST,   "/networking/:version/external/policies/delete",   WRITE,  "DeletePolicies", policies::delete),
         row(GET,    "/networking/:version/external/policies",          WRITE,  "PoliciesIndex",  policies::index),
         row(GET,    "/networking/:version/external/tags",              ADMIN,  "TagsIndex",      external::tags),
-        // Ours: what cells enforce.
+        // Ours: what cells enforce, and who changed what.
         row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status),
+        row(GET,    "/networking/:version/external/audit",             ADMIN,  "AuditIndex",     external::audit::index),
         // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
         row(DELETE, "/networking/v0/external/policies",                WRITE,  "DeletePolicies", policies::delete),
     ]

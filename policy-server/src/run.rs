@@ -18,6 +18,10 @@ use crate::{
     Config, Listeners,
     auth::{LocalVerifier, SigningError},
     data_dir::{self, DataDir, FileError, Readers},
+    metrics::{
+        Metrics,
+        dropsonde::{DropsondeError, Origin, emitter::Emitter},
+    },
     pki::{self, PkiError},
     quarantine,
     receipts::Receipts,
@@ -43,6 +47,8 @@ pub enum RunError {
     Tls(#[from] TlsError),
     #[error("opening the database")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Dropsonde(#[from] DropsondeError),
     #[error("following changes in the background")]
     Background(#[source] JoinError),
     #[error("asking a listener for its address")]
@@ -63,7 +69,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, internal_names, lease_pool, api } = config;
+    let Config { data_dir, internal_names, lease_pool, api, metron_address } = config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -80,7 +86,13 @@ pub async fn run(
     let tag_length = TagLength::DEFAULT;
     let url = StoreUrl::Sqlite(data_dir.database());
     let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
+    let metrics = match metron_address {
+        Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
+        None => Metrics::new(),
+    };
+    let store = metrics.telling_of(store);
     let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
+    let emitter = Emitter::start(metrics.clone(), feed.clone(), store.clone());
     let server = Arc::new(Server {
         store: store.clone(),
         feed,
@@ -88,6 +100,7 @@ pub async fn run(
         verifier: Arc::new(verifier),
         tag_length,
         lease_pool,
+        metrics,
         started: Instant::now(),
         shutdown: shutdown.clone(),
     });
@@ -97,7 +110,7 @@ pub async fn run(
         internal: format!("https://{}", reachable(internal_address)),
     };
     announce(&data_dir, &addresses)?;
-    let mut background = tokio::spawn(background(feeder, server.clone()));
+    let mut background = tokio::spawn(background(feeder, emitter, server.clone()));
     let mut serving = pin!(async {
         tokio::join!(
             service::serve::http(
@@ -146,8 +159,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// What goes on beside the listeners: feeding the snapshot and letting leases lapse.
-async fn background(feeder: Feeder, server: Arc<Server>) {
+/// What goes on beside the listeners: feeding the snapshot, telling metron, letting leases lapse.
+async fn background(feeder: Feeder, emitter: Emitter, server: Arc<Server>) {
     let expiry = server.lease_pool.expiry();
     let lapsing = async {
         let mut tick = tokio::time::interval(LAPSE_EVERY);
@@ -163,5 +176,5 @@ async fn background(feeder: Feeder, server: Arc<Server>) {
             }
         }
     };
-    tokio::join!(feeder.run(), lapsing, quarantine::report(server.clone()));
+    tokio::join!(feeder.run(), emitter.run(), lapsing, quarantine::report(server.clone()));
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::error::ApiError,
     auth::Verifier,
+    metrics::Metrics,
     receipts::Receipts,
     snapshot::{Snapshot, feed::Feed},
 };
@@ -19,6 +20,7 @@ pub(crate) struct Server {
     pub verifier: Arc<dyn Verifier>,
     pub tag_length: TagLength,
     pub lease_pool: LeasePool,
+    pub metrics: Metrics,
     pub started: Instant,
     pub shutdown: CancellationToken,
 }

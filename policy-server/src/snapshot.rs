@@ -143,6 +143,11 @@ impl Snapshot {
         }
     }
 
+    /// How many policies there are.
+    pub(crate) fn policy_count(&self) -> usize {
+        self.policies.len()
+    }
+
     /// The policies `filter` selects, in order.
     pub(crate) fn select(&self, filter: &Filter) -> Vec<Arc<Entry>> {
         let selected = |entry: &Arc<Entry>| filter.selects(&entry.tagged.policy);

@@ -1,7 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use sqlx::mysql::MySqlDatabaseError;
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
 use thiserror::Error;
+
+use crate::connecting::ConnectError;
 
 /// Why a store could not do what it was asked. Nothing was changed.
 #[derive(Debug, Error)]
@@ -77,6 +79,19 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// There is no connection to begin with; the texts are those operators know
+    /// (spec/policy-server.md §9.4).
+    #[error("unable to ping")]
+    Connect(#[source] ConnectError),
+    /// The tables of cf-networking are missing, and it is not for this process to make them.
+    #[error("{store} has no tables of cf-networking yet; run `policy-server migrate` first")]
+    NotMigrated {
+        /// Which store, without secrets.
+        store: String,
+    },
+    /// A server that does not queue with us took a tag we were about to give.
+    #[error("another server took a tag at the same time")]
+    Overtaken,
     /// What made a transaction fail in which several requests took part.
     #[error(transparent)]
     Together(Arc<StoreError>),
@@ -117,19 +132,25 @@ pub(crate) trait Transient {
     fn asks_for_another_attempt(&self) -> bool;
 }
 
-/// The SQLSTATEs for a transaction that was chosen to give way: a serialization failure (also what
-/// MySQL calls a deadlock), and PostgreSQL's deadlock.
-const GAVE_WAY: [&str; 2] = ["40001", "40P01"];
+/// The SQLSTATEs for a transaction that lost against another: a serialization failure (also what MySQL
+/// calls a deadlock), PostgreSQL's deadlock, and a name that somebody else has just given a tag to.
+const GAVE_WAY: [&str; 3] = ["40001", "40P01", "23505"];
 
 /// What MySQL calls a lock that could not be had in time. It has no SQLSTATE of its own.
 const LOCK_WAIT: u16 = 1205;
 
 impl Transient for StoreError {
     fn asks_for_another_attempt(&self) -> bool {
-        let Self::Database { source, .. } = self else { return false };
-        let code = source.as_database_error().and_then(|error| error.code());
-        code.is_some_and(|code| GAVE_WAY.contains(&&*code))
-            || mysql_number(source) == Some(LOCK_WAIT)
+        match self {
+            // A name may have been another's for a moment only.
+            Self::Overtaken | Self::Indistinct { .. } => true,
+            Self::Database { source, .. } => {
+                let code = source.as_database_error().and_then(DatabaseError::code);
+                code.is_some_and(|code| GAVE_WAY.contains(&&*code))
+                    || mysql_number(source) == Some(LOCK_WAIT)
+            }
+            _ => false,
+        }
     }
 }
 

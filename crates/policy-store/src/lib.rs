@@ -10,14 +10,19 @@
 mod actor;
 mod audit;
 mod cells;
+mod cf_schema;
 mod change;
+mod connecting;
 mod error;
 mod filter;
 mod leadership;
 mod lease;
+mod metered;
 mod mysql;
 mod open;
 mod pool;
+mod pooled;
+mod postgres;
 mod row;
 mod security_groups;
 mod server;
@@ -33,10 +38,12 @@ pub use actor::Actor;
 pub use audit::{Action, AuditEntry, AuditQuery, AuditTrail};
 pub use cells::{CellsReport, TagQuarantine};
 pub use change::{Change, Changes, State};
+pub use connecting::ConnectError;
 pub use error::StoreError;
 pub use filter::Filter;
 pub use leadership::LeadershipStore;
 pub use lease::{LeaseError, LeaseStore};
+pub use metered::{StoreFigures, StorePeaks};
 pub use open::{Options, Schema, StoreUrl, StoreUrlError, open};
 pub use pool::{InvalidPool, LeaseKind, LeasePool};
 pub use security_groups::{NumberedGroup, SecurityGroupStore};
@@ -95,8 +102,11 @@ pub trait PolicyStore:
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// How many connections to the database are open.
-    fn connections(&self) -> u32;
+    /// How the database was used so far.
+    fn figures(&self) -> StoreFigures;
+
+    /// The most there was at once since the last call, so that one caller should be the only one.
+    fn peaks(&self) -> StorePeaks;
 
     /// Waits for what is in flight and closes all connections. Every later call fails.
     async fn close(&self);

@@ -1,11 +1,11 @@
 //! MySQL and MariaDB, in the SQL that both accept.
 //!
-//! Start reading at `connection` for how transactions begin and what becomes of one that is dropped,
-//! at `rows` for how batches travel, and at `names` for why names are compared twice.
+//! Start reading at `rows` for how batches travel, and at `names` for why names are compared twice.
 
 mod audit;
+mod cf_networking;
 mod changes;
-mod connection;
+mod connect;
 mod leaders;
 mod leases;
 mod names;
@@ -20,15 +20,24 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, DatabaseServer, Filter, NumberedGroup, Options,
     StoreError,
+    error::Doing,
+    pooled::Pooled,
     session::{Backend, Found, HeldLease, Position, Session},
 };
-use connection::{Connections, Lent};
 use names::Names;
+
+/// Writers queue at this row. The server does not wait for one of us that falls silent while it holds
+/// the lock: we never pause there, so it is the network that has lost us, and others shall not wait.
+const BEGIN_WRITE: &str = "SET SESSION wait_timeout = 5; START TRANSACTION READ WRITE;
+     SELECT id FROM policies_info FOR UPDATE";
+
+const BEGIN_READ: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// The beginning of what is counted in microseconds. Sessions are in UTC.
 const EPOCH: &str = "TIMESTAMP'1970-01-01 00:00:00'";
@@ -36,14 +45,14 @@ const EPOCH: &str = "TIMESTAMP'1970-01-01 00:00:00'";
 /// The database's clock, in milliseconds since 1970.
 const NOW_MILLIS: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 
-/// A transaction; rolled back when dropped.
-pub(crate) struct MySqlSession {
-    lent: Lent,
+pub(crate) struct MySql {
+    pool: MySqlPool,
     names: Arc<Names>,
 }
 
-pub(crate) struct MySql {
-    connections: Connections,
+/// A transaction.
+pub(crate) struct MySqlSession {
+    transaction: Pooled<sqlx::MySql>,
     names: Arc<Names>,
 }
 
@@ -52,9 +61,18 @@ impl MySql {
         server: &DatabaseServer,
         options: &Options,
     ) -> Result<Self, StoreError> {
-        let names = schema::prepare(server, options).await?;
-        let connections = Connections::to(server, options);
-        Ok(Self { connections, names: Arc::new(names) })
+        let pool = connect::pool(server, options).await?;
+        let names = schema::bring_up_to_date(&pool, server, options).await?;
+        Ok(Self { pool, names: Arc::new(names) })
+    }
+
+    async fn begin(
+        &self,
+        statements: &'static str,
+        doing: &'static str,
+    ) -> Result<MySqlSession, StoreError> {
+        let transaction = Pooled::begin(&self.pool, statements, doing).await?;
+        Ok(MySqlSession { transaction, names: self.names.clone() })
     }
 }
 
@@ -63,123 +81,122 @@ fn fixed(statement: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(statement)
 }
 
-/// Asks something within the transaction, noting that it was answered.
-macro_rules! ask {
-    ($session:ident, |$tx:ident| $question:expr) => {{
-        let $tx = $session.lent.enter();
-        let answer = $question.await;
-        $session.lent.leave(&answer);
-        answer
-    }};
-}
-
 #[async_trait]
 impl Backend for MySql {
     type Session = MySqlSession;
 
     async fn write(&self) -> Result<MySqlSession, StoreError> {
-        let lent = self.connections.write().await?;
-        Ok(MySqlSession { lent, names: self.names.clone() })
+        self.begin(BEGIN_WRITE, "starting to write").await
     }
 
     async fn read(&self) -> Result<MySqlSession, StoreError> {
-        let lent = self.connections.read().await?;
-        Ok(MySqlSession { lent, names: self.names.clone() })
+        self.begin(BEGIN_READ, "starting to read").await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.connections.ping().await
+        sqlx::query("SELECT 1").execute(&self.pool).await.doing("asking for a sign of life")?;
+        Ok(())
     }
 
     async fn close(&self) {
-        self.connections.close().await;
+        self.pool.close().await;
     }
 
     fn connections(&self) -> u32 {
-        self.connections.size()
+        self.pool.size()
     }
+}
+
+/// `on!(self, what is done)`: the statement has the connection until it is over.
+macro_rules! on {
+    ($session:ident, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
+        let done =
+            $module::$function(&mut $session.transaction.use_it() $(, $argument)*).await;
+        $session.transaction.free();
+        done
+    }};
 }
 
 #[async_trait]
 impl Session for MySqlSession {
     async fn commit(self) -> Result<(), StoreError> {
-        self.lent.commit().await
+        self.transaction.commit().await
     }
 
     async fn position(&mut self) -> Result<Position, StoreError> {
-        ask!(self, |tx| changes::position(tx))
+        on!(self, changes::position())
     }
 
     async fn advance(&mut self, count: u64) -> Result<(), StoreError> {
-        ask!(self, |tx| changes::advance(tx, count))
+        on!(self, changes::advance(count))
     }
 
     async fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
-        ask!(self, |tx| changes::compact(tx, revision))
+        on!(self, changes::compact(revision))
     }
 
     async fn touch(&mut self, micros: i64) -> Result<(), StoreError> {
-        ask!(self, |tx| changes::touch(tx, micros))
+        on!(self, changes::touch(micros))
     }
 
     async fn explain(&mut self) -> Result<(), StoreError> {
-        ask!(self, |tx| changes::explain(tx))
+        on!(self, changes::explain())
     }
 
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
-        ask!(self, |tx| changes::log(tx, changes))
+        on!(self, changes::log(changes))
     }
 
     async fn logged(&mut self, since: Revision) -> Result<Vec<(Revision, Change)>, StoreError> {
-        ask!(self, |tx| changes::logged(tx, since))
+        on!(self, changes::logged(since))
     }
 
     async fn select(&mut self, filter: &Filter) -> Result<Vec<TaggedPolicy>, StoreError> {
-        ask!(self, |tx| policies::select(tx, &self.names, filter))
+        on!(self, policies::select(&self.names, filter))
     }
 
     async fn find(&mut self, policies: &[&Policy]) -> Result<Vec<Found>, StoreError> {
-        ask!(self, |tx| policies::find(tx, &self.names, policies))
+        on!(self, policies::find(&self.names, policies))
     }
 
     async fn insert(&mut self, policies: &[TaggedPolicy]) -> Result<(), StoreError> {
-        ask!(self, |tx| policies::insert(tx, policies))
+        on!(self, policies::insert(policies))
     }
 
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
-        ask!(self, |tx| policies::remove(tx, found))
+        on!(self, policies::remove(found))
     }
 
     async fn last_updated(&mut self) -> Result<i64, StoreError> {
-        ask!(self, |tx| policies::last_updated(tx))
+        on!(self, policies::last_updated())
     }
 
     async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
-        ask!(self, |tx| tags::seed(tx, length))
+        on!(self, tags::seed(length))
     }
 
     async fn tags(&mut self) -> Result<Vec<AssignedTag>, StoreError> {
-        ask!(self, |tx| tags::list(tx))
+        on!(self, tags::list())
     }
 
     async fn tags_of(&mut self, ids: &[&str]) -> Result<Vec<AssignedTag>, StoreError> {
-        ask!(self, |tx| tags::of(tx, &self.names, ids))
+        on!(self, tags::of(&self.names, ids))
     }
 
     async fn free_tags(&mut self, limit: usize) -> Result<Vec<Tag>, StoreError> {
-        ask!(self, |tx| tags::free(tx, limit))
+        on!(self, tags::free(limit))
     }
 
     async fn give_tags(&mut self, given: &[(Tag, &str)], kind: &str) -> Result<(), StoreError> {
-        ask!(self, |tx| tags::give(tx, given, kind))
+        on!(self, tags::give(given, kind))
     }
 
     async fn release_tags(&mut self, tags: &[Tag]) -> Result<Vec<(Tag, String)>, StoreError> {
-        ask!(self, |tx| tags::release(tx, tags))
+        on!(self, tags::release(tags))
     }
 
     async fn quarantined_of(&mut self, ids: &[&str]) -> Result<Vec<(Tag, String)>, StoreError> {
-        ask!(self, |tx| quarantine::of(tx, ids))
+        on!(self, quarantine::of(ids))
     }
 
     async fn quarantine(
@@ -187,15 +204,15 @@ impl Session for MySqlSession {
         released: &[(Tag, String)],
         at: Revision,
     ) -> Result<(), StoreError> {
-        ask!(self, |tx| quarantine::add(tx, released, at))
+        on!(self, quarantine::add(released, at))
     }
 
     async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
-        ask!(self, |tx| quarantine::end(tx, confirmed))
+        on!(self, quarantine::end(confirmed))
     }
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
-        ask!(self, |tx| quarantine::count(tx))
+        on!(self, quarantine::count())
     }
 
     async fn report_server(
@@ -204,23 +221,23 @@ impl Session for MySqlSession {
         confirmed: Option<Revision>,
         lifetime: Duration,
     ) -> Result<(), StoreError> {
-        ask!(self, |tx| quarantine::report(tx, server, confirmed, lifetime))
+        on!(self, quarantine::report(server, confirmed, lifetime))
     }
 
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
-        ask!(self, |tx| quarantine::confirmed(tx))
+        on!(self, quarantine::confirmed())
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {
-        ask!(self, |tx| leases::all(tx))
+        on!(self, leases::all())
     }
 
     async fn insert_lease(&mut self, lease: &Lease, renewed_at: i64) -> Result<(), StoreError> {
-        ask!(self, |tx| leases::insert(tx, lease, renewed_at))
+        on!(self, leases::insert(lease, renewed_at))
     }
 
     async fn remove_lease(&mut self, underlay_ip: Ipv4Addr) -> Result<(), StoreError> {
-        ask!(self, |tx| leases::remove(tx, underlay_ip))
+        on!(self, leases::remove(underlay_ip))
     }
 
     async fn renew_lease(
@@ -228,31 +245,31 @@ impl Session for MySqlSession {
         underlay_ip: Ipv4Addr,
         renewed_at: i64,
     ) -> Result<(), StoreError> {
-        ask!(self, |tx| leases::renew(tx, underlay_ip, renewed_at))
+        on!(self, leases::renew(underlay_ip, renewed_at))
     }
 
     async fn set_lapsed(&mut self, underlay_ip: Ipv4Addr, lapsed: bool) -> Result<(), StoreError> {
-        ask!(self, |tx| leases::set_lapsed(tx, underlay_ip, lapsed))
+        on!(self, leases::set_lapsed(underlay_ip, lapsed))
     }
 
     async fn security_groups(&mut self) -> Result<Vec<NumberedGroup>, StoreError> {
-        ask!(self, |tx| security_groups::list(tx))
+        on!(self, security_groups::list())
     }
 
     async fn put_security_groups(&mut self, groups: &[&SecurityGroup]) -> Result<(), StoreError> {
-        ask!(self, |tx| security_groups::put(tx, &self.names, groups))
+        on!(self, security_groups::put(&self.names, groups))
     }
 
     async fn remove_security_groups(&mut self, guids: &[&str]) -> Result<(), StoreError> {
-        ask!(self, |tx| security_groups::remove(tx, &self.names, guids))
+        on!(self, security_groups::remove(&self.names, guids))
     }
 
     async fn append_audit(&mut self, entries: &[AuditEntry]) -> Result<(), StoreError> {
-        ask!(self, |tx| audit::append(tx, entries))
+        on!(self, audit::append(entries))
     }
 
     async fn audit(&mut self, query: &AuditQuery) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        ask!(self, |tx| audit::list(tx, query))
+        on!(self, audit::list(query))
     }
 
     async fn lead(
@@ -261,10 +278,10 @@ impl Session for MySqlSession {
         owner: &str,
         lifetime: Duration,
     ) -> Result<bool, StoreError> {
-        ask!(self, |tx| leaders::lead(tx, group, owner, lifetime))
+        on!(self, leaders::lead(group, owner, lifetime))
     }
 
     async fn resign(&mut self, group: &str, owner: &str) -> Result<(), StoreError> {
-        ask!(self, |tx| leaders::resign(tx, group, owner))
+        on!(self, leaders::resign(group, owner))
     }
 }

@@ -4,9 +4,12 @@ use policy::TagLength;
 use thiserror::Error;
 
 use crate::{
-    Connections, DatabaseServer, PolicyStore, StoreError, mysql::MySql, sqlite::Sqlite,
-    store::Store,
+    Connections, DatabaseServer, PolicyStore, StoreError, mysql::MySql, postgres::Postgres,
+    sqlite::Sqlite, store::Store,
 };
+
+const POSTGRES_PORT: u16 = 5432;
+const MYSQL_PORT: u16 = 3306;
 
 /// Which store, and where. Printing one never shows a password.
 #[derive(Clone)]
@@ -14,7 +17,9 @@ use crate::{
 pub enum StoreUrl {
     /// One file on this machine: `sqlite:///var/lib/netman/netman.db`.
     Sqlite(PathBuf),
-    /// A database on MySQL or MariaDB.
+    /// A PostgreSQL server: `postgres://user:password@host:5432/netman?sslmode=verify-full&sslrootcert=ca.pem`.
+    Postgres(DatabaseServer),
+    /// MySQL or MariaDB, with the same words: `mysql://user:password@host:3306/netman?sslmode=require`.
     MySql(DatabaseServer),
 }
 
@@ -24,10 +29,14 @@ pub enum StoreUrl {
 pub enum StoreUrlError {
     #[error("expected a database URL such as sqlite:///var/lib/netman/netman.db")]
     NoScheme,
-    #[error("no store speaks {0:?}; known: sqlite")]
+    #[error("no store speaks {0:?}; known: sqlite, postgres, mysql")]
     UnknownScheme(String),
     #[error("the database URL names no file")]
     NoPath,
+    #[error("the database URL is unreadable: expected scheme://user:password@host:port/database")]
+    Unreadable,
+    #[error("the database URL has an unknown {name}={value}")]
+    Parameter { name: String, value: String },
 }
 
 /// Which tables opening a store may make or change.
@@ -60,14 +69,15 @@ pub struct Options {
 
 /// Opens the store, makes it if there is none, and brings its schema up to date.
 pub async fn open(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicyStore>, StoreError> {
-    match url {
-        StoreUrl::Sqlite(path) => {
-            Ok(Arc::new(Store::on(Sqlite::open(path, options).await?, options)))
+    Ok(match url {
+        StoreUrl::Sqlite(path) => Arc::new(Store::on(Sqlite::open(path, options).await?, options)),
+        StoreUrl::Postgres(server) => {
+            Arc::new(Store::on(Postgres::open(server, options).await?, options))
         }
         StoreUrl::MySql(server) => {
-            Ok(Arc::new(Store::on(MySql::open(server, options).await?, options)))
+            Arc::new(Store::on(MySql::open(server, options).await?, options))
         }
-    }
+    })
 }
 
 impl Default for Options {
@@ -93,6 +103,10 @@ impl FromStr for StoreUrl {
                 "" => Err(StoreUrlError::NoPath),
                 path => Ok(Self::Sqlite(path.into())),
             },
+            "postgres" | "postgresql" => {
+                Ok(Self::Postgres(DatabaseServer::of_url(text, POSTGRES_PORT)?))
+            }
+            "mysql" => Ok(Self::MySql(DatabaseServer::of_url(text, MYSQL_PORT)?)),
             other => Err(StoreUrlError::UnknownScheme(other.to_owned())),
         }
     }
@@ -102,6 +116,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(server) => write!(f, "postgres://{server}"),
             Self::MySql(server) => write!(f, "mysql://{server}"),
         }
     }
@@ -130,7 +145,10 @@ mod tests {
     #[test]
     fn a_refused_url_keeps_its_password_to_itself() {
         let error = "oracle://scott:tiger@db".parse::<StoreUrl>().unwrap_err();
-        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite");
+        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite, postgres, mysql");
         assert!(!format!("{error:?}").contains("tiger"));
+        let url: StoreUrl = "postgres://scott:tiger@db:5433/netman".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://scott@db:5433/netman");
+        assert!(!format!("{url:?}").contains("tiger"));
     }
 }

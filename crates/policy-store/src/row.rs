@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use policy::{
-    AppGuid, HardwareAddr, Lease, Policy, PortRange, Protocol, Revision, Tag, TaggedPolicy,
+    AppGuid, HardwareAddr, Lease, Policy, PortRange, Protocol, Revision, SecurityGroup, Tag,
+    TaggedPolicy,
 };
 use serde_json::json;
 use sqlx::FromRow;
 
-use crate::{Action, Actor, AuditEntry, Change, StoreError};
+use crate::{Action, Actor, AuditEntry, Change, NumberedGroup, StoreError};
 
 /// A policy with the tags of both ends.
 #[derive(FromRow)]
@@ -31,20 +32,34 @@ pub(crate) struct LeaseRow {
 }
 
 /// A line of the log. Which columns are filled depends on the kind.
-#[derive(FromRow)]
+#[derive(Default, FromRow)]
 pub(crate) struct ChangeRow {
-    revision: i64,
-    kind: String,
-    source: Option<String>,
-    source_tag: Option<i64>,
-    destination: Option<String>,
-    destination_tag: Option<i64>,
-    protocol: Option<String>,
-    start_port: Option<i64>,
-    end_port: Option<i64>,
-    underlay_ip: Option<String>,
-    overlay_subnet: Option<String>,
-    overlay_hwaddr: Option<String>,
+    pub revision: i64,
+    pub kind: String,
+    pub source: Option<String>,
+    pub source_tag: Option<i64>,
+    pub destination: Option<String>,
+    pub destination_tag: Option<i64>,
+    pub protocol: Option<String>,
+    pub start_port: Option<i64>,
+    pub end_port: Option<i64>,
+    pub underlay_ip: Option<String>,
+    pub overlay_subnet: Option<String>,
+    pub overlay_hwaddr: Option<String>,
+}
+
+/// A security group; lists of spaces are JSON.
+#[derive(FromRow)]
+pub(crate) struct GroupRow {
+    /// 0 before it is stored.
+    pub id: i64,
+    pub guid: String,
+    pub name: String,
+    pub rules: String,
+    pub staging_default: bool,
+    pub running_default: bool,
+    pub staging_spaces: String,
+    pub running_spaces: String,
 }
 
 /// A line of the audit trail.
@@ -61,11 +76,11 @@ pub(crate) struct AuditRow {
     pub policies: String,
 }
 
-pub(crate) const POLICY_ADDED: &str = "policy-added";
-pub(crate) const POLICY_REMOVED: &str = "policy-removed";
-pub(crate) const LEASE_ADDED: &str = "lease-added";
-pub(crate) const LEASE_REMOVED: &str = "lease-removed";
-pub(crate) const SECURITY_GROUPS_REPLACED: &str = "security-groups-replaced";
+const POLICY_ADDED: &str = "policy-added";
+const POLICY_REMOVED: &str = "policy-removed";
+const LEASE_ADDED: &str = "lease-added";
+const LEASE_REMOVED: &str = "lease-removed";
+const SECURITY_GROUPS_REPLACED: &str = "security-groups-replaced";
 
 impl TryFrom<PolicyRow> for TaggedPolicy {
     type Error = StoreError;
@@ -104,6 +119,46 @@ impl TryFrom<LeaseRow> for Lease {
                 .parse::<HardwareAddr>()
                 .map_err(|_| StoreError::unreadable("hardware address", overlay_hwaddr))?,
         })
+    }
+}
+
+impl From<&(Revision, Change)> for ChangeRow {
+    fn from((revision, change): &(Revision, Change)) -> Self {
+        let of_kind = |kind: &str| Self {
+            revision: stored(*revision),
+            kind: kind.to_owned(),
+            ..Self::default()
+        };
+        let policy = |kind, tagged: &TaggedPolicy| {
+            let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
+            let Policy { source, destination, protocol, ports } = policy;
+            Self {
+                source: Some(source.to_string()),
+                source_tag: Some(source_tag.id().into()),
+                destination: Some(destination.to_string()),
+                destination_tag: Some(destination_tag.id().into()),
+                protocol: Some(protocol.to_string()),
+                start_port: Some(ports.start().into()),
+                end_port: Some(ports.end().into()),
+                ..of_kind(kind)
+            }
+        };
+        let lease = |kind, lease: &Lease| {
+            let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
+            Self {
+                underlay_ip: Some(underlay_ip.to_string()),
+                overlay_subnet: Some(overlay_subnet.to_string()),
+                overlay_hwaddr: Some(overlay_hardware_addr.to_string()),
+                ..of_kind(kind)
+            }
+        };
+        match change {
+            Change::PolicyAdded(tagged) => policy(POLICY_ADDED, tagged),
+            Change::PolicyRemoved(tagged) => policy(POLICY_REMOVED, tagged),
+            Change::LeaseAdded(added) => lease(LEASE_ADDED, added),
+            Change::LeaseRemoved(removed) => lease(LEASE_REMOVED, removed),
+            Change::SecurityGroupsReplaced => of_kind(SECURITY_GROUPS_REPLACED),
+        }
     }
 }
 
@@ -153,6 +208,62 @@ impl TryFrom<ChangeRow> for (Revision, Change) {
             _ => return Err(StoreError::unreadable("kind of change", kind)),
         };
         Ok((revision(number)?, change))
+    }
+}
+
+impl From<&SecurityGroup> for GroupRow {
+    fn from(group: &SecurityGroup) -> Self {
+        let SecurityGroup {
+            guid,
+            name,
+            rules,
+            staging_default,
+            running_default,
+            staging_spaces,
+            running_spaces,
+        } = group.clone();
+        Self {
+            id: 0,
+            guid,
+            name,
+            rules,
+            staging_default,
+            running_default,
+            staging_spaces: json!(staging_spaces).to_string(),
+            running_spaces: json!(running_spaces).to_string(),
+        }
+    }
+}
+
+impl TryFrom<GroupRow> for NumberedGroup {
+    type Error = StoreError;
+
+    fn try_from(row: GroupRow) -> Result<Self, StoreError> {
+        let GroupRow {
+            id,
+            guid,
+            name,
+            rules,
+            staging_default,
+            running_default,
+            staging_spaces,
+            running_spaces,
+        } = row;
+        let spaces = |text: String| {
+            serde_json::from_str(&text).map_err(|_| StoreError::unreadable("list of spaces", text))
+        };
+        Ok(Self {
+            id: u64::try_from(id).map_err(|_| StoreError::unreadable("group number", id))?,
+            group: SecurityGroup {
+                guid,
+                name,
+                rules,
+                staging_default,
+                running_default,
+                staging_spaces: spaces(staging_spaces)?,
+                running_spaces: spaces(running_spaces)?,
+            },
+        })
     }
 }
 

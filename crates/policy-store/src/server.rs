@@ -1,6 +1,10 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
+use url::Url;
+
+use crate::StoreUrlError;
 
 /// A database server and the database on it (spec/policy-server.md §10.4). Printing one shows no
 /// password.
@@ -44,6 +48,56 @@ pub struct Connections {
     pub idle: u32,
     /// How old one may become.
     pub lifetime: Option<Duration>,
+}
+
+impl DatabaseServer {
+    /// How long is waited for a server of which nothing else is said.
+    const TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// The server a URL names, with PostgreSQL's words for how it is protected: `sslmode` is `disable`
+    /// (the default), `require`, `verify-ca` or `verify-full`, the last two with `sslrootcert`.
+    pub(crate) fn of_url(text: &str, default_port: u16) -> Result<Self, StoreUrlError> {
+        let url = Url::parse(text).map_err(|_| StoreUrlError::Unreadable)?;
+        let plain = |text: &str| {
+            let decoded = percent_decode_str(text).decode_utf8();
+            decoded.map(String::from).map_err(|_| StoreUrlError::Unreadable)
+        };
+        let (mut mode, mut authority, mut timeout) = ("disable".to_owned(), None, Self::TIMEOUT);
+        for (name, value) in url.query_pairs() {
+            let unknown = || StoreUrlError::Parameter {
+                name: name.clone().into_owned(),
+                value: value.clone().into_owned(),
+            };
+            match &*name {
+                "sslmode" => mode = value.into_owned(),
+                "sslrootcert" => authority = Some(PathBuf::from(&*value)),
+                "connect_timeout" => {
+                    timeout = Duration::from_secs(value.parse().map_err(|_| unknown())?);
+                }
+                _ => return Err(unknown()),
+            }
+        }
+        let tls = match (mode.as_str(), authority) {
+            ("disable", _) => DatabaseTls::Off,
+            ("require", None) => DatabaseTls::Unverified,
+            ("require" | "verify-ca", Some(authority)) => DatabaseTls::VerifyAuthority(authority),
+            ("verify-full", Some(authority)) => DatabaseTls::VerifyName(authority),
+            _ => return Err(StoreUrlError::Parameter { name: "sslmode".to_owned(), value: mode }),
+        };
+        Ok(Self {
+            host: url
+                .host_str()
+                .filter(|host| !host.is_empty())
+                .ok_or(StoreUrlError::Unreadable)?
+                .to_owned(),
+            port: url.port().unwrap_or(default_port),
+            user: plain(url.username())?,
+            password: plain(url.password().unwrap_or_default())?.into(),
+            database: plain(url.path().trim_start_matches('/'))?,
+            tls,
+            timeout,
+        })
+    }
 }
 
 impl Default for Connections {

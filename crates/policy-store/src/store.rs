@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use crate::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
     LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup, Options,
-    PolicyStore, SecurityGroupStore, State, StoreError, TagQuarantine,
+    PolicyStore, SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks, TagQuarantine,
+    metered::Metered,
     session::{Backend, HeldLease, Position, Session},
 };
 pub(crate) use tags::can_be_kept;
@@ -34,7 +35,7 @@ use writer::{Writer, persistently};
 
 /// A store on some database.
 pub(crate) struct Store<B: Backend> {
-    ledger: Arc<Ledger<B>>,
+    ledger: Arc<Ledger<Metered<B>>>,
     writer: Writer,
 }
 
@@ -63,7 +64,7 @@ impl<B: Backend> Store<B> {
             tag_quarantine: options.tag_quarantine,
             patience: options.patience,
         };
-        let ledger = Arc::new(Ledger { backend, rules });
+        let ledger = Arc::new(Ledger { backend: Metered::new(backend), rules });
         Self { writer: Writer::start(ledger.clone()), ledger }
     }
 }
@@ -180,8 +181,12 @@ impl<B: Backend> PolicyStore for Store<B> {
         self.ledger.within("asking for a sign of life", self.ledger.backend.ping()).await
     }
 
-    fn connections(&self) -> u32 {
-        self.ledger.backend.connections()
+    fn figures(&self) -> StoreFigures {
+        self.ledger.backend.figures()
+    }
+
+    fn peaks(&self) -> StorePeaks {
+        self.ledger.backend.peaks()
     }
 
     async fn close(&self) {

@@ -5,6 +5,7 @@
 //! Decode them with `gocompat::json`: callers rely on the leniency of Go's decoder. The policy types
 //! carry the names they have in the existing system, since its refusals of a body tell them.
 
+pub mod audit;
 pub mod lease;
 pub mod line;
 pub mod security_group;
@@ -20,12 +21,15 @@ use crate::{AppGuid, EmptyAppGuid, InvalidPortRange, ParseTagError, UnknownProto
 
 /// One end of a policy: the whole of `source`, and the part of `destination` all versions share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename = "api.Source")]
 pub struct Source {
     /// App GUID.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1))]
     pub id: String,
     /// Hexadecimal tag; sent only on the internal API, refused from callers.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub tag: String,
 }
 

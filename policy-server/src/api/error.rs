@@ -63,6 +63,9 @@ pub(crate) enum ApiError {
     Behind(#[source] Behind),
     #[error("invalid value for '{0}' parameter")]
     ParameterInvalid(&'static str),
+    /// The same, where no existing caller expects a 500.
+    #[error("invalid value for '{name}' parameter, must be {expected}")]
+    QueryInvalid { name: &'static str, expected: &'static str },
     #[error("check database failed")]
     PingFailed(#[source] StoreError),
     #[error("acquiring a lease: underlay_ip {0:?} is not an IPv4 address")]
@@ -87,14 +90,15 @@ impl ApiError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BodyUnread(_)
             | Self::DeleteBodyUnread(_)
             | Self::BodyUnparsed(_)
             | Self::PoliciesUnparsed(_)
             | Self::PoliciesInvalid(_)
-            | Self::NameUnusable(_) => StatusCode::BAD_REQUEST,
+            | Self::NameUnusable(_)
+            | Self::QueryInvalid { .. } => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
             Self::ScopeMissing { .. } | Self::AppsInaccessible => StatusCode::FORBIDDEN,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -13,6 +13,7 @@ use axum::{
 use super::{error::ApiError, version::Version};
 use crate::{
     auth::{self, Access, Identity},
+    metrics::Verdict,
     server::Server,
 };
 
@@ -40,7 +41,9 @@ async fn check(
 ) -> Result<(Version, Identity), ApiError> {
     let version = Version::of_path(uri.path())?;
     let token = auth::token_of(headers).ok_or(ApiError::NoToken)?;
-    let identity = server.verifier.verify(token).await.map_err(ApiError::TokenRefused)?;
+    let verdict = server.verifier.verify(token).await;
+    server.metrics.judged(Verdict::of(&verdict));
+    let identity = verdict.map_err(ApiError::TokenRefused)?;
     if access.admits(&identity) {
         Ok((version, identity))
     } else {

@@ -2,11 +2,13 @@ use policy::{
     Policy,
     wire::{line::Form, v0, v1},
 };
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 
 /// The versions of the external API (spec/policy-server.md §2.9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase", description = "The version of the API.")]
 pub(crate) enum Version {
     /// One port per policy.
     V0,

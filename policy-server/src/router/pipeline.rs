@@ -8,6 +8,7 @@ use axum::{
 use super::table::Row;
 use crate::{
     api::{ApiSettings, body, cors, gate, headers, legacy, log, rate},
+    metrics::measure,
     server::Server,
 };
 
@@ -42,8 +43,7 @@ impl Pipeline {
             }
             handler = handler.layer(from_fn_with_state((self.server.clone(), access), gate::pass));
         }
-        let handler = handler.layer(from_fn(log::one_line));
-        self.with_headers(handler).with_state(self.server.clone())
+        self.ready(self.with_headers(handler.layer(from_fn(log::one_line))))
     }
 
     /// Answers to OPTIONS are neither logged nor measured.
@@ -69,24 +69,22 @@ impl Pipeline {
                 .layer(from_fn_with_state((self.server.clone(), access), gate::pass))
                 .layer(from_fn(legacy::words));
         }
-        handler
-            .layer(from_fn(log::one_line))
-            .layer(from_fn(legacy::bare))
-            .with_state(self.server.clone())
+        self.ready(handler.layer(from_fn(log::one_line)).layer(from_fn(legacy::bare)))
     }
 
     pub(super) fn internal_2024(&self, row: Row) -> MethodRouter {
-        row.handler
-            .layer(from_fn(log::one_line))
-            .layer(from_fn(headers::hsts))
-            .with_state(self.server.clone())
+        self.ready(row.handler.layer(from_fn(log::one_line)).layer(from_fn(headers::hsts)))
     }
 
     pub(super) fn internal_2016(&self, row: Row) -> MethodRouter {
-        row.handler
-            .layer(from_fn(legacy::words))
-            .layer(from_fn(log::one_line))
-            .layer(from_fn(legacy::bare))
+        let handler = row.handler.layer(from_fn(legacy::words)).layer(from_fn(log::one_line));
+        self.ready(handler.layer(from_fn(legacy::bare)))
+    }
+
+    /// With what every handler needs, and measured as a whole.
+    fn ready(&self, handler: MethodRouter<Arc<Server>>) -> MethodRouter {
+        handler
+            .layer(from_fn_with_state(self.server.metrics.clone(), measure))
             .with_state(self.server.clone())
     }
 }

@@ -1,7 +1,10 @@
 //! Keeps the snapshot current: woken by this server's own writes, and in any case looking at the
 //! revision every [`LOOK_EVERY`], since other servers may share the database (design §2.2).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use policy::{TagLength, Version};
 use policy_store::{Changes, PolicyStore, StoreError};
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Feed {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     nudge: Arc<Notify>,
+    compared: Compared,
 }
 
 /// The task that keeps it current.
@@ -32,8 +36,13 @@ pub(crate) struct Feeder {
     tag_length: TagLength,
     snapshots: watch::Sender<Arc<Snapshot>>,
     nudge: Arc<Notify>,
+    compared: Compared,
     failing: bool,
 }
+
+/// When the snapshot was last known to be as the database.
+#[derive(Clone)]
+struct Compared(Arc<Mutex<Instant>>);
 
 /// The snapshot does not get to a version.
 #[derive(Debug, Error)]
@@ -50,8 +59,10 @@ pub(crate) async fn start(
     let first = Snapshot::of(store.state().await?, tag_length);
     let (sender, receiver) = watch::channel(Arc::new(first));
     let nudge = Arc::new(Notify::new());
-    let feed = Feed { snapshots: receiver, nudge: nudge.clone() };
-    Ok((feed, Feeder { store, tag_length, snapshots: sender, nudge, failing: false }))
+    let compared = Compared(Arc::new(Mutex::new(Instant::now())));
+    let feed = Feed { snapshots: receiver, nudge: nudge.clone(), compared: compared.clone() };
+    let feeder = Feeder { store, tag_length, snapshots: sender, nudge, compared, failing: false };
+    Ok((feed, feeder))
 }
 
 impl Feed {
@@ -63,6 +74,11 @@ impl Feed {
     /// Current and future snapshots.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// How long ago the snapshot was last known to be as the database.
+    pub(crate) fn age(&self) -> Duration {
+        self.compared.last().elapsed()
     }
 
     /// Waits until the snapshot holds `version`, which the store has just returned.
@@ -90,7 +106,12 @@ impl Feeder {
                 () = self.nudge.notified() => {}
                 _ = tick.tick() => {}
             }
-            match self.look().await {
+            let began = Instant::now();
+            let looked = self.look().await;
+            if looked.is_ok() {
+                self.compared.at(began);
+            }
+            match looked {
                 Ok(()) if self.failing => {
                     self.failing = false;
                     tracing::info!("The database answers again.");
@@ -143,6 +164,16 @@ impl Feeder {
         let state = self.store.state().await?;
         tracing::info!(why, version = %state.version, "Took the whole state anew.");
         Ok(Snapshot::of(state, self.tag_length))
+    }
+}
+
+impl Compared {
+    fn at(&self, moment: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The external API, a file per resource.
 
+mod audit;
 mod json;
+mod openapi;
 mod policies;
 mod tags;
 mod tokens;
@@ -15,3 +17,4 @@ pub(crate) const V0_DELETE: &str = "/networking/v0/external/policies/delete";
 pub(crate) const WHOAMI: &str = "/networking/v1/external/whoami";
 pub(crate) const TAGS: &str = "/networking/v1/external/tags";
 pub(crate) const STATUS: &str = "/networking/v1/external/status";
+pub(crate) const AUDIT: &str = "/networking/v1/external/audit";

@@ -164,7 +164,9 @@ async fn version_0_has_the_routes_of_2016_and_no_others() {
     for (method, path) in [
         (Method::GET, "/health"),
         (Method::POST, "/networking/v0/external/policies/delete"),
+        (Method::GET, "/networking/openapi.json"),
         (Method::GET, "/networking/v0/external/status"),
+        (Method::GET, "/networking/v0/external/audit"),
         (Method::GET, "/networking/v9/external/policies"),
         (Method::GET, "/networking//external/policies"),
     ] {

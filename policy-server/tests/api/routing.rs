@@ -98,6 +98,7 @@ async fn a_version_that_does_not_exist_is_refused_before_the_token_is_looked_at(
         (Method::POST, "policies/delete"),
         (Method::GET, "tags"),
         (Method::GET, "status"),
+        (Method::GET, "audit"),
     ] {
         let answer = world.anonymous(method, &format!("/networking/v9/external/{rest}")).await;
         let text = r#"{"error": "api version 'v9' not supported"}"#;

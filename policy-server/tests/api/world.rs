@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use platform::metron::Metron;
 use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir::DataDir};
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,28 +39,28 @@ impl World {
         Self::start_in(tempfile::tempdir().unwrap(), &[], "10.255.0.0/16").await
     }
 
+    /// A server that tells `metron` what happens.
+    pub(crate) async fn start_telling(metron: &Metron) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let metron_address = Some(metron.address().to_string());
+        let config = Config { metron_address, ..config(&dir, &[], "10.255.0.0/16") };
+        Self::start_as(dir, config).await
+    }
+
     pub(crate) async fn start_in(dir: tempfile::TempDir, names: &[&str], network: &str) -> Self {
-        Self::start_as(dir, names, network, ApiSettings::default()).await
+        let config = config(&dir, names, network);
+        Self::start_as(dir, config).await
     }
 
     /// A server whose APIs behave like this.
     pub(crate) async fn start_with(api: ApiSettings) -> Self {
-        Self::start_as(tempfile::tempdir().unwrap(), &[], "10.255.0.0/16", api).await
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { api, ..config(&dir, &[], "10.255.0.0/16") };
+        Self::start_as(dir, config).await
     }
 
-    async fn start_as(
-        dir: tempfile::TempDir,
-        names: &[&str],
-        network: &str,
-        api: ApiSettings,
-    ) -> Self {
+    pub(crate) async fn start_as(dir: tempfile::TempDir, config: Config) -> Self {
         service::install_crypto_provider();
-        let config = Config {
-            data_dir: DataDir::at(dir.path().join("data")),
-            internal_names: names.iter().map(|&name| name.to_owned()).collect(),
-            lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
-            api,
-        };
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
         let shutdown = CancellationToken::new();
@@ -182,6 +184,16 @@ impl World {
     pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
         answer(self.cell().put(format!("{}{path}", self.internal)).body(body.to_owned())).await
     }
+    /// Makes every statement that names one of `tables` fail, as a database in trouble would.
+    pub(crate) async fn break_tables(&self, tables: &[&'static str]) {
+        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
+        let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
+        for table in tables {
+            let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
+            sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
 }
 
 impl Answer {
@@ -199,6 +211,17 @@ impl Answer {
     /// Status and the text of an error.
     pub(crate) fn refusal(&self) -> (u16, String) {
         (self.status, self.json()["error"].as_str().unwrap().to_owned())
+    }
+}
+
+/// What a server in `dir` is told.
+pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> Config {
+    Config {
+        data_dir: DataDir::at(dir.path().join("data")),
+        internal_names: names.iter().map(|&name| name.to_owned()).collect(),
+        lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
+        metron_address: None,
+        api: ApiSettings::default(),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn append(
     });
     let new = rows::table(
         "new",
-        [
+        &[
             rows::number("at", 0),
             rows::text("action", 1),
             rows::text("subject", 2),

@@ -1,6 +1,6 @@
 //! Tables `netman_life`, `netman_revision` and `netman_changes` (design §2.1).
 
-use policy::{Lease, Life, Policy, Revision, TaggedPolicy, Version};
+use policy::{Life, Revision, Version};
 use serde_json::{Value, json};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
@@ -89,7 +89,7 @@ pub(super) async fn log(
 ) -> Result<(), StoreError> {
     let new = rows::table(
         "new",
-        [
+        &[
             rows::number("revision", 0),
             rows::text("kind", 1),
             rows::text("source", 2),
@@ -123,28 +123,35 @@ pub(super) async fn log(
 }
 
 /// A line of the log, as an array of its columns.
-fn line((revision, change): &(Revision, Change)) -> Value {
-    let revision = revision.0;
-    let policy = |kind: &str, tagged: &TaggedPolicy| {
-        let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
-        let Policy { source, destination, protocol, ports } = policy;
-        let (source, destination) = (source.as_str(), destination.as_str());
-        let (from, to) = (source_tag.id(), destination_tag.id());
-        let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
-        json!([revision, kind, source, from, destination, to, protocol, start, end])
-    };
-    let lease = |kind: &str, lease: &Lease| {
-        let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
-        let (subnet, hardware) = (overlay_subnet.to_string(), overlay_hardware_addr.to_string());
-        json!([revision, kind, (), (), (), (), (), (), (), underlay_ip, subnet, hardware])
-    };
-    match change {
-        Change::PolicyAdded(tagged) => policy(row::POLICY_ADDED, tagged),
-        Change::PolicyRemoved(tagged) => policy(row::POLICY_REMOVED, tagged),
-        Change::LeaseAdded(added) => lease(row::LEASE_ADDED, added),
-        Change::LeaseRemoved(removed) => lease(row::LEASE_REMOVED, removed),
-        Change::SecurityGroupsReplaced => json!([revision, row::SECURITY_GROUPS_REPLACED]),
-    }
+fn line(change: &(Revision, Change)) -> Value {
+    let ChangeRow {
+        revision,
+        kind,
+        source,
+        source_tag,
+        destination,
+        destination_tag,
+        protocol,
+        start_port,
+        end_port,
+        underlay_ip,
+        overlay_subnet,
+        overlay_hwaddr,
+    } = ChangeRow::from(change);
+    json!([
+        revision,
+        kind,
+        source,
+        source_tag,
+        destination,
+        destination_tag,
+        protocol,
+        start_port,
+        end_port,
+        underlay_ip,
+        overlay_subnet,
+        overlay_hwaddr
+    ])
 }
 
 pub(super) async fn logged(

@@ -72,7 +72,7 @@ async fn ends(
     destinations: Option<&BTreeSet<AppGuid>>,
 ) -> Result<Vec<FoundRow>, StoreError> {
     let among = |alias: &str| {
-        let asked = rows::table("asked", [names.groups.column("guid", 0)]);
+        let asked = rows::table("asked", &[names.groups.column("guid", 0)]);
         format!("(SELECT DISTINCT guid FROM {asked}) AS {alias}")
     };
     let source = "`groups` s ON s.id = p.group_id";
@@ -133,7 +133,7 @@ pub(super) async fn find(
     });
     let table = rows::table(
         "asked",
-        [
+        &[
             names.groups.column("source", 0),
             names.groups.column("destination", 1),
             rows::number("start_port", 2),
@@ -183,7 +183,7 @@ pub(super) async fn insert(
     });
     let table = rows::table(
         "new",
-        [
+        &[
             rows::number("source_tag", 0),
             rows::number("destination_tag", 1),
             rows::text("protocol", 2),
@@ -224,7 +224,7 @@ pub(super) async fn insert(
 }
 
 pub(super) async fn remove(tx: &mut MySqlConnection, found: &[Found]) -> Result<(), StoreError> {
-    let table = || rows::table("gone", [rows::number("id", 0)]);
+    let table = || rows::table("gone", &[rows::number("id", 0)]);
     let policies = format!("DELETE p FROM {} STRAIGHT_JOIN policies p ON p.id = gone.id", table());
     for batch in rows::batches(found.iter().map(|found| json!([found.id]))) {
         sqlx::query(super::fixed(policies.clone()))

@@ -17,7 +17,7 @@ pub(super) async fn of(
     let mut found = Vec::new();
     let table = rows::table(
         "asked",
-        [format!(
+        &[format!(
             "guid VARCHAR({}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[0]'",
             names::LONGEST
         )],
@@ -43,7 +43,7 @@ pub(super) async fn add(
     released: &[(Tag, String)],
     at: Revision,
 ) -> Result<(), StoreError> {
-    let table = rows::table("released", [rows::number("tag", 0), rows::text("guid", 1)]);
+    let table = rows::table("released", &[rows::number("tag", 0), rows::text("guid", 1)]);
     let insert = format!(
         "INSERT INTO netman_quarantine (tag, guid, revision)
          SELECT released.tag, released.guid, ? FROM {table}"

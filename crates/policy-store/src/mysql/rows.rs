@@ -19,7 +19,7 @@ pub(super) fn text(name: &str, place: usize) -> String {
 }
 
 /// `JSON_TABLE` over the next parameter, an array of arrays; `n` numbers its rows.
-pub(super) fn table<const N: usize>(alias: &str, columns: [String; N]) -> String {
+pub(super) fn table<const N: usize>(alias: &str, columns: &[String; N]) -> String {
     // CONVERT makes the parameter a text for certain, which is then read as JSON.
     let columns = columns.join(", ");
     format!(

@@ -2,25 +2,13 @@
 
 use policy::SecurityGroup;
 use serde_json::{Value, json};
-use sqlx::{FromRow, MySqlConnection};
+use sqlx::MySqlConnection;
 
 use super::{
     names::{self, Names},
     rows,
 };
-use crate::{NumberedGroup, StoreError, error::Doing};
-
-#[derive(FromRow)]
-struct GroupRow {
-    id: i64,
-    guid: String,
-    name: String,
-    rules: String,
-    staging_default: bool,
-    running_default: bool,
-    staging_spaces: String,
-    running_spaces: String,
-}
+use crate::{NumberedGroup, StoreError, error::Doing, row::GroupRow};
 
 /// Whether a row is exactly the one meant, whatever the column's collation is.
 const SAME: &str = "CONVERT(g.guid USING utf8mb4) COLLATE utf8mb4_bin = new.exact";
@@ -48,7 +36,7 @@ pub(super) async fn put(
     let table = || {
         rows::table(
             "new",
-            [
+            &[
                 names.security_groups.column("guid", 0),
                 rows::text("exact", 0),
                 rows::text("name", 1),
@@ -99,7 +87,7 @@ pub(super) async fn remove(
     let columns = [names.security_groups.column("guid", 0), rows::text("exact", 0)];
     let delete = format!(
         "DELETE g FROM {} STRAIGHT_JOIN security_groups g ON g.guid = new.guid AND {SAME}",
-        rows::table("new", columns)
+        rows::table("new", &columns)
     );
     for batch in rows::batches(guids.iter().map(|guid| json!([guid]))) {
         sqlx::query(super::fixed(delete.clone()))
@@ -111,9 +99,10 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// A group as an array of its columns; lists are kept as text, and truth as 1.
+/// A group as an array of its columns; truth is 1.
 fn columns(group: &SecurityGroup) -> Value {
-    let SecurityGroup {
+    let GroupRow {
+        id: _,
         guid,
         name,
         rules,
@@ -121,40 +110,7 @@ fn columns(group: &SecurityGroup) -> Value {
         running_default,
         staging_spaces,
         running_spaces,
-    } = group;
-    let (staging, running) = (json!(staging_spaces).to_string(), json!(running_spaces).to_string());
-    let (at_staging, at_running) = (u8::from(*staging_default), u8::from(*running_default));
-    json!([guid, name, rules, at_staging, at_running, staging, running])
-}
-
-impl TryFrom<GroupRow> for NumberedGroup {
-    type Error = StoreError;
-
-    fn try_from(row: GroupRow) -> Result<Self, StoreError> {
-        let GroupRow {
-            id,
-            guid,
-            name,
-            rules,
-            staging_default,
-            running_default,
-            staging_spaces,
-            running_spaces,
-        } = row;
-        let spaces = |text: String| {
-            serde_json::from_str(&text).map_err(|_| StoreError::unreadable("list of spaces", text))
-        };
-        Ok(Self {
-            id: u64::try_from(id).map_err(|_| StoreError::unreadable("group number", id))?,
-            group: SecurityGroup {
-                guid,
-                name,
-                rules,
-                staging_default,
-                running_default,
-                staging_spaces: spaces(staging_spaces)?,
-                running_spaces: spaces(running_spaces)?,
-            },
-        })
-    }
+    } = GroupRow::from(group);
+    let (at_staging, at_running) = (u8::from(staging_default), u8::from(running_default));
+    json!([guid, name, rules, at_staging, at_running, staging_spaces, running_spaces])
 }

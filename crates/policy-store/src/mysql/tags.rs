@@ -24,7 +24,7 @@ pub(super) async fn seed(tx: &mut MySqlConnection, length: TagLength) -> Result<
         return Ok(());
     }
     let highest = length.highest();
-    let digit = |name| rows::table(name, [rows::number("value", 0)]);
+    let digit = |name| rows::table(name, &[rows::number("value", 0)]);
     let digits = |needed: bool| {
         let highest = if needed { 255 } else { 0 };
         json!((0..=highest).map(|digit| [digit]).collect::<Vec<_>>()).to_string()
@@ -65,7 +65,7 @@ pub(super) async fn of(
     ids: &[&str],
 ) -> Result<Vec<AssignedTag>, StoreError> {
     let asked = names::storable(ids);
-    let table = rows::table("asked", [names.groups.column("guid", 0)]);
+    let table = rows::table("asked", &[names.groups.column("guid", 0)]);
     let select = format!(
         "SELECT DISTINCT g.id, g.guid, COALESCE(g.type, '') FROM {table}
          STRAIGHT_JOIN `groups` g ON g.guid = asked.guid"
@@ -106,35 +106,37 @@ pub(super) async fn give(
     if let Some((_, id)) = given.iter().find(|(_, id)| !names::is_storable(id)) {
         return Err(StoreError::TooLong { id: (*id).to_owned(), most: names::LONGEST });
     }
-    let table = || rows::table("given", [rows::number("tag", 0), rows::text("guid", 1)]);
+    let table = || rows::table("given", &[rows::number("tag", 0), rows::text("guid", 1)]);
     let update = format!(
-        "UPDATE {} STRAIGHT_JOIN `groups` g ON g.id = given.tag
+        "UPDATE {} STRAIGHT_JOIN `groups` g ON g.id = given.tag AND g.guid IS NULL
          SET g.guid = given.guid, g.type = ?",
         table()
     );
     let delete =
         format!("DELETE q FROM {} STRAIGHT_JOIN netman_quarantine q ON q.tag = given.tag", table());
+    let mut taken = 0;
     for batch in rows::batches(given.iter().map(|(tag, id)| json!([tag.id(), id]))) {
-        sqlx::query(super::fixed(update.clone()))
+        let updated = sqlx::query(super::fixed(update.clone()))
             .bind(&batch)
             .bind(kind)
             .execute(&mut *tx)
             .await
             .map_err(names::indistinct("giving out tags"))?;
+        taken += updated.rows_affected();
         sqlx::query(super::fixed(delete.clone()))
             .bind(batch)
             .execute(&mut *tx)
             .await
             .doing("taking tags out of quarantine")?;
     }
-    Ok(())
+    if taken == given.len() as u64 { Ok(()) } else { Err(StoreError::Overtaken) }
 }
 
 pub(super) async fn release(
     tx: &mut MySqlConnection,
     tags: &[Tag],
 ) -> Result<Vec<(Tag, String)>, StoreError> {
-    let table = || rows::table("given", [rows::number("tag", 0)]);
+    let table = || rows::table("given", &[rows::number("tag", 0)]);
     // Joins that must find nothing, as MariaDB reads a NOT EXISTS from the whole table.
     let select = format!(
         "SELECT DISTINCT g.id, g.guid FROM {} STRAIGHT_JOIN `groups` g ON g.id = given.tag

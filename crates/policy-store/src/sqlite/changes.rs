@@ -1,6 +1,6 @@
 //! Tables `netman_life`, `netman_revision` and `netman_changes` (design §2.1).
 
-use policy::{Lease, Life, Policy, Revision, TaggedPolicy, Version};
+use policy::{Life, Revision, Version};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
@@ -81,7 +81,39 @@ pub(super) async fn log(
     tx: &mut SqliteConnection,
     changes: &[(Revision, Change)],
 ) -> Result<(), StoreError> {
-    let rows: Vec<Value> = changes.iter().map(line).collect();
+    let rows: Vec<Value> = changes
+        .iter()
+        .map(|change| {
+            let ChangeRow {
+                revision,
+                kind,
+                source,
+                source_tag,
+                destination,
+                destination_tag,
+                protocol,
+                start_port,
+                end_port,
+                underlay_ip,
+                overlay_subnet,
+                overlay_hwaddr,
+            } = ChangeRow::from(change);
+            json!([
+                revision,
+                kind,
+                source,
+                source_tag,
+                destination,
+                destination_tag,
+                protocol,
+                start_port,
+                end_port,
+                underlay_ip,
+                overlay_subnet,
+                overlay_hwaddr
+            ])
+        })
+        .collect();
     sqlx::query(
         "INSERT INTO netman_changes (revision, kind, source, source_tag, destination,
                                      destination_tag, protocol, start_port, end_port,
@@ -95,31 +127,6 @@ pub(super) async fn log(
     .await
     .doing("logging changes")?;
     Ok(())
-}
-
-/// A line of the log, as an array of its columns.
-fn line((revision, change): &(Revision, Change)) -> Value {
-    let revision = revision.0;
-    let policy = |kind: &str, tagged: &TaggedPolicy| {
-        let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
-        let Policy { source, destination, protocol, ports } = policy;
-        let (source, destination) = (source.as_str(), destination.as_str());
-        let (from, to) = (source_tag.id(), destination_tag.id());
-        let (protocol, start, end) = (protocol.as_str(), ports.start(), ports.end());
-        json!([revision, kind, source, from, destination, to, protocol, start, end, (), (), ()])
-    };
-    let lease = |kind: &str, lease: &Lease| {
-        let Lease { underlay_ip, overlay_subnet, overlay_hardware_addr } = lease;
-        let (subnet, hardware) = (overlay_subnet.to_string(), overlay_hardware_addr.to_string());
-        json!([revision, kind, (), (), (), (), (), (), (), underlay_ip, subnet, hardware])
-    };
-    match change {
-        Change::PolicyAdded(tagged) => policy(row::POLICY_ADDED, tagged),
-        Change::PolicyRemoved(tagged) => policy(row::POLICY_REMOVED, tagged),
-        Change::LeaseAdded(added) => lease(row::LEASE_ADDED, added),
-        Change::LeaseRemoved(removed) => lease(row::LEASE_REMOVED, removed),
-        Change::SecurityGroupsReplaced => json!([revision, row::SECURITY_GROUPS_REPLACED]),
-    }
 }
 
 pub(super) async fn logged(

@@ -2,21 +2,9 @@
 
 use policy::SecurityGroup;
 use serde_json::{Value, json};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use crate::{NumberedGroup, StoreError, error::Doing};
-
-#[derive(FromRow)]
-struct GroupRow {
-    id: i64,
-    guid: String,
-    name: String,
-    rules: String,
-    staging_default: bool,
-    running_default: bool,
-    staging_spaces: String,
-    running_spaces: String,
-}
+use crate::{NumberedGroup, StoreError, error::Doing, row::GroupRow};
 
 pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<NumberedGroup>, StoreError> {
     let rows: Vec<GroupRow> = sqlx::query_as(
@@ -37,7 +25,30 @@ pub(super) async fn put(
     tx: &mut SqliteConnection,
     groups: &[&SecurityGroup],
 ) -> Result<(), StoreError> {
-    let rows: Vec<Value> = groups.iter().map(|group| columns(group)).collect();
+    let rows: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let GroupRow {
+                id: _,
+                guid,
+                name,
+                rules,
+                staging_default,
+                running_default,
+                staging_spaces,
+                running_spaces,
+            } = GroupRow::from(*group);
+            json!([
+                guid,
+                name,
+                rules,
+                staging_default,
+                running_default,
+                staging_spaces,
+                running_spaces
+            ])
+        })
+        .collect();
     sqlx::query(
         "INSERT INTO security_groups (guid, name, rules, staging_default, running_default,
                                       staging_spaces, running_spaces)
@@ -64,51 +75,4 @@ pub(super) async fn remove(tx: &mut SqliteConnection, guids: &[&str]) -> Result<
         .await
         .doing("removing security groups")?;
     Ok(())
-}
-
-/// A group as an array of its columns; lists are kept as text.
-fn columns(group: &SecurityGroup) -> Value {
-    let SecurityGroup {
-        guid,
-        name,
-        rules,
-        staging_default,
-        running_default,
-        staging_spaces,
-        running_spaces,
-    } = group;
-    let (staging, running) = (json!(staging_spaces).to_string(), json!(running_spaces).to_string());
-    json!([guid, name, rules, staging_default, running_default, staging, running])
-}
-
-impl TryFrom<GroupRow> for NumberedGroup {
-    type Error = StoreError;
-
-    fn try_from(row: GroupRow) -> Result<Self, StoreError> {
-        let GroupRow {
-            id,
-            guid,
-            name,
-            rules,
-            staging_default,
-            running_default,
-            staging_spaces,
-            running_spaces,
-        } = row;
-        let spaces = |text: String| {
-            serde_json::from_str(&text).map_err(|_| StoreError::unreadable("list of spaces", text))
-        };
-        Ok(Self {
-            id: u64::try_from(id).map_err(|_| StoreError::unreadable("group number", id))?,
-            group: SecurityGroup {
-                guid,
-                name,
-                rules,
-                staging_default,
-                running_default,
-                staging_spaces: spaces(staging_spaces)?,
-                running_spaces: spaces(running_spaces)?,
-            },
-        })
-    }
 }

@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod audit;
+mod leadership;
 mod leases;
-mod mysql;
 mod policies;
+mod quarantine;
 mod revisions;
+mod security_groups;
+mod servers;
 mod tags;
 mod writers;
 
@@ -19,20 +23,73 @@ use std::{
 use policy::{Policy, Protocol, TagLength};
 use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
 
-/// A database of one story's own; gone with the story, or with the server the tests were given.
+/// A database of one story's own; gone with the story.
 pub(crate) struct Database {
     url: StoreUrl,
-    _dir: Option<tempfile::TempDir>,
+    home: Home,
+}
+
+/// Where it is, and how it goes.
+enum Home {
+    Directory { _dir: tempfile::TempDir },
+    Postgres(servers::Created),
+    MySql(servers::Created),
 }
 
 impl Database {
     async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { url: StoreUrl::Sqlite(dir.path().join("netman.db")), _dir: Some(dir) }
+        let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+        Self { url, home: Home::Directory { _dir: dir } }
+    }
+
+    async fn postgres() -> Self {
+        let created = servers::Created::on_postgres().await;
+        Self { url: created.url.parse().unwrap(), home: Home::Postgres(created) }
     }
 
     async fn mysql() -> Self {
-        Self { url: StoreUrl::MySql(mysql::new_database().await), _dir: None }
+        let created = servers::Created::on_mysql().await;
+        Self { url: created.url.parse().unwrap(), home: Home::MySql(created) }
+    }
+
+    /// Another database of the same kind.
+    pub(crate) async fn another(&self) -> Self {
+        match &self.home {
+            Home::Directory { .. } => Self::sqlite().await,
+            Home::Postgres(_) => Self::postgres().await,
+            Home::MySql(_) => Self::mysql().await,
+        }
+    }
+
+    /// Runs statements as an older server would, that knows nothing of ours.
+    pub(crate) async fn by_hand(&self, statements: &str) {
+        match &self.url {
+            StoreUrl::Sqlite(path) => servers::run_on_sqlite(path, statements).await,
+            _ => {
+                let (Home::Postgres(created) | Home::MySql(created)) = &self.home else {
+                    panic!("no such server")
+                };
+                created.run(statements).await;
+            }
+        }
+    }
+
+    /// Moves the time of the last update as an older server does. Backwards: other servers have other
+    /// clocks and time zones.
+    pub(crate) async fn move_the_time(&self) {
+        let statement = match &self.home {
+            Home::Directory { .. } => {
+                "UPDATE policies_info SET last_updated = last_updated - 3600000000"
+            }
+            Home::Postgres(_) => {
+                "UPDATE policies_info SET last_updated = last_updated - interval '1 hour'"
+            }
+            Home::MySql(_) => {
+                "UPDATE policies_info SET last_updated = last_updated - INTERVAL 1 HOUR"
+            }
+        };
+        self.by_hand(statement).await;
     }
 
     /// Opens it with tags of one byte: 255 of them.
@@ -42,7 +99,7 @@ impl Database {
 
     pub(crate) async fn open_with_tags_of(&self, bytes: i64) -> Arc<dyn PolicyStore> {
         let tag_length = TagLength::new(bytes).unwrap();
-        self.open_with(&Options { tag_length, log_kept: 1000, ..Options::default() }).await
+        self.open_with(&Options { tag_length, ..one_byte() }).await
     }
 
     pub(crate) async fn open_with(&self, options: &Options) -> Arc<dyn PolicyStore> {
@@ -50,23 +107,24 @@ impl Database {
     }
 }
 
+/// What a story opens its database with, if it says nothing else.
+pub(crate) fn one_byte() -> Options {
+    Options { tag_length: TagLength::new(1).unwrap(), log_kept: 1000, ..Options::default() }
+}
+
 /// Makes a test of a story for each backend.
 macro_rules! stories {
     ($($story:ident),* $(,)?) => {
-        mod sqlite {
+        crate::stories!(on sqlite: $($story),*);
+        crate::stories!(on postgres: $($story),*);
+        crate::stories!(on mysql: $($story),*);
+    };
+    (on $database:ident: $($story:ident),*) => {
+        mod $database {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $story() {
-                    super::$story(crate::Database::sqlite().await).await;
-                }
-            )*
-        }
-
-        mod mysql {
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $story() {
-                    super::$story(crate::Database::mysql().await).await;
+                    super::$story(crate::Database::$database().await).await;
                 }
             )*
         }

@@ -9,6 +9,7 @@ stories! {
     the_log_forgets_and_says_so,
     the_state_is_of_one_instant,
     every_database_has_a_life_of_its_own,
+    what_an_older_server_writes_gets_a_revision,
 }
 
 async fn every_change_takes_the_next_revision(database: Database) {
@@ -78,7 +79,27 @@ async fn the_state_is_of_one_instant(database: Database) {
 
 async fn every_database_has_a_life_of_its_own(database: Database) {
     let store = database.open().await;
-    let other_store = Database::sqlite().await;
-    let other = other_store.open().await.version().await.unwrap();
+    let another = database.another().await;
+    let other = another.open().await.version().await.unwrap();
     assert_ne!(store.version().await.unwrap().life, other.life);
+}
+
+/// A server of the existing system takes no revisions; all it leaves is another time of the update.
+async fn what_an_older_server_writes_gets_a_revision(database: Database) {
+    let store = database.open().await;
+    let version = store.create(&policies(["web db tcp 1"]), &alice()).await.unwrap();
+    assert_eq!(store.version().await.unwrap(), version, "what we wrote is explained");
+    database.by_hand("DELETE FROM policies; DELETE FROM destinations").await;
+    database.move_the_time().await;
+    assert_eq!(store.changes_since(&version).await.unwrap(), Changes::Forgotten);
+    let adopted = store.version().await.unwrap();
+    assert_eq!(adopted.revision.0, version.revision.0 + 1);
+    assert_eq!(store.state().await.unwrap().policies, []);
+    assert_eq!(store.changes_since(&adopted).await.unwrap(), Changes::Log(vec![]));
+    assert_eq!(store.version().await.unwrap(), adopted, "once is enough");
+
+    // Also where our own next change comes first.
+    database.move_the_time().await;
+    store.create(&policies(["a b tcp 1"]), &alice()).await.unwrap();
+    assert_eq!(store.changes_since(&adopted).await.unwrap(), Changes::Forgotten);
 }

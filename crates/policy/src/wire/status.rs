@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The receipts one server holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Status {
     /// The database's life; revisions of another life say nothing here.
@@ -19,6 +20,7 @@ pub struct Status {
 
 /// One cell's receipt.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct CellStatus {
     /// What the cell calls itself.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer of `GET /networking/:version/external/tags`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct TagList {
     /// Ordered by numeric tag.
@@ -12,6 +13,7 @@ pub struct TagList {
 
 /// One tag and whose it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Tag))]
 #[serde(default)]
 pub struct TagBody {
     /// App GUID, or the name of a router group.

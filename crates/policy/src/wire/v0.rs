@@ -10,6 +10,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol};
 
 /// A list of policies: body of create and delete, answer of list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v0::PolicyList))]
 #[serde(default, rename = "api_v0.Policies")]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
@@ -21,6 +22,7 @@ pub struct PolicyList {
 
 /// One policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v0::Policy))]
 #[serde(default, rename = "api_v0.Policy")]
 pub struct PolicyBody {
     /// Who may send.
@@ -31,16 +33,21 @@ pub struct PolicyBody {
 
 /// The receiving end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v0::Destination))]
 #[serde(default, rename = "api_v0.Destination")]
 pub struct Destination {
     /// App GUID.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1))]
     pub id: String,
     /// Refused from callers, never sent.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub tag: String,
     /// `tcp` or `udp`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(tcp|udp)$"))]
     pub protocol: String,
     /// The one port.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: i64,
 }
 

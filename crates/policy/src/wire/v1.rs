@@ -7,6 +7,7 @@ use crate::{InvalidPolicy, Policy, PortRange, Protocol, Tag, TagLength, TaggedPo
 
 /// A list of policies: body of create and delete, answer of list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v1::PolicyList))]
 #[serde(default, rename = "api.PoliciesPayload")]
 pub struct PolicyList {
     /// Length of `policies`; ignored on input.
@@ -18,6 +19,7 @@ pub struct PolicyList {
 
 /// One policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v1::Policy))]
 #[serde(default, rename = "api.Policy")]
 pub struct PolicyBody {
     /// Who may send.
@@ -28,14 +30,18 @@ pub struct PolicyBody {
 
 /// The receiving end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v1::Destination))]
 #[serde(default, rename = "api.Destination")]
 pub struct Destination {
     /// App GUID.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1))]
     pub id: String,
     /// Hexadecimal tag; sent only on the internal API, refused from callers.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub tag: String,
     /// `tcp` or `udp`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(tcp|udp)$"))]
     pub protocol: String,
     /// Inclusive range.
     pub ports: Ports,
@@ -43,11 +49,14 @@ pub struct Destination {
 
 /// An inclusive port range as sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = v1::Ports))]
 #[serde(default, rename = "api.Ports")]
 pub struct Ports {
     /// First port.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub start: i64,
     /// Last port.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub end: i64,
 }
 
@@ -88,7 +97,8 @@ impl PolicyList {
 }
 
 impl PolicyBody {
-    fn of(policy: &Policy) -> Self {
+    /// The body that is sent for `policy`, without tags.
+    pub fn of(policy: &Policy) -> Self {
         let Policy { source, destination, protocol, ports } = policy;
         Self {
             source: Source { id: source.to_string(), tag: String::new() },

@@ -10,28 +10,135 @@ use axum::{
 use policy::Policy;
 
 use crate::{
-    api::{body, caller::Caller, error::ApiError, json_text, list::list, query, version::Version},
+    api::{
+        body,
+        caller::Caller,
+        error::ApiError,
+        json_text,
+        list::list,
+        openapi::{PolicyList, refusals},
+        query,
+        version::Version,
+    },
     auth::Identity,
+    metrics::Operation,
     server::Server,
 };
 
 /// The version that holds a change, for whoever wants to wait until cells enforce it.
 const REVISION: HeaderName = HeaderName::from_static("netman-revision");
 
+/// List policies.
+///
+/// Administrators see all policies; others see those whose both ends are in spaces of theirs. The
+/// order means nothing.
+#[utoipa::path(
+    get,
+    path = "/networking/{version}/external/policies",
+    operation_id = "listPolicies",
+    tag = "policies",
+    params(
+        ("version" = Version, Path),
+        (
+            "id" = Option<Vec<String>>, Query, style = Form, explode = false,
+            description = "Only policies with one of these apps at either end. The other parameters \
+                           do not count then.",
+        ),
+        (
+            "source_id" = Option<Vec<String>>, Query, style = Form, explode = false,
+            description = "Only policies with one of these apps as their source.",
+        ),
+        (
+            "dest_id" = Option<Vec<String>>, Query, style = Form, explode = false,
+            description = "Only policies with one of these apps as their destination.",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The policies, in the shape of the version.",
+            body = PolicyList,
+            examples(
+                ("v1" = (summary = "Version 1", value = json!({"total_policies": 1, "policies": [{
+                    "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+                    "destination": {
+                        "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                        "protocol": "tcp",
+                        "ports": {"start": 8080, "end": 8090},
+                    },
+                }]}))),
+                ("v0" = (summary = "Version 0", value = json!({"total_policies": 1, "policies": [{
+                    "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+                    "destination": {
+                        "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                        "protocol": "tcp",
+                        "port": 8080,
+                    },
+                }]}))),
+            ),
+        ),
+        refusals::OfIndex,
+    ),
+    security(("token" = ["network.admin"]), ("token" = ["network.write"])),
+)]
 pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
     Extension(identity): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let snapshot = server.current().await?;
     // Which apps another caller may see is for Cloud Controller to say, and there is none.
     let visible = identity.is_admin();
     let filter = query::filter(query.as_deref());
+    let snapshot = server.metrics.operation(Operation::of(&filter), server.current()).await?;
     let entries = if visible { snapshot.select(&filter) } else { Vec::new() };
     Ok(list(entries, version.form(), true))
 }
 
+/// Create policies.
+///
+/// All of them or, if one is refused, none. What exists already is no failure. Connections the
+/// policies allow work as soon as cells enforce the revision in `Netman-Revision`, usually within
+/// the second.
+#[utoipa::path(
+    post,
+    path = "/networking/{version}/external/policies",
+    operation_id = "createPolicies",
+    tag = "policies",
+    params(("version" = Version, Path)),
+    request_body(
+        content = PolicyList,
+        examples(
+            ("v1" = (summary = "Version 1", value = json!({"policies": [{
+            "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+            "destination": {
+                "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                "protocol": "tcp",
+                "ports": {"start": 8080, "end": 8090},
+            },
+        }]}))),
+            ("v0" = (summary = "Version 0", value = json!({"policies": [{
+            "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+            "destination": {
+                "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                "protocol": "tcp",
+                "port": 8080,
+            },
+        }]}))),
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "They exist.",
+            body = Object,
+            headers(("Netman-Revision" = String, description = "The version that holds the change.")),
+            example = json!({}),
+        ),
+        refusals::OfCreate,
+    ),
+    security(("token" = ["network.admin"]), ("token" = ["network.write"])),
+)]
 pub(crate) async fn create(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,
@@ -53,6 +160,49 @@ pub(crate) async fn create(
     Ok(shown(&server, &change).await)
 }
 
+/// Delete policies.
+///
+/// All of them or, if one is refused, none. What does not exist is no failure. Protocol and ports must
+/// be those of the policy: no range is cut. Connections that only these policies allowed are ended.
+#[utoipa::path(
+    post,
+    path = "/networking/{version}/external/policies/delete",
+    operation_id = "deletePolicies",
+    tag = "policies",
+    params(("version" = Version, Path)),
+    request_body(
+        content = PolicyList,
+        examples(
+            ("v1" = (summary = "Version 1", value = json!({"policies": [{
+            "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+            "destination": {
+                "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                "protocol": "tcp",
+                "ports": {"start": 8080, "end": 8090},
+            },
+        }]}))),
+            ("v0" = (summary = "Version 0", value = json!({"policies": [{
+            "source": {"id": "38f08df0-19df-4439-b4e9-61096d4301ea"},
+            "destination": {
+                "id": "308e7ef1-63f1-4a6c-978c-2e527cbb1c36",
+                "protocol": "tcp",
+                "port": 8080,
+            },
+        }]}))),
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "They do not exist.",
+            body = Object,
+            headers(("Netman-Revision" = String, description = "The version that holds the change.")),
+            example = json!({}),
+        ),
+        refusals::OfDelete,
+    ),
+    security(("token" = ["network.admin"]), ("token" = ["network.write"])),
+)]
 pub(crate) async fn delete(
     State(server): State<Arc<Server>>,
     Extension(version): Extension<Version>,

@@ -10,6 +10,7 @@ use super::shape::Shape;
 use crate::{
     api::{conditional, error::ApiError, list::list, query, version},
     hold::{Outcome, hold},
+    metrics::Operation,
     server::Server,
 };
 
@@ -49,7 +50,8 @@ async fn index_as(
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {
-            let policies = snapshot.policies_of(&subject);
+            let operation = Operation::about(&subject);
+            let policies = server.metrics.lookup(operation, || snapshot.policies_of(&subject));
             let list = list(policies, shape.form(server.tag_length), shape.counts());
             conditional::stamped(list, &version, wait)
         }

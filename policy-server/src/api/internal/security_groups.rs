@@ -13,6 +13,7 @@ use policy_store::NumberedGroup;
 use crate::{
     api::{conditional, error::ApiError, json, query},
     hold::{Outcome, hold},
+    metrics::Operation,
     server::Server,
     snapshot::Snapshot,
 };
@@ -42,7 +43,9 @@ pub(crate) async fn index(
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {
-            let page = question.page(snapshot.security_groups());
+            let page = server.metrics.lookup(Operation::SecurityGroupsBySpaceGuids, || {
+                question.page(snapshot.security_groups())
+            });
             conditional::stamped(json(&page), &version, wait)
         }
     })

@@ -1,0 +1,129 @@
+//! A connection lent by a pool, in a transaction.
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, Database, Pool, pool::PoolConnection};
+use tokio::time::timeout;
+
+use crate::{StoreError, error::Doing};
+
+/// How long undoing a transaction nobody waits for may take.
+const UNDOING: Duration = Duration::from_secs(5);
+
+/// A transaction on a lent connection. Dropped before it is committed, it is undone, and the
+/// connection goes back; dropped while a statement is under way, in which state nobody knows what
+/// the connection is in, so it is closed, without a word to a database that may not be there.
+pub(crate) struct Pooled<DB: Speaks> {
+    /// `None` only after the end.
+    connection: Option<PoolConnection<DB>>,
+    busy: bool,
+}
+
+/// The connection while a statement is under way.
+pub(crate) struct Busy<'a, DB: Speaks>(&'a mut Pooled<DB>);
+
+/// What a driver's connection must be able to do.
+pub(crate) trait Speaks: Database {
+    /// Ends a transaction well.
+    const COMMIT: &'static str;
+
+    /// Undoes one.
+    const ROLLBACK: &'static str;
+
+    /// Runs statements that give nothing back, all in one go.
+    fn run(
+        connection: &mut Self::Connection,
+        statements: &'static str,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+macro_rules! speaks {
+    ($($database:ty: $commit:expr, $rollback:expr;)*) => {$(
+        impl Speaks for $database {
+            const COMMIT: &'static str = $commit;
+            const ROLLBACK: &'static str = $rollback;
+
+            async fn run(
+                connection: &mut Self::Connection,
+                statements: &'static str,
+            ) -> Result<(), sqlx::Error> {
+                use sqlx::Executor;
+                connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.map(drop)
+            }
+        }
+    )*};
+}
+speaks! {
+    sqlx::Postgres: "COMMIT", "ROLLBACK";
+    // Writers have told the server not to wait for them for long.
+    sqlx::MySql: "COMMIT; SET SESSION wait_timeout = DEFAULT",
+                 "ROLLBACK; SET SESSION wait_timeout = DEFAULT";
+}
+
+impl<DB: Speaks> Pooled<DB> {
+    /// A transaction begun by `statements`.
+    pub(crate) async fn begin(
+        pool: &Pool<DB>,
+        statements: &'static str,
+        doing: &'static str,
+    ) -> Result<Self, StoreError> {
+        let connection = pool.acquire().await.doing(doing)?;
+        let mut begun = Self { connection: Some(connection), busy: false };
+        DB::run(&mut begun.use_it(), statements).await.doing(doing)?;
+        begun.free();
+        Ok(begun)
+    }
+
+    /// The connection for one statement; say [`free`](Self::free) when it is over.
+    pub(crate) fn use_it(&mut self) -> Busy<'_, DB> {
+        self.busy = true;
+        Busy(self)
+    }
+
+    /// The statement is over, well or not, and the connection waits for another.
+    pub(crate) fn free(&mut self) {
+        self.busy = false;
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        DB::run(&mut self.use_it(), DB::COMMIT).await.doing("committing")?;
+        self.free();
+        // Back to the pool, with nothing to undo.
+        self.connection = None;
+        Ok(())
+    }
+}
+
+impl<DB: Speaks> Deref for Busy<'_, DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        self.0.connection.as_deref().expect("it is there until the transaction ends")
+    }
+}
+
+impl<DB: Speaks> DerefMut for Busy<'_, DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        self.0.connection.as_deref_mut().expect("it is there until the transaction ends")
+    }
+}
+
+impl<DB: Speaks> Drop for Pooled<DB> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        let runtime = tokio::runtime::Handle::try_current();
+        let (false, Ok(runtime)) = (self.busy, runtime) else {
+            drop(connection.detach());
+            return;
+        };
+        runtime.spawn(async move {
+            let undone = timeout(UNDOING, DB::run(&mut connection, DB::ROLLBACK)).await;
+            if !matches!(undone, Ok(Ok(()))) {
+                drop(connection.detach());
+            }
+        });
+    }
+}

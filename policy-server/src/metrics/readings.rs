@@ -1,0 +1,150 @@
+//! How things stand, read at one moment.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use policy::wire::status::CellStatus;
+use policy_store::{PolicyStore, StoreError, StoreFigures};
+use tokio::time::timeout;
+
+use super::process::{self, Process};
+use crate::server::Server;
+
+/// A database that takes longer to say how its tags are used is not asked again for this page.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A cell that was silent for longer than a poll is ever held, and then some, is not just between
+/// two polls.
+const SILENCE: f64 = 90.0;
+
+/// What the page tells beside what happened.
+#[derive(Debug)]
+pub(super) struct Readings {
+    pub policies: usize,
+    pub leases: usize,
+    pub revision: u64,
+    /// Since the snapshot was last known to be as the database.
+    pub snapshot_age: Duration,
+    pub cells: BTreeMap<CellState, usize>,
+    /// `None` while the database does not say.
+    pub tags: Option<Tags>,
+    pub database: StoreFigures,
+    /// `None` where the kernel does not say.
+    pub process: Option<Process>,
+}
+
+/// How many tags there are, by what they are used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tags {
+    pub used: usize,
+    /// Given back, and not yet free.
+    pub quarantined: usize,
+    pub free: usize,
+}
+
+/// What a cell's last poll says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum CellState {
+    /// It enforces the newest revision that concerns it.
+    Current,
+    /// It enforces an older one.
+    Behind,
+    /// It has not said what it enforces.
+    Unknown,
+    /// It is not heard of any more.
+    Silent,
+}
+
+impl Readings {
+    pub(super) async fn take(server: &Server) -> Self {
+        let snapshot = server.feed.snapshot();
+        let cells = server.receipts.status(&snapshot, None).cells;
+        let highest = server.tag_length.highest() as usize;
+        Self {
+            policies: snapshot.policy_count(),
+            leases: snapshot.leases().count(),
+            revision: snapshot.version().revision.0,
+            snapshot_age: server.feed.age(),
+            cells: count(&cells),
+            tags: read_tags(&*server.store, highest).await,
+            database: server.store.figures(),
+            process: process::look(),
+        }
+    }
+}
+
+/// Each state is there, be it with none, so that an alert on it has something to look at.
+fn count(cells: &[CellStatus]) -> BTreeMap<CellState, usize> {
+    use CellState::{Behind, Current, Silent, Unknown};
+    let mut counts = BTreeMap::from([Current, Behind, Unknown, Silent].map(|state| (state, 0)));
+    for cell in cells {
+        *counts.entry(CellState::of(cell)).or_default() += 1;
+    }
+    counts
+}
+
+async fn read_tags(store: &dyn PolicyStore, highest: usize) -> Option<Tags> {
+    let reading = async {
+        let used = store.tags().await?.len();
+        let quarantined = store.quarantined_tags().await?;
+        let free = highest.saturating_sub(used + quarantined);
+        Ok::<_, StoreError>(Tags { used, quarantined, free })
+    };
+    match timeout(PATIENCE, reading).await {
+        Ok(Ok(tags)) => Some(tags),
+        Ok(Err(error)) => {
+            tracing::warn!(error = service::log::chain(&error), "Could not count the tags.");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("The database takes too long to count the tags.");
+            None
+        }
+    }
+}
+
+impl CellState {
+    fn of(cell: &CellStatus) -> Self {
+        match cell.enforced {
+            _ if cell.silent_seconds > SILENCE => Self::Silent,
+            None => Self::Unknown,
+            Some(enforced) if enforced < cell.wanted => Self::Behind,
+            Some(_) => Self::Current,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Behind => "behind",
+            Self::Unknown => "unknown",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_current_behind_unknown_or_silent() {
+        let cell = |enforced, silent_seconds| CellStatus {
+            enforced,
+            wanted: 7,
+            silent_seconds,
+            ..CellStatus::default()
+        };
+        let cells = [
+            cell(Some(7), 0.0),
+            cell(Some(8), 89.0),
+            cell(Some(6), 0.0),
+            cell(None, 0.0),
+            cell(Some(7), 91.0),
+        ];
+        let counts: Vec<_> =
+            count(&cells).into_iter().map(|(state, count)| (state.as_str(), count)).collect();
+        assert_eq!(counts, [("current", 2), ("behind", 1), ("unknown", 1), ("silent", 1)]);
+        assert_eq!(count(&[]).values().sum::<usize>(), 0);
+        assert_eq!(count(&[]).len(), 4, "none is worth saying");
+    }
+}
