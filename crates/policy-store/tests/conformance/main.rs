@@ -35,6 +35,7 @@ pub(crate) struct Database {
 enum Home {
     Directory { _dir: tempfile::TempDir },
     Postgres(servers::Created),
+    MySql(servers::Created),
 }
 
 impl Database {
@@ -49,11 +50,17 @@ impl Database {
         Self { url: created.url.parse().unwrap(), home: Home::Postgres(created) }
     }
 
+    async fn mysql() -> Self {
+        let created = servers::Created::on_mysql().await;
+        Self { url: created.url.parse().unwrap(), home: Home::MySql(created) }
+    }
+
     /// Another database of the same kind.
     pub(crate) async fn another(&self) -> Self {
         match &self.home {
             Home::Directory { .. } => Self::sqlite().await,
             Home::Postgres(_) => Self::postgres().await,
+            Home::MySql(_) => Self::mysql().await,
         }
     }
 
@@ -62,7 +69,9 @@ impl Database {
         match &self.url {
             StoreUrl::Sqlite(path) => run_on_sqlite(path, statements).await,
             _ => {
-                let Home::Postgres(created) = &self.home else { panic!("no such server") };
+                let (Home::Postgres(created) | Home::MySql(created)) = &self.home else {
+                    panic!("no such server")
+                };
                 created.run(statements).await;
             }
         }
@@ -77,6 +86,9 @@ impl Database {
             }
             Home::Postgres(_) => {
                 "UPDATE policies_info SET last_updated = last_updated - interval '1 hour'"
+            }
+            Home::MySql(_) => {
+                "UPDATE policies_info SET last_updated = last_updated - INTERVAL 1 HOUR"
             }
         };
         self.by_hand(statement).await;
@@ -107,6 +119,7 @@ macro_rules! stories {
     ($($story:ident),* $(,)?) => {
         crate::stories!(on sqlite: $($story),*);
         crate::stories!(on postgres: $($story),*);
+        crate::stories!(on mysql: $($story),*);
     };
     (on $database:ident: $($story:ident),*) => {
         mod $database {

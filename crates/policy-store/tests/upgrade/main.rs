@@ -142,7 +142,12 @@ async fn a_database_of_2024_is_taken_over_and_given_back() {
 
 #[tokio::test]
 async fn a_server_makes_no_tables_of_others() {
-    let database = Created::on_postgres().await;
+    for database in [Created::on_postgres().await, Created::on_mysql().await] {
+        refuses_to_make_tables(&database).await;
+    }
+}
+
+async fn refuses_to_make_tables(database: &Created) {
     let url: StoreUrl = database.url.parse().unwrap();
     let Err(refused) = policy_store::open(&url, &options(Schema::Beside)).await else {
         panic!("it opened a database without tables");
