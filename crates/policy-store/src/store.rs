@@ -8,6 +8,7 @@ mod changes;
 mod leases;
 mod policies;
 mod security_groups;
+mod shared;
 mod tags;
 mod writer;
 
@@ -31,12 +32,16 @@ use crate::{
 pub(crate) use tags::can_be_kept;
 
 use policies::Kind;
+use shared::Shared;
 use writer::{Writer, persistently};
 
 /// A store on some database.
 pub(crate) struct Store<B: Backend> {
     ledger: Arc<Ledger<Metered<B>>>,
     writer: Writer,
+    positions: Shared<Position>,
+    /// Times of the last update, in microseconds since 1970.
+    updates: Shared<i64>,
 }
 
 /// The database and the rules by which it is written.
@@ -69,7 +74,12 @@ impl<B: Backend> Store<B> {
         };
         let backend = Metered::new(backend);
         let ledger = Arc::new(Ledger { backend, rules, turn: Mutex::new(()) });
-        Self { writer: Writer::start(ledger.clone()), ledger }
+        Self {
+            writer: Writer::start(ledger.clone()),
+            ledger,
+            positions: Shared::new(),
+            updates: Shared::new(),
+        }
     }
 }
 
@@ -148,22 +158,25 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn last_updated(&self) -> Result<i64, StoreError> {
-        let read: Result<i64, StoreError> =
-            read!(self, "reading the time of the last update", |session| session
-                .last_updated()
-                .await);
-        let micros = read?;
+        let reading = async {
+            read!(self, "reading the time of the last update", |session| {
+                session.last_updated().await
+            })
+        };
+        let micros = self.updates.ask(reading).await?;
         Ok(micros.saturating_mul(1000))
     }
 
     async fn version(&self) -> Result<Version, StoreError> {
-        let read: Result<Position, StoreError> =
-            read!(self, "reading the revision", |session| session.position().await);
-        let position = match read? {
-            position if position.foreign => self.adopted().await?,
-            position => position,
+        let reading = async {
+            let read: Result<Position, StoreError> =
+                read!(self, "reading the revision", |session| session.position().await);
+            match read? {
+                position if position.foreign => self.adopted().await,
+                position => Ok(position),
+            }
         };
-        Ok(position.version)
+        Ok(self.positions.ask(reading).await?.version)
     }
 
     async fn changes_since(&self, since: &Version) -> Result<Changes, StoreError> {
