@@ -247,7 +247,10 @@ impl<'a> Run<'a> {
         let (server, database) = (self.subject.process.cpu()?, self.database.cpu()?);
         let sample = load::run(&mut connections, self.plan.duration, next)
             .await
-            .with_context(|| format!("{operation}, {stored} policies, {clients} at once"))?;
+            .with_context(|| {
+                let complaints = self.subject.complaints();
+                format!("{operation}, {stored} policies, {clients} at once; the server's log ends with\n{complaints}")
+            })?;
         ensure!(sample.answered > 0, "{operation}: nothing was answered");
         let per_request = |time: Duration| time.as_secs_f64() * 1000.0 / sample.answered as f64;
         let server_cpu_ms = per_request(self.subject.process.cpu()?.saturating_sub(server));
