@@ -11,6 +11,7 @@ mod quarantine;
 mod revisions;
 mod security_groups;
 mod servers;
+mod sqlite;
 mod tags;
 mod writers;
 
@@ -65,7 +66,7 @@ impl Database {
     /// Runs statements as an older server would, that knows nothing of ours.
     pub(crate) async fn by_hand(&self, statements: &str) {
         match &self.url {
-            StoreUrl::Sqlite(path) => servers::run_on_sqlite(path, statements).await,
+            StoreUrl::Sqlite(path) => sqlite::run(path, statements).await,
             _ => {
                 let (Home::Postgres(created) | Home::MySql(created)) = &self.home else {
                     panic!("no such server")

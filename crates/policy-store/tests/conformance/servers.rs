@@ -1,8 +1,8 @@
 //! Databases on the servers that `scripts/test` starts.
 
-use std::{env, path::Path};
+use std::env;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use uuid::Uuid;
 
 /// A database that exists as long as this does.
@@ -47,15 +47,34 @@ impl Drop for Created {
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let force = if is_mysql(&administrator) { "" } else { "WITH (FORCE)" };
-            let drop = format!("DROP DATABASE {name} {force}");
-            runtime.block_on(execute(&administrator, &drop));
+            runtime.block_on(drop_database(&administrator, &name));
         })
         .join();
         if !std::thread::panicking() {
             dropped.unwrap();
         }
     }
+}
+
+/// Whoever is connected to it notices.
+async fn drop_database(administrator: &str, name: &str) {
+    if !is_mysql(administrator) {
+        return execute(administrator, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+    // Transactions that nobody ends would be waited for.
+    let mut connection = MySqlConnection::connect(administrator).await.unwrap();
+    let connected: Vec<i64> = sqlx::query_scalar(
+        "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?",
+    )
+    .bind(name)
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    for id in connected {
+        // It may have gone by itself.
+        let _ = connection.execute(AssertSqlSafe(format!("KILL {id}"))).await;
+    }
+    execute(administrator, &format!("DROP DATABASE {name}")).await;
 }
 
 async fn execute(url: &str, statements: &str) {
@@ -73,11 +92,4 @@ async fn execute(url: &str, statements: &str) {
 
 fn is_mysql(url: &str) -> bool {
     url.starts_with("mysql:")
-}
-
-pub(crate) async fn run_on_sqlite(path: &Path, statements: &str) {
-    let mut connection =
-        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
-    connection.close().await.unwrap();
 }
