@@ -6,7 +6,7 @@ pub(crate) mod feed;
 use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{HashMap, OrdMap, OrdSet};
-use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::Form};
+use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::KeptLine};
 use policy_store::{Change, Filter, NumberedGroup, State};
 use thiserror::Error;
 
@@ -23,8 +23,8 @@ pub(crate) enum Subject {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub tagged: TaggedPolicy,
-    /// The policy in the form of version 1, with tags.
-    pub line: Box<str>,
+    /// The policy in the forms of version 1.
+    pub line: KeptLine,
 }
 
 /// Everything cells ask for, as of `version`.
@@ -135,7 +135,7 @@ impl Snapshot {
         self.at(changed.max(self.base))
     }
 
-    /// The policies `subject` asks for, in order.
+    /// The policies `subject` asks for.
     pub(crate) fn policies_of(&self, subject: &Subject) -> Vec<Arc<Entry>> {
         match subject {
             Subject::Everything => self.policies.iter().cloned().collect(),
@@ -148,7 +148,7 @@ impl Snapshot {
         self.policies.len()
     }
 
-    /// The policies `filter` selects, in order.
+    /// The policies `filter` selects.
     pub(crate) fn select(&self, filter: &Filter) -> Vec<Arc<Entry>> {
         let selected = |entry: &Arc<Entry>| filter.selects(&entry.tagged.policy);
         let mut found = match filter {
@@ -164,12 +164,17 @@ impl Snapshot {
         found
     }
 
-    /// The policies with an end among `apps`, in order.
+    /// The policies with an end among `apps`, each once: those between two of them are the source's.
+    /// Ordered by app, and then by policy.
     fn touching(&self, apps: &BTreeSet<AppGuid>) -> Vec<Arc<Entry>> {
-        let policies = apps.iter().filter_map(|app| self.apps.get(app));
-        let mut found: Vec<_> = policies.flat_map(|app| &app.policies).cloned().collect();
-        found.sort_unstable();
-        found.dedup();
+        let mut found = Vec::new();
+        for (guid, app) in apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?))) {
+            let its = |entry: &&Arc<Entry>| {
+                let source = &entry.tagged.policy.source;
+                source == guid || !apps.contains(source)
+            };
+            found.extend(app.policies.iter().filter(its).cloned());
+        }
         found
     }
 
@@ -220,7 +225,7 @@ impl Snapshot {
 
     /// Whether the policy was new.
     fn add(&mut self, tagged: TaggedPolicy, revision: Revision) -> bool {
-        let line = Form::V1Tagged(self.tag_length).write(&tagged).into();
+        let line = KeptLine::new(&tagged, self.tag_length);
         let entry = Arc::new(Entry { tagged, line });
         for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
@@ -233,7 +238,7 @@ impl Snapshot {
 
     /// Whether the policy was there.
     fn remove(&mut self, tagged: &TaggedPolicy, revision: Revision) -> bool {
-        let entry = Arc::new(Entry { tagged: tagged.clone(), line: Box::default() });
+        let entry = Arc::new(Entry { tagged: tagged.clone(), line: KeptLine::default() });
         for app in [&tagged.policy.source, &tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.remove(&entry);

@@ -7,7 +7,14 @@ async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
     let world = World::start().await;
     world.create(&["web db tcp 1"]).await;
     world
-        .break_tables(&["policies", "groups", "policies_info", "subnets", "netman_revision"])
+        .break_tables(&[
+            "policies",
+            "groups",
+            "policies_info",
+            "subnets",
+            "netman_revision",
+            "netman_audit",
+        ])
         .await;
 
     let failed = |text: &str| (500, text.to_owned());
@@ -20,6 +27,8 @@ async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
     assert_eq!(world.get(policies).await.refusal(), failed("database read failed"));
     let tags = world.get("/networking/v1/external/tags").await;
     assert_eq!(tags.refusal(), failed("database read failed"));
+    let audit = world.get("/networking/v1/external/audit").await;
+    assert_eq!(audit.refusal(), failed("database read failed"));
     let updated = world.ask("/networking/v1/internal/policies_last_updated", &[]).await;
     assert_eq!(updated.refusal(), failed("database read failed"));
     let tag = world.put("/networking/v1/internal/tags", r#"{"id":"a","type":"b"}"#).await;

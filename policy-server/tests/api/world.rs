@@ -99,6 +99,12 @@ impl World {
         self.data().join("pki").join(file)
     }
 
+    /// The server's database, as whoever has its file may use it.
+    pub(crate) async fn database(&self) -> SqliteConnection {
+        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
+        SqliteConnection::connect_with(&file).await.unwrap()
+    }
+
     /// The server's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -184,10 +190,10 @@ impl World {
     pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
         answer(self.cell().put(format!("{}{path}", self.internal)).body(body.to_owned())).await
     }
+
     /// Makes every statement that names one of `tables` fail, as a database in trouble would.
     pub(crate) async fn break_tables(&self, tables: &[&'static str]) {
-        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
-        let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
+        let mut connection = self.database().await;
         for table in tables {
             let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
             sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
@@ -218,6 +224,7 @@ impl Answer {
 pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> Config {
     Config {
         data_dir: DataDir::at(dir.path().join("data")),
+        database: None,
         internal_names: names.iter().map(|&name| name.to_owned()).collect(),
         lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
         metron_address: None,

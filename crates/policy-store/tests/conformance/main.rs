@@ -11,18 +11,19 @@ mod quarantine;
 mod revisions;
 mod security_groups;
 mod servers;
-mod sqlite;
 mod tags;
 mod writers;
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use policy::{Policy, Protocol, TagLength};
 use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
+use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
 /// A database of one story's own; gone with the story.
 pub(crate) struct Database {
@@ -66,7 +67,7 @@ impl Database {
     /// Runs statements as an older server would, that knows nothing of ours.
     pub(crate) async fn by_hand(&self, statements: &str) {
         match &self.url {
-            StoreUrl::Sqlite(path) => sqlite::run(path, statements).await,
+            StoreUrl::Sqlite(path) => run_on_sqlite(path, statements).await,
             _ => {
                 let (Home::Postgres(created) | Home::MySql(created)) = &self.home else {
                     panic!("no such server")
@@ -181,4 +182,11 @@ pub(crate) async fn tags(store: &dyn PolicyStore) -> Vec<String> {
 /// A moment, in seconds after some beginning.
 pub(crate) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+async fn run_on_sqlite(path: &Path, statements: &str) {
+    let mut connection =
+        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
+    connection.close().await.unwrap();
 }
