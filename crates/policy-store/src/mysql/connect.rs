@@ -33,7 +33,7 @@ pub(super) async fn pool(
         .max_connections(connections.most())
         .max_lifetime(connections.lifetime)
         .idle_timeout(connections.idle_timeout())
-        .acquire_timeout(server.timeout)
+        .acquire_timeout(connecting::lending_timeout(server.timeout))
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
             Box::pin(async move {
@@ -50,9 +50,10 @@ pub(super) async fn pool(
     Ok(pool.connect_lazy_with(connect))
 }
 
-/// What a session begins with. Nobody waits for a lock longer than for an answer.
+/// What a session begins with. The server waits for a lock a little longer than we do for an answer, so
+/// that it is we who give up, and that it soon does, too.
 fn session(patience: Duration) -> String {
-    let seconds = patience.as_secs().clamp(1, 50);
+    let seconds = patience.as_secs() + 1;
     format!("{SESSION}; SET SESSION innodb_lock_wait_timeout = {seconds}")
 }
 
@@ -61,7 +62,8 @@ async fn sign_of_life(
     connection: &mut MySqlConnection,
     patience: Duration,
 ) -> Result<(), sqlx::Error> {
-    timeout(patience / 4, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    let soon = FRESH.min(patience / 4);
+    timeout(soon, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
 fn connect_options(server: &DatabaseServer) -> MySqlConnectOptions {
