@@ -5,6 +5,7 @@
 
 mod audit;
 mod beside;
+mod deadlocks;
 mod leadership;
 mod leases;
 mod policies;
