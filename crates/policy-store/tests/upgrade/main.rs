@@ -5,6 +5,7 @@
 
 #[path = "../conformance/servers.rs"]
 mod servers;
+mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc};
 
