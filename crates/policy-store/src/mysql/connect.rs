@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, MySqlPool,
+    AssertSqlSafe, ConnectOptions, Connection, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
-use tokio::time::timeout;
 
 use crate::{DatabaseServer, DatabaseTls, Options, StoreError, connecting};
 
@@ -15,9 +14,6 @@ use crate::{DatabaseServer, DatabaseTls, Options, StoreError, connecting};
 /// fit is an error and is not cut, and that a transaction sees what was committed before it locked.
 const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION';
      SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-
-/// A connection that was used within this time is not asked for a sign of life.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// A pool of connections to a server that answered.
 pub(super) async fn pool(
@@ -35,13 +31,8 @@ pub(super) async fn pool(
         .idle_timeout(connections.idle_timeout())
         .acquire_timeout(connecting::lending_timeout(server.timeout))
         .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > FRESH {
-                    sign_of_life(connection, patience).await?;
-                }
-                Ok(true)
-            })
+        .before_acquire(move |connection, kept| {
+            Box::pin(connecting::is_alive(kept.idle_for, patience, connection.ping()))
         })
         .after_connect(move |connection, _| {
             let session = AssertSqlSafe(session.clone());
@@ -55,15 +46,6 @@ pub(super) async fn pool(
 fn session(patience: Duration) -> String {
     let seconds = patience.as_secs() + 1;
     format!("{SESSION}; SET SESSION innodb_lock_wait_timeout = {seconds}")
-}
-
-/// Fails soon where nothing answers, so that there is time left for another connection.
-async fn sign_of_life(
-    connection: &mut MySqlConnection,
-    patience: Duration,
-) -> Result<(), sqlx::Error> {
-    let soon = FRESH.min(patience / 4);
-    timeout(soon, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
 fn connect_options(server: &DatabaseServer) -> MySqlConnectOptions {

@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod given_back;
 mod mariadb;
 #[path = "../conformance/servers.rs"]
 mod servers;
+mod steps;
+mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc};
 
