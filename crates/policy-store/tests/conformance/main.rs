@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod audit;
+mod beside;
+mod deadlocks;
 mod leadership;
 mod leases;
 mod policies;
