@@ -26,11 +26,12 @@ use crate::{
     session::{Backend, Found, HeldLease, Position, Session},
 };
 
-/// Writers queue at this row, and nobody else's statements run in between. Joins by hashing or merging
-/// would read whole tables where an index finds a few rows; the planner, that knows nothing of tables
-/// just filled, must not be tempted.
-const BEGIN_WRITE: &str =
-    "BEGIN; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+/// Writers queue at this row, and nobody else's statements run in between. What a change concerns is a
+/// few rows, and each has an index by which it is found, or which has it first. The planner, that knows
+/// nothing of tables just filled or emptied, must not be tempted to read or sort whole ones.
+const BEGIN_WRITE: &str = "BEGIN;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL join_collapse_limit = 1;
     SELECT id FROM policies_info FOR UPDATE";
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
