@@ -12,9 +12,10 @@ pub(super) async fn of(
     ids: &[&str],
 ) -> Result<Vec<(Tag, String)>, StoreError> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
-        "SELECT tag, quarantined.guid FROM netman_quarantine AS quarantined
-         JOIN groups ON groups.id = tag AND groups.guid IS NULL
-         WHERE quarantined.guid = ANY ($1::text[])",
+        // No join, which could begin with all tags that are nobody's.
+        "SELECT tag, guid FROM netman_quarantine
+         WHERE guid = ANY ($1::text[])
+           AND (SELECT groups.guid IS NULL FROM groups WHERE groups.id = tag)",
     )
     .bind(ids)
     .fetch_all(tx)

@@ -10,6 +10,7 @@ mod leadership;
 mod leases;
 mod policies;
 mod quarantine;
+mod reading;
 mod revisions;
 mod security_groups;
 mod servers;
