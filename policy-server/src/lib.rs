@@ -15,6 +15,7 @@ pub mod data_dir;
 mod hold;
 mod listeners;
 pub mod metrics;
+pub mod outbound;
 mod pki;
 mod quarantine;
 mod receipts;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use gocompat::json::JsonError;
 use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode, redirect::Policy};
 use serde::de::DeserializeOwned;
-use gocompat::json::JsonError;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -64,6 +64,11 @@ pub(crate) async fn json<T: DeserializeOwned>(
     request: RequestBuilder,
     longest: usize,
 ) -> Result<T, CallError> {
+    gocompat::json::from_slice(&body(request, longest).await?).map_err(CallError::Unreadable)
+}
+
+/// Sends `request` and reads its answer, which must be a 200 of at most `longest` bytes.
+pub(crate) async fn body(request: RequestBuilder, longest: usize) -> Result<Vec<u8>, CallError> {
     let broken = |error: reqwest::Error| CallError::Broken(error.without_url());
     let mut response = request.send().await.map_err(broken)?;
     let mut body = Vec::new();
@@ -77,7 +82,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
     if response.status() != StatusCode::OK {
         return Err(CallError::Status(response.status()));
     }
-    gocompat::json::from_slice(&body).map_err(CallError::Unreadable)
+    Ok(body)
 }
 
 /// `call`, given up after `patience`.

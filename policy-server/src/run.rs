@@ -98,6 +98,7 @@ pub async fn run(
         feed,
         receipts: Receipts::new(),
         verifier: Arc::new(verifier),
+        self_service: false,
         tag_length,
         lease_pool,
         metrics,

@@ -18,6 +18,8 @@ pub(crate) struct Server {
     pub feed: Feed,
     pub receipts: Receipts,
     pub verifier: Arc<dyn Verifier>,
+    /// Whether callers without a scope may change policies of their own apps.
+    pub self_service: bool,
     pub tag_length: TagLength,
     pub lease_pool: LeasePool,
     pub metrics: Metrics,

@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn only_a_number_is_a_time_of_expiry() {
         let at = |exp: &str| identity(&format!(r#"{{"exp":{exp}}}"#)).expires;
-        assert_eq!(at("1700000000"), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        assert_eq!(
+            at("1700000000"),
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        );
         for exp in ["null", "\"soon\"", "-1", "[]", "18446744073709551615"] {
             assert_eq!(at(exp), None, "{exp}");
         }

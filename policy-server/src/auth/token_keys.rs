@@ -151,12 +151,8 @@ impl TokenKeys {
         if settings.audiences.is_empty() {
             return Err(SettingsError::NoAudience);
         }
-        let inner = Arc::new(Inner {
-            settings,
-            http,
-            known: RwLock::default(),
-            fetched: Mutex::default(),
-        });
+        let inner =
+            Arc::new(Inner { settings, http, known: RwLock::default(), fetched: Mutex::default() });
         tokio::spawn(keep_fresh(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
@@ -166,8 +162,8 @@ impl TokenKeys {
 impl Verifier for TokenKeys {
     async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
         let invalid = |refusal| TokenRefused::Invalid(Arc::new(refusal));
-        let header = jsonwebtoken::decode_header(token)
-            .map_err(|error| invalid(Refusal::Invalid(error)))?;
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|error| invalid(Refusal::Invalid(error)))?;
         let algorithm = acceptable(&header).map_err(invalid)?;
         let key = self.0.key(header.kid.as_deref(), algorithm).await?;
         let rules = self.0.settings.rules(algorithm);

@@ -1,13 +1,16 @@
 //! What we ask UAA: whom a caller's token speaks for, and for a token of our own
 //! (spec/policy-server.md §3.1, §3.3).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Url, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::outbound::{self, CallError};
+use crate::{
+    metrics::{Metrics, Outcome, Peer},
+    outbound::{self, CallError},
+};
 
 /// No answer of UAA is longer.
 const LONGEST: usize = 1 << 20;
@@ -35,6 +38,7 @@ impl Settings {
 pub struct Uaa {
     settings: Settings,
     http: Client,
+    metrics: Metrics,
 }
 
 /// Answer of `check_token`.
@@ -60,8 +64,8 @@ pub(crate) struct ClientToken {
 
 impl Uaa {
     /// `http` comes from [`outbound::client`].
-    pub fn new(settings: Settings, http: Client) -> Self {
-        Self { settings, http }
+    pub fn new(settings: Settings, http: Client, metrics: Metrics) -> Self {
+        Self { settings, http, metrics }
     }
 
     /// The body is exactly `token=<token>`, unescaped: callers must see to it that the token has no
@@ -92,6 +96,10 @@ impl Uaa {
         &self,
         request: RequestBuilder,
     ) -> Result<T, CallError> {
-        outbound::within(self.settings.timeout, outbound::json(request, LONGEST)).await
+        let began = Instant::now();
+        let answer =
+            outbound::within(self.settings.timeout, outbound::json(request, LONGEST)).await;
+        self.metrics.outbound(Peer::Uaa, Outcome::of(&answer), began.elapsed());
+        answer
     }
 }

@@ -1,7 +1,7 @@
 //! How each route refuses. The rows hold the errors themselves: what they look like from outside is
 //! asked of them, so that this document cannot differ from the answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::http::StatusCode;
 use gocompat::json::JsonError;
@@ -48,7 +48,7 @@ fn row(name: &'static str, when: &'static str, error: ApiError) -> Row {
 
 #[rustfmt::skip] // a table
 fn gate(access: Access) -> Vec<Row> {
-    let refused = TokenRefused("an example".into());
+    let refused = TokenRefused::Invalid(Arc::new(std::io::Error::other("an example")));
     let missing = ApiError::ScopeMissing { provided: vec!["openid".to_owned()], allowed: access.scopes() };
     vec![
         row("no-token",      "The request has no token.",                          ApiError::NoToken),

@@ -34,12 +34,8 @@ impl Verifier for Fake {
         if token == "bad" {
             return Err(TokenRefused::Invalid(Arc::new(std::io::Error::other("bad"))));
         }
-        let identity = Identity {
-            subject: token.to_owned(),
-            guid: None,
-            client: None,
-            scopes: Vec::new(),
-        };
+        let identity =
+            Identity { subject: token.to_owned(), guid: None, client: None, scopes: Vec::new() };
         let lifetime = *self.lifetime.lock().unwrap();
         Ok(Verified { identity, expires: lifetime.map(|lifetime| SystemTime::now() + lifetime) })
     }

@@ -64,9 +64,9 @@ impl KeySet {
         let found = match (id, self.0.as_slice()) {
             (None, [only]) => Some(only).filter(|key| key.algorithm == algorithm),
             (None, _) => None,
-            (Some(id), keys) => keys
-                .iter()
-                .find(|key| key.id.as_deref() == Some(id) && key.algorithm == algorithm),
+            (Some(id), keys) => {
+                keys.iter().find(|key| key.id.as_deref() == Some(id) && key.algorithm == algorithm)
+            }
         };
         found.map(|found| &found.key)
     }
@@ -105,17 +105,23 @@ mod tests {
 
     use super::*;
 
-    /// A modulus of 2048 bits; what it is does not matter here.
+    /// A modulus of 2048 bits; what it is does not matter here, but for ending with whole bytes.
     fn rsa(changed: Value) -> Value {
-        key(json!({"kty": "RSA", "kid": "a", "use": "sig", "alg": "RS256", "n": "q".repeat(342),
-            "e": "AQAB"}), changed)
+        key(
+            json!({"kty": "RSA", "kid": "a", "use": "sig", "alg": "RS256", "n": format!("{}Q", "q".repeat(341)),
+            "e": "AQAB"}),
+            changed,
+        )
     }
 
     /// The generator of P-256, which is a point on the curve.
     fn ec(changed: Value) -> Value {
-        key(json!({"kty": "EC", "kid": "b", "crv": "P-256",
+        key(
+            json!({"kty": "EC", "kid": "b", "crv": "P-256",
             "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
-            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}), changed)
+            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}),
+            changed,
+        )
     }
 
     fn key(mut key: Value, changed: Value) -> Value {
