@@ -10,6 +10,7 @@
 mod api;
 pub mod asg;
 pub mod auth;
+pub mod cloud_controller;
 mod config;
 pub mod data_dir;
 mod hold;
