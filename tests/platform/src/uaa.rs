@@ -32,7 +32,8 @@ pub struct Uaa {
 struct State {
     tokens: HashMap<String, Value>,
     server_token: Value,
-    keys: Keys,
+    /// Made when first needed, as that takes a while.
+    keys: Option<Keys>,
     generation: u32,
 }
 
@@ -65,7 +66,7 @@ impl Uaa {
             tokens: tokens.map(|(token, who)| (token.to_owned(), who)).into(),
             server_token: json!({"access_token": SERVER_TOKEN, "token_type": "bearer",
                                  "expires_in": 43_199}),
-            keys: Keys::new(1),
+            keys: None,
             generation: 1,
         }));
         let told = state.clone();
@@ -97,32 +98,32 @@ impl Uaa {
     pub fn rotates(&self) {
         let mut state = lock(&self.state);
         state.generation += 1;
-        state.keys = Keys::new(state.generation);
+        state.keys = None;
     }
 
     /// A token signed with the key of the moment for `algorithm`, RS256 or ES256. Its claims are
     /// those of a user with `network.admin`, some of them changed; `null` removes one.
     pub fn signs(&self, algorithm: Algorithm, changed: &Value) -> String {
-        let state = lock(&self.state);
-        let (id, key) = state.keys.of(algorithm);
+        let mut state = lock(&self.state);
+        let (id, key) = state.keys().of(algorithm);
         sign(Header { kid: Some(id.clone()), ..Header::new(algorithm) }, changed, key)
     }
 
     /// The same with a header of the caller's making.
     pub fn signs_with(&self, header: Header, changed: &Value) -> String {
-        let state = lock(&self.state);
-        let (_, key) = state.keys.of(header.alg);
+        let mut state = lock(&self.state);
+        let (_, key) = state.keys().of(header.alg);
         sign(header, changed, key)
     }
 
     /// The id of the key of the moment for `algorithm`.
     pub fn key_id(&self, algorithm: Algorithm) -> String {
-        lock(&self.state).keys.of(algorithm).0.clone()
+        lock(&self.state).keys().of(algorithm).0.clone()
     }
 
     /// What `/token_keys` answers.
     pub fn token_keys(&self) -> Value {
-        lock(&self.state).keys.published()
+        lock(&self.state).keys().published()
     }
 
     /// What it was asked so far, in order.
@@ -157,7 +158,11 @@ impl Uaa {
 }
 
 impl State {
-    fn answer(&self, asked: &Asked) -> Answer {
+    fn keys(&mut self) -> &Keys {
+        self.keys.get_or_insert_with(|| Keys::new(self.generation))
+    }
+
+    fn answer(&mut self, asked: &Asked) -> Answer {
         match (asked.method.as_str(), asked.path.as_str()) {
             ("POST", "/check_token" | "/oauth/token") if asked.authorization != BASIC => {
                 Answer(401, String::new())
@@ -178,7 +183,7 @@ impl State {
                     Answer(400, r#"{"error":"invalid_request"}"#.to_owned())
                 }
             }
-            ("GET", "/token_keys") => Answer::json(self.keys.published()),
+            ("GET", "/token_keys") => Answer::json(self.keys().published()),
             _ => Answer(404, String::new()),
         }
     }
