@@ -19,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
@@ -43,6 +43,9 @@ pub(crate) struct Store<B: Backend> {
 pub(crate) struct Ledger<B> {
     backend: B,
     rules: Rules,
+    /// Held by whoever writes. Writers queue here, in order and for nothing, and not at the lock in the
+    /// database, each with a connection.
+    turn: Mutex<()>,
 }
 
 /// What is the same for all changes.
@@ -64,7 +67,8 @@ impl<B: Backend> Store<B> {
             tag_quarantine: options.tag_quarantine,
             patience: options.patience,
         };
-        let ledger = Arc::new(Ledger { backend: Metered::new(backend), rules });
+        let backend = Metered::new(backend);
+        let ledger = Arc::new(Ledger { backend, rules, turn: Mutex::new(()) });
         Self { writer: Writer::start(ledger.clone()), ledger }
     }
 }
@@ -107,6 +111,7 @@ macro_rules! write {
     ($store:expr, $doing:literal, |$session:ident| $work:expr) => {
         persistently(|| {
             $store.ledger.within($doing, async {
+                let _turn = $store.ledger.turn.lock().await;
                 let mut $session = $store.ledger.begin().await?;
                 let done = $work?;
                 $session.commit().await?;

@@ -126,12 +126,12 @@ pub(crate) async fn bench(args: ServerArgs) -> Result<()> {
         process: args.database_pid.map(Process),
         url: args.database,
     };
+    let machine = Machine::look()?;
     let subject = Subject::start(&args.server, database.url.as_deref()).await?;
     let duration = Duration::from_secs(if args.quick { 1 } else { 3 });
     let plan = Plan { only: args.only, sizes: args.stored, duration };
     let (measured, memory) = Run::new(&subject, &database, plan).everything().await?;
-    report::Report::new(Machine::look()?, database.name, duration, measured, memory)
-        .publish(&args.report)
+    report::Report::new(machine, database.name, duration, measured, memory).publish(&args.report)
 }
 
 impl Plan {
@@ -167,7 +167,8 @@ impl<'a> Run<'a> {
             self.subject.process.forget_peak()?;
             self.size(stored).await?;
             let peak = self.subject.process.peak_memory()?;
-            self.memory.push(Memory { stored, peak_mib: peak as f64 / f64::from(1 << 20) });
+            self.memory
+                .push(Memory { stored, peak_mib: rounded(peak as f64 / f64::from(1 << 20)) });
         }
         self.progress.finish_and_clear();
         Ok((self.measured, self.memory))
@@ -255,13 +256,13 @@ impl<'a> Run<'a> {
             operation: operation.to_string(),
             stored,
             clients,
-            rate: sample.rate() * operation.policies() as f64,
+            rate: rounded(sample.rate() * operation.policies() as f64),
             unit: operation.unit().to_owned(),
             p50_ms: sample.milliseconds(0.5),
             p99_ms: sample.milliseconds(0.99),
-            server_cpu_ms,
+            server_cpu_ms: rounded(server_cpu_ms),
             database_cpu_ms: database_cpu
-                .map(|(after, before)| per_request(after.saturating_sub(before))),
+                .map(|(after, before)| rounded(per_request(after.saturating_sub(before)))),
             answer_bytes: sample.bytes / sample.answered,
         });
         self.progress.inc(1);
@@ -307,4 +308,9 @@ impl<'a> Run<'a> {
             );
         }
     }
+}
+
+/// To three decimals; more is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
