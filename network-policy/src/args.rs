@@ -82,6 +82,19 @@ Examples:
   # Everything about web, as the JSON of the server's API:
   network-policy policies --app web --json";
 
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  # The last twenty changes:
+  network-policy audit
+
+  # Who opened what to db, lately?
+  network-policy audit --last 1000 | grep ' created .* db '
+
+  # For scripts: the JSON of the server's API, with ids, revisions and the ids of requests
+  network-policy audit --json
+
+Needs the scope network.admin. Adding what exists and removing what does not is no change.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   network-policy completions bash > /etc/bash_completion.d/network-policy
@@ -151,6 +164,9 @@ pub(crate) enum Command {
     /// List policies
     #[command(after_help = POLICIES_EXAMPLES)]
     Policies(PoliciesArgs),
+    /// Tell who changed what, when and from where
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Audit(AuditArgs),
     /// Print a script that completes commands and options in your shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -197,6 +213,21 @@ pub(crate) struct PoliciesArgs {
     /// Only policies with this app at either end; may be repeated
     #[arg(long, value_name = "APP", conflicts_with_all = ["source", "destination"])]
     pub(crate) app: Vec<AppGuid>,
+}
+
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct AuditArgs {
+    /// How many changes to tell of, the newest first
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub(crate) last: u32,
+    /// Only changes older than this one, by its id
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) before: Option<u64>,
 }
 
 #[cfg(test)]

@@ -225,7 +225,7 @@ fn advice(error: &ClientError) -> Option<String> {
 fn forbidden(reason: &str) -> String {
     if reason.contains("scopes") {
         return "You need a token with the scope network.admin; network.write will do for apps in\n\
-                spaces of yours, but not for --wait."
+                spaces of yours, but not for --wait and audit."
             .to_owned();
     }
     if reason.contains("quota") {

@@ -5,6 +5,7 @@
 //! script needs to know (`failure.rs`). Start reading at [`args`], then [`run`].
 
 mod args;
+mod audit;
 mod change;
 mod connect;
 mod failure;
@@ -12,6 +13,7 @@ mod policies;
 mod progress;
 mod receipts;
 mod run;
+mod table;
 mod verb;
 mod wait;
 mod words;

@@ -2,11 +2,10 @@
 
 use std::io::Write;
 
-use comfy_table::{Table, presets::NOTHING};
 use policy::{Policy, wire::v1::PolicyList};
 use policy_client::external::{Client, Filter};
 
-use crate::{args::PoliciesArgs, failure::Failure, words};
+use crate::{args::PoliciesArgs, failure::Failure, table::table, words};
 
 pub(crate) fn run(
     client: &Client,
@@ -18,7 +17,7 @@ pub(crate) fn run(
     let text = match (json, policies.as_slice()) {
         (true, policies) => as_json(policies),
         (false, []) => "No policies.".to_owned(),
-        (false, policies) => table(policies),
+        (false, policies) => as_text(policies),
     };
     writeln!(out, "{text}").map_err(Failure::Output)
 }
@@ -38,21 +37,13 @@ fn as_json(policies: &[Policy]) -> String {
     serde_json::to_string(&PolicyList::of(policies)).expect("wire types have text keys")
 }
 
-fn table(policies: &[Policy]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["source", "destination", "protocol", "ports"]);
-    for Policy { source, destination, protocol, ports } in policies {
-        table.add_row([
-            words::shown(source.as_str()),
-            words::shown(destination.as_str()),
-            protocol.to_string(),
-            ports.to_string(),
-        ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+fn as_text(policies: &[Policy]) -> String {
+    let row = |policy: &Policy| {
+        let Policy { source, destination, protocol, ports } = policy;
+        let [source, destination] = [source, destination].map(|app| words::shown(app.as_str()));
+        [source, destination, protocol.to_string(), ports.to_string()]
+    };
+    table(["source", "destination", "protocol", "ports"], policies.iter().map(row))
 }
 
 #[cfg(test)]
@@ -74,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_table_is_one_line_to_a_policy() {
-        insta::assert_snapshot!(table(&policies()), @r"
+        insta::assert_snapshot!(as_text(&policies()), @r"
         source                                destination          protocol  ports
         3f0a1d52-7f0e-4b2e-9a55-1d0c5f6f7a10  db                   tcp       5432
         web                                   a cache with spaces  udp       7000-7010

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 
 use crate::{
     args::{Args, Command},
-    change,
+    audit, change,
     connect::client,
     failure::Failure,
     policies,
@@ -22,6 +22,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
             change::run(&client(server)?, Verb::Remove, change, json, out)
         }
         Command::Policies(which) => policies::run(&client(server)?, which, json, out),
+        Command::Audit(which) => audit::run(&client(server)?, which, json, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "network-policy", &mut script);

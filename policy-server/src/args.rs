@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use ipnet::Ipv4Net;
 use policy_server::{ApiSettings, Config, data_dir::DataDir};
-use policy_store::LeasePool;
+use policy_store::{LeasePool, StoreUrl};
 
 /// Decides who may talk to whom, and tells the cells.
 #[derive(Parser)]
@@ -30,6 +30,9 @@ pub struct EmbeddedArgs {
     /// Where they are kept; made if missing
     #[arg(long, value_name = "DIR", default_value = "./netman-data")]
     data_dir: PathBuf,
+    /// Keep policies here instead; a URL such as postgres://user:password@host/netman
+    #[arg(long, value_name = "URL", env = "NETMAN_DATABASE", hide_env_values = true)]
+    database: Option<StoreUrl>,
     /// Address of the external API; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4002")]
     pub listen: SocketAddr,
@@ -68,6 +71,7 @@ impl EmbeddedArgs {
         let Self {
             embedded: _,
             data_dir,
+            database,
             listen: _,
             internal_listen: _,
             internal_name,
@@ -76,6 +80,7 @@ impl EmbeddedArgs {
         } = self;
         Ok(Config {
             data_dir: DataDir::at(data_dir),
+            database: database.clone(),
             internal_names: internal_name.clone(),
             lease_pool: LeasePool::new(*overlay_network, *subnet_prefix_length, LeasePool::EXPIRY)?,
             api: ApiSettings::default(),

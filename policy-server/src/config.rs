@@ -1,4 +1,4 @@
-use policy_store::LeasePool;
+use policy_store::{LeasePool, StoreUrl};
 
 use crate::{ApiSettings, data_dir::DataDir};
 
@@ -7,6 +7,8 @@ use crate::{ApiSettings, data_dir::DataDir};
 pub struct Config {
     /// Where database, certificates and keys are.
     pub data_dir: DataDir,
+    /// The database, if it is another than the one in the data directory.
+    pub database: Option<StoreUrl>,
     /// Names and addresses the internal API's certificate must have, beyond those it always has.
     pub internal_names: Vec<String>,
     /// What cells can lease.

@@ -69,7 +69,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, internal_names, lease_pool, api, metron_address } = config;
+    let Config { data_dir, database, internal_names, lease_pool, api, metron_address } = config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -84,7 +84,7 @@ pub async fn run(
     let verifier = LocalVerifier::load_or_make(&data_dir)?;
 
     let tag_length = TagLength::DEFAULT;
-    let url = StoreUrl::Sqlite(data_dir.database());
+    let url = database.unwrap_or_else(|| StoreUrl::Sqlite(data_dir.database()));
     let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
     let metrics = match metron_address {
         Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,

@@ -6,7 +6,7 @@ pub(crate) mod feed;
 use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{HashMap, OrdMap, OrdSet};
-use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::Form};
+use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::KeptLine};
 use policy_store::{Change, Filter, NumberedGroup, State};
 use thiserror::Error;
 
@@ -23,8 +23,8 @@ pub(crate) enum Subject {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub tagged: TaggedPolicy,
-    /// The policy in the form of version 1, with tags.
-    pub line: Box<str>,
+    /// The policy in the forms of version 1.
+    pub line: KeptLine,
 }
 
 /// Everything cells ask for, as of `version`.
@@ -220,7 +220,7 @@ impl Snapshot {
 
     /// Whether the policy was new.
     fn add(&mut self, tagged: TaggedPolicy, revision: Revision) -> bool {
-        let line = Form::V1Tagged(self.tag_length).write(&tagged).into();
+        let line = KeptLine::new(&tagged, self.tag_length);
         let entry = Arc::new(Entry { tagged, line });
         for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
@@ -233,7 +233,7 @@ impl Snapshot {
 
     /// Whether the policy was there.
     fn remove(&mut self, tagged: &TaggedPolicy, revision: Revision) -> bool {
-        let entry = Arc::new(Entry { tagged: tagged.clone(), line: Box::default() });
+        let entry = Arc::new(Entry { tagged: tagged.clone(), line: KeptLine::default() });
         for app in [&tagged.policy.source, &tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.remove(&entry);

@@ -4,6 +4,7 @@
 
 need_databases() {
     [[ -n $(postgres_programs) ]] || missing+=(postgresql)
+    need mariadbd mariadb-server
 }
 
 # Where Debian keeps the programs of the newest PostgreSQL it has.
@@ -19,6 +20,9 @@ stop_databases() {
     if [[ -f $databases/postgres/postmaster.pid ]]; then
         kill -QUIT "$(head -n 1 "$databases/postgres/postmaster.pid")" 2>/dev/null || true
     fi
+    if [[ -f $databases/mariadb/pid ]]; then
+        kill -TERM "$(cat "$databases/mariadb/pid")" 2>/dev/null || true
+    fi
     rm -rf "$databases"
     databases=
 }
@@ -29,13 +33,14 @@ free_port() {
 
 as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups "$@"; }
 
-# Starts them; exports NETMAN_TEST_POSTGRES, the URL of an administrator. With `careless`, they do not
-# wait for the disk: what they hold outlives their own end, but not the machine's.
+# Starts them; exports NETMAN_TEST_POSTGRES and NETMAN_TEST_MYSQL, the URLs of administrators. With
+# `careless`, they do not wait for the disk: what they hold outlives their own end, but not the machine's.
 start_databases() {
     local care=${1:-careful}
     databases=$(mktemp -d /tmp/netman-databases.XXXXXX)
     chmod 0711 "$databases"
     start_postgres "$care"
+    start_mariadb "$care"
 }
 
 start_postgres() {
@@ -47,7 +52,7 @@ start_postgres() {
     install -d -o nobody -g nogroup -m 0700 "$home"
     printf 'netman' >"$databases/postgres-password"
     chmod 0644 "$databases/postgres-password"
-    as_nobody "$programs/initdb" -D "$home" -U netman --pwfile "$databases/postgres-password" \
+    as_nobody "$programs/initdb" --no-sync -D "$home" -U netman --pwfile "$databases/postgres-password" \
         --auth scram-sha-256 -E UTF8 --locale C.UTF-8 --no-instructions >"$databases/postgres.log" 2>&1 ||
         fail "PostgreSQL could not be set up: $(tail -n 3 "$databases/postgres.log")"
     # The socket's directory is the private one; everybody comes by TCP.
@@ -61,4 +66,31 @@ start_postgres() {
         sleep 0.1
     done
     fail "PostgreSQL did not start: $(tail -n 3 "$databases/postgres.log")"
+}
+
+start_mariadb() {
+    local home port log=$databases/mariadb.log care=()
+    [[ $1 == careless ]] && care=(--innodb-flush-log-at-trx-commit=0)
+    home=$databases/mariadb
+    port=$(free_port)
+    install -d -o nobody -g nogroup -m 0700 "$home"
+    # Nothing of the machine's own configuration is to be read.
+    as_nobody mariadb-install-db --no-defaults --datadir="$home/data" --skip-test-db \
+        --auth-root-authentication-method=normal >"$log" 2>&1 ||
+        fail "MariaDB could not be set up: $(tail -n 3 "$log")"
+    printf '%s\n' "CREATE USER netman@'%' IDENTIFIED BY 'netman';" \
+        "GRANT ALL ON *.* TO netman@'%' WITH GRANT OPTION;" >"$databases/mariadb.sql"
+    chmod 0644 "$databases/mariadb.sql"
+    as_nobody setpriv --pdeathsig KILL -- mariadbd --no-defaults --datadir="$home/data" \
+        --bind-address=127.0.0.1 --port="$port" --socket="$home/socket" --pid-file="$home/pid" \
+        --skip-name-resolve --max-connections=400 --init-file="$databases/mariadb.sql" \
+        "${care[@]}" >>"$log" 2>&1 </dev/null &
+    export NETMAN_TEST_MYSQL=mysql://netman:netman@127.0.0.1:$port/mysql
+    local tenths
+    for ((tenths = 0; tenths < 300; tenths++)); do
+        if mariadb-admin --no-defaults --protocol=tcp -h 127.0.0.1 -P "$port" -u netman -pnetman \
+            --connect-timeout=1 ping >/dev/null 2>&1; then return 0; fi
+        sleep 0.1
+    done
+    fail "MariaDB did not start: $(tail -n 3 "$log")"
 }

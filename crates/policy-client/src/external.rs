@@ -4,6 +4,7 @@
 //! Nothing is retried, no redirect followed and no proxy taken from the environment: a token goes to
 //! the server that was named and nowhere else.
 
+mod audit;
 mod call;
 mod error;
 mod policies;

@@ -14,6 +14,10 @@ const ATTEMPTS: u32 = 10;
 /// and how long it is waited in between.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// How long a request waits for a connection, where the database refuses or all are busy. The pool
+/// keeps trying a database that refuses, and callers should be told instead.
+const LENDING: Duration = Duration::from_secs(3);
+
 /// How long a connection that is one too many is kept: long enough for the next request in a row.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -66,6 +70,11 @@ impl Connections {
     pub(crate) fn idle_timeout(&self) -> Duration {
         if self.idle == 0 { Duration::from_secs(1) } else { IDLE }
     }
+}
+
+/// How long the pool of a server that may take `timeout` for anything lets a request wait.
+pub(crate) fn lending_timeout(timeout: Duration) -> Duration {
+    timeout.min(LENDING)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::{fmt, sync::Arc};
 
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
 use thiserror::Error;
 
 use crate::connecting::ConnectError;
@@ -25,6 +26,23 @@ pub enum StoreError {
     Nul {
         /// Whose tag was asked for.
         id: String,
+    },
+    /// The column of a database that has a length for names ends before this one does.
+    #[error("{id:?} has more than {most} characters")]
+    TooLong {
+        /// Whose tag was asked for.
+        id: String,
+        /// How many it may have.
+        most: usize,
+    },
+    /// The database takes a name for one it holds already, because of how it compares texts.
+    #[error(
+        "the database cannot tell a name from another, as its collation takes both for the same"
+    )]
+    Indistinct {
+        /// What the driver says; it names the name.
+        #[source]
+        source: sqlx::Error,
     },
     /// A stored row that no version of ours would write.
     #[error("the stored {what} {value:?} is unreadable")]
@@ -96,7 +114,11 @@ impl StoreError {
     /// Whether, of several requests in one transaction, one alone may be to blame.
     pub(crate) fn may_be_one_requests_fault(&self) -> bool {
         match self {
-            Self::NoTagLeft | Self::TagOfOtherKind { .. } | Self::Nul { .. } => true,
+            Self::NoTagLeft
+            | Self::TagOfOtherKind { .. }
+            | Self::Nul { .. }
+            | Self::TooLong { .. }
+            | Self::Indistinct { .. } => true,
             // A value that does not fit its column, say.
             Self::Database { source, .. } => source.as_database_error().is_some(),
             _ => false,
@@ -114,16 +136,28 @@ pub(crate) trait Transient {
 /// calls a deadlock), PostgreSQL's deadlock, and a name that somebody else has just given a tag to.
 const GAVE_WAY: [&str; 3] = ["40001", "40P01", "23505"];
 
+/// What MySQL calls a lock that could not be had in time. It has no SQLSTATE of its own.
+const LOCK_WAIT: u16 = 1205;
+
 impl Transient for StoreError {
     fn asks_for_another_attempt(&self) -> bool {
         match self {
-            Self::Overtaken => true,
-            Self::Database { source: sqlx::Error::Database(error), .. } => {
-                error.code().is_some_and(|code| GAVE_WAY.contains(&&*code))
+            // A name may have been another's for a moment only.
+            Self::Overtaken | Self::Indistinct { .. } => true,
+            Self::Database { source, .. } => {
+                let code = source.as_database_error().and_then(DatabaseError::code);
+                code.is_some_and(|code| GAVE_WAY.contains(&&*code))
+                    || mysql_number(source) == Some(LOCK_WAIT)
             }
             _ => false,
         }
     }
+}
+
+/// The number MySQL or MariaDB gave an error.
+pub(crate) fn mysql_number(error: &sqlx::Error) -> Option<u16> {
+    let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(error.number())
 }
 
 /// Says what a query was for when it fails.

@@ -18,6 +18,7 @@ mod filter;
 mod leadership;
 mod lease;
 mod metered;
+mod mysql;
 mod open;
 mod pool;
 mod pooled;

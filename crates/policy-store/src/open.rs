@@ -4,11 +4,12 @@ use policy::TagLength;
 use thiserror::Error;
 
 use crate::{
-    Connections, DatabaseServer, PolicyStore, StoreError, postgres::Postgres, sqlite::Sqlite,
-    store::Store,
+    Connections, DatabaseServer, PolicyStore, StoreError, mysql::MySql, postgres::Postgres,
+    sqlite::Sqlite, store::Store,
 };
 
 const POSTGRES_PORT: u16 = 5432;
+const MYSQL_PORT: u16 = 3306;
 
 /// Which store, and where. Printing one never shows a password.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// A PostgreSQL server: `postgres://user:password@host:5432/netman?sslmode=verify-full&sslrootcert=ca.pem`.
     Postgres(DatabaseServer),
+    /// MySQL or MariaDB, with the same words: `mysql://user:password@host:3306/netman?sslmode=require`.
+    MySql(DatabaseServer),
 }
 
 /// The text is no URL of a store. It may hold a password, so it is not repeated.
@@ -26,7 +29,7 @@ pub enum StoreUrl {
 pub enum StoreUrlError {
     #[error("expected a database URL such as sqlite:///var/lib/netman/netman.db")]
     NoScheme,
-    #[error("no store speaks {0:?}; known: sqlite, postgres")]
+    #[error("no store speaks {0:?}; known: sqlite, postgres, mysql")]
     UnknownScheme(String),
     #[error("the database URL names no file")]
     NoPath,
@@ -71,6 +74,9 @@ pub async fn open(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicySto
         StoreUrl::Postgres(server) => {
             Arc::new(Store::on(Postgres::open(server, options).await?, options))
         }
+        StoreUrl::MySql(server) => {
+            Arc::new(Store::on(MySql::open(server, options).await?, options))
+        }
     })
 }
 
@@ -100,6 +106,7 @@ impl FromStr for StoreUrl {
             "postgres" | "postgresql" => {
                 Ok(Self::Postgres(DatabaseServer::of_url(text, POSTGRES_PORT)?))
             }
+            "mysql" => Ok(Self::MySql(DatabaseServer::of_url(text, MYSQL_PORT)?)),
             other => Err(StoreUrlError::UnknownScheme(other.to_owned())),
         }
     }
@@ -110,6 +117,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             Self::Postgres(server) => write!(f, "postgres://{server}"),
+            Self::MySql(server) => write!(f, "mysql://{server}"),
         }
     }
 }
@@ -137,7 +145,7 @@ mod tests {
     #[test]
     fn a_refused_url_keeps_its_password_to_itself() {
         let error = "oracle://scott:tiger@db".parse::<StoreUrl>().unwrap_err();
-        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite, postgres");
+        assert_eq!(error.to_string(), "no store speaks \"oracle\"; known: sqlite, postgres, mysql");
         assert!(!format!("{error:?}").contains("tiger"));
         let url: StoreUrl = "postgres://scott:tiger@db:5433/netman".parse().unwrap();
         assert_eq!(url.to_string(), "postgres://scott@db:5433/netman");

@@ -27,6 +27,12 @@ pub(crate) struct Busy<'a, DB: Speaks>(&'a mut Pooled<DB>);
 
 /// What a driver's connection must be able to do.
 pub(crate) trait Speaks: Database {
+    /// Ends a transaction well.
+    const COMMIT: &'static str;
+
+    /// Undoes one.
+    const ROLLBACK: &'static str;
+
     /// Runs statements that give nothing back, all in one go.
     fn run(
         connection: &mut Self::Connection,
@@ -35,8 +41,11 @@ pub(crate) trait Speaks: Database {
 }
 
 macro_rules! speaks {
-    ($($database:ty),*) => {$(
+    ($($database:ty: $commit:expr, $rollback:expr;)*) => {$(
         impl Speaks for $database {
+            const COMMIT: &'static str = $commit;
+            const ROLLBACK: &'static str = $rollback;
+
             async fn run(
                 connection: &mut Self::Connection,
                 statements: &'static str,
@@ -47,7 +56,12 @@ macro_rules! speaks {
         }
     )*};
 }
-speaks!(sqlx::Postgres, sqlx::MySql);
+speaks! {
+    sqlx::Postgres: "COMMIT", "ROLLBACK";
+    // Writers have told the server not to wait for them for long.
+    sqlx::MySql: "COMMIT; SET SESSION wait_timeout = DEFAULT",
+                 "ROLLBACK; SET SESSION wait_timeout = DEFAULT";
+}
 
 impl<DB: Speaks> Pooled<DB> {
     /// A transaction begun by `statements`.
@@ -75,7 +89,7 @@ impl<DB: Speaks> Pooled<DB> {
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        DB::run(&mut self.use_it(), "COMMIT").await.doing("committing")?;
+        DB::run(&mut self.use_it(), DB::COMMIT).await.doing("committing")?;
         self.free();
         // Back to the pool, with nothing to undo.
         self.connection = None;
@@ -106,7 +120,7 @@ impl<DB: Speaks> Drop for Pooled<DB> {
             return;
         };
         runtime.spawn(async move {
-            let undone = timeout(UNDOING, DB::run(&mut connection, "ROLLBACK")).await;
+            let undone = timeout(UNDOING, DB::run(&mut connection, DB::ROLLBACK)).await;
             if !matches!(undone, Ok(Ok(()))) {
                 drop(connection.detach());
             }

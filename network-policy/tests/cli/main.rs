@@ -315,6 +315,31 @@ fn policies_are_a_table_or_the_json_of_the_api() {
 }
 
 #[test]
+fn the_audit_trail_is_a_table_or_the_json_of_the_api() {
+    let body = "{\"next\":7,\"entries\":[{\"id\":7,\"time\":\"2024-10-24T16:13:44.123456Z\",\
+         \"action\":\"policies-created\",\"subject\":\"alice\",\"address\":\"10.0.0.7\",\
+         \"request_id\":\"id-1\",\"revision\":12,\"policies\":[{\"source\":{\"id\":\"web\"},\
+         \"destination\":{\"id\":\"db\",\"protocol\":\"tcp\",\"ports\":{\"start\":1,\"end\":2}}}]}]}";
+    let server = Server::saying(vec![(200, "", body.to_owned())]);
+    let ran = against(&server, "audit --last 1 --before 9");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!("audit", ran.stdout);
+    let asked = server.asked().remove(0);
+    let expected = "GET /networking/v1/external/audit?limit=1&before=9 HTTP/1.1";
+    assert!(asked.starts_with(expected), "{asked}");
+
+    assert_eq!(against(&server, "audit --json").stdout, format!("{body}\n"));
+    assert!(server.asked()[1].starts_with("GET /networking/v1/external/audit?limit=20 HTTP/1.1"));
+    let none = Server::saying(vec![(200, "", "{\"next\":0,\"entries\":[]}".to_owned())]);
+    assert_eq!(against(&none, "audit").stdout, "No changes.\n");
+    let other = Server::saying(vec![(200, "", "{}".to_owned())]);
+    assert_eq!(against(&other, "audit").code, 1, "a missing list is not an empty one");
+    for bad in ["audit --last 0", "audit --last 1001", "audit --before 0"] {
+        assert_eq!(against(&none, bad).code, 2, "{bad}");
+    }
+}
+
+#[test]
 fn help_teaches() {
     for (name, line) in [
         ("help", "--help"),
@@ -322,6 +347,7 @@ fn help_teaches() {
         ("add-policy", "add-policy --help"),
         ("remove-policy", "remove-policy --help"),
         ("policies", "policies --help"),
+        ("audit-help", "audit --help"),
         ("completions", "completions --help"),
     ] {
         let ran = run(line, &[("NETWORK_POLICY_TOKEN", "geheim")]);

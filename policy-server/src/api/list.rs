@@ -59,7 +59,8 @@ impl Iterator for Pieces {
                 piece.push(',');
             }
             match self.form {
-                Form::V1Tagged(_) => piece.push_str(&entry.line),
+                Form::V1Tagged(_) => piece.push_str(entry.line.tagged()),
+                Form::V1 => piece.extend(entry.line.untagged()),
                 form => piece.push_str(&form.write(&entry.tagged)),
             }
         }
@@ -71,7 +72,10 @@ impl Iterator for Pieces {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
-    use policy::{Policy, Protocol, Tag, TagLength, TaggedPolicy, wire::v1};
+    use policy::{
+        Policy, Protocol, Tag, TagLength, TaggedPolicy,
+        wire::{line::KeptLine, v1},
+    };
 
     use super::*;
 
@@ -88,7 +92,7 @@ mod tests {
                     source_tag: Tag::new(number).unwrap(),
                     destination_tag: Tag::new(1).unwrap(),
                 };
-                let line = Form::V1Tagged(TagLength::DEFAULT).write(&tagged).into();
+                let line = KeptLine::new(&tagged, TagLength::DEFAULT);
                 Arc::new(Entry { tagged, line })
             })
             .collect()
@@ -108,6 +112,10 @@ mod tests {
             let expected = gocompat::json::to_string(&expected);
             let sent = text(list(entries, Form::V1Tagged(TagLength::DEFAULT), true)).await;
             assert!(sent == expected, "{count} policies");
+            let policies: Vec<_> = tagged.into_iter().map(|tagged| tagged.policy).collect();
+            let expected = gocompat::json::to_string(&v1::PolicyList::of(&policies));
+            let sent = text(list(self::entries(count), Form::V1, true)).await;
+            assert!(sent == expected, "{count} policies without tags");
         }
     }
 

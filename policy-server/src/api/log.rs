@@ -1,10 +1,10 @@
 //! One line per request, and an id by which callers can find it.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
     middleware::Next,
     response::Response,
 };
@@ -39,9 +39,9 @@ pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
 struct Line {
     started: Instant,
     request_id: String,
-    method: String,
-    path: String,
-    peer: Option<String>,
+    method: Method,
+    uri: Uri,
+    peer: Option<SocketAddr>,
     cell: Option<String>,
     user: Option<String>,
     status: Option<StatusCode>,
@@ -53,9 +53,9 @@ impl Line {
         Self {
             started: Instant::now(),
             request_id: request_id(request.headers()),
-            method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
-            peer: request.extensions().get::<Peer>().map(|peer| peer.address.to_string()),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            peer: request.extensions().get::<Peer>().map(|peer| peer.address),
             cell: conditional::cell(request.headers()).map(str::to_owned),
             user: None,
             status: None,
@@ -66,18 +66,18 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { started, request_id, method, path, peer, cell, user, status, error } = self;
+        let Self { started, request_id, method, uri, peer, cell, user, status, error } = self;
         let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
         let status = status.map(|status| status.as_u16());
         macro_rules! write_at {
             ($level:ident, $message:literal) => {
                 tracing::$level!(
-                    http.method = method,
-                    http.path = path,
+                    http.method = method.as_str(),
+                    http.path = uri.path(),
                     http.status = status,
                     duration_ms,
                     http.id = request_id,
-                    peer.address = peer.as_deref(),
+                    peer.address = peer.map(tracing::field::display),
                     cell.id = cell.as_deref(),
                     user.name = user.as_deref(),
                     error = error.as_deref(),

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use policy::{
     Policy,
     wire::{line::Form, v0, v1},
@@ -19,10 +21,10 @@ pub(crate) enum Version {
 impl Version {
     /// The version a path like `/networking/v1/external/…` asks for.
     pub(crate) fn of_path(path: &str) -> Result<Self, ApiError> {
-        match named_in(path) {
-            version if version == "v0" => Ok(Self::V0),
-            version if version == "v1" => Ok(Self::V1),
-            other => Err(ApiError::VersionUnknown(other)),
+        match &*named_in(path) {
+            "v0" => Ok(Self::V0),
+            "v1" => Ok(Self::V1),
+            other => Err(ApiError::VersionUnknown(other.to_owned())),
         }
     }
 
@@ -49,13 +51,16 @@ impl Version {
 }
 
 /// The version a path like `/networking/v1/…` names, whether there is such a version or not.
-pub(crate) fn named_in(path: &str) -> String {
+pub(crate) fn named_in(path: &str) -> Cow<'_, str> {
     path.split('/').nth(2).and_then(decoded).unwrap_or_default()
 }
 
 /// What a segment of a path says, by the rules of Go's router: those of query strings. `None` if a
 /// percent sign is not followed by two digits.
-pub(crate) fn decoded(segment: &str) -> Option<String> {
+pub(crate) fn decoded(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains(['%', '+']) {
+        return Some(segment.into());
+    }
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut text = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
@@ -66,7 +71,7 @@ pub(crate) fn decoded(segment: &str) -> Option<String> {
             byte => byte,
         });
     }
-    Some(String::from_utf8_lossy(&text).into_owned())
+    Some(String::from_utf8_lossy(&text).into_owned().into())
 }
 
 #[cfg(test)]

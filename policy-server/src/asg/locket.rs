@@ -207,3 +207,6 @@ impl Leadership for Locket {
         self.lifetime
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use crate::api::version;
 
@@ -46,8 +46,8 @@ impl Pattern {
     /// Whether the answer to OPTIONS on `path` counts this one: versions are then words.
     pub(super) fn matches_word(&self, path: &str) -> bool {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let is_word = |text: &String| !text.is_empty() && text.chars().all(word);
-        self.matches_if(path, |segment| version::decoded(segment).as_ref().is_some_and(is_word))
+        let is_word = |text: Cow<'_, str>| !text.is_empty() && text.chars().all(word);
+        self.matches_if(path, |segment| version::decoded(segment).is_some_and(is_word))
     }
 
     fn matches_if(&self, path: &str, open: impl Fn(&str) -> bool) -> bool {

@@ -121,13 +121,10 @@ impl Table {
 }
 
 async fn answer(endpoints: &[Endpoint], mut request: Request) -> Response {
-    let here: Vec<_> =
-        endpoints.iter().filter(|endpoint| endpoint.path.matches(request.uri().path())).collect();
-    if here.is_empty() {
-        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
-    }
-    let Some(endpoint) = here.iter().find(|endpoint| endpoint.method == *request.method()) else {
-        return method_not_allowed(here.iter().map(|endpoint| &endpoint.method));
+    let (method, path) = (request.method(), request.uri().path());
+    let fits = |endpoint: &&Endpoint| endpoint.method == *method && endpoint.path.matches(path);
+    let Some(endpoint) = endpoints.iter().find(fits) else {
+        return refusal(endpoints, path);
     };
     let Some(measured) = endpoint.measured else {
         return answered(&endpoint.answer, request).await;
@@ -145,9 +142,14 @@ async fn answered(answer: &MethodRouter, request: Request) -> Response {
     }
 }
 
-fn method_not_allowed<'a>(methods: impl Iterator<Item = &'a Method>) -> Response {
+/// What is said where no endpoint fits: which methods `path` has, or that there is no such path.
+fn refusal(endpoints: &[Endpoint], path: &str) -> Response {
+    let here = endpoints.iter().filter(|endpoint| endpoint.path.matches(path));
+    let methods: Vec<_> = here.map(|endpoint| endpoint.method.as_str()).collect();
+    if methods.is_empty() {
+        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
     let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-    let methods: Vec<_> = methods.map(Method::as_str).collect();
     let allow = HeaderValue::from_str(&methods.join(", ")).expect("methods are visible ASCII");
     response.headers_mut().insert(ALLOW, allow);
     response

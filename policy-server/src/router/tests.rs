@@ -29,6 +29,26 @@ fn documented() -> BTreeSet<Operation> {
     documented
 }
 
+/// The page is written by hand, and a route is easily forgotten.
+#[test]
+fn the_page_for_callers_has_a_line_for_each_route() {
+    let page = include_str!("../../../docs/api.md");
+    for (door, rows) in [("$API", external_2024()), ("$IN", internal_2024())] {
+        for row in rows {
+            let line = format!("{door}{}", row.path.to_string().replace(":version", "v1"));
+            let method = match row.method {
+                DELETE => "-X DELETE ",
+                PUT => "-X PUT ",
+                _ => "",
+            };
+            let shows = |text: &str| {
+                text.contains(method) && text.split([' ', '"', '?']).any(|word| word == line)
+            };
+            assert!(page.lines().any(shows), "docs/api.md does not show {} {line}", row.method);
+        }
+    }
+}
+
 #[test]
 fn the_document_tells_of_each_route_and_of_no_other() {
     assert_eq!(documented(), offered());

@@ -1,10 +1,15 @@
 //! How long a body may be (spec/policy-server.md §2.4).
 
 use reqwest::Method;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
     external::{DELETE, POLICIES, V0},
-    world::{World, v1},
+    world::{DEADLINE, World, v1},
 };
 
 const LONGEST: usize = 10 << 20;
@@ -24,6 +29,36 @@ async fn a_body_that_is_too_long_is_read_and_refused() {
     }
     let refused = world.admin(Method::DELETE, V0, &" ".repeat(LONGEST + 1)).await;
     assert_eq!(refused.text, r#"{"error": "invalid request body"}"#);
+}
+
+/// Nothing tells the length of such a body before its end.
+#[tokio::test]
+async fn a_body_in_chunks_is_measured_as_it_comes() {
+    let world = World::start().await;
+    let address = world.external.strip_prefix("http://").unwrap();
+    let chunked = async |body: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {POLICIES} HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nConnection: close\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+            world.token(&["network.admin"])
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for piece in body.as_bytes().chunks(1 << 20) {
+            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.unwrap();
+            stream.write_all(piece).await.unwrap();
+            stream.write_all(b"\r\n").await.unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    };
+    let refused = chunked(&" ".repeat(LONGEST + 1)).await;
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert!(refused.ends_with(r#"{"error": "failed reading request body"}"#), "{refused}");
+    let taken = chunked(&v1(&["web db tcp 5432"])).await;
+    assert!(taken.starts_with("HTTP/1.1 200 ") && taken.ends_with("{}"), "{taken}");
 }
 
 #[tokio::test]

@@ -1,24 +1,20 @@
 use reqwest::Method;
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::world::{World, sentences, v1};
-
-/// Makes every statement that names one of `tables` fail, as a database in trouble would.
-async fn break_tables(world: &World, tables: &[&'static str]) {
-    let file = SqliteConnectOptions::new().filename(world.data().join("netman.db"));
-    let mut connection = SqliteConnection::connect_with(&file).await.unwrap();
-    for table in tables {
-        let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
-        sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
-    }
-    connection.close().await.unwrap();
-}
 
 #[tokio::test]
 async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
     let world = World::start().await;
     world.create(&["web db tcp 1"]).await;
-    break_tables(&world, &["policies", "groups", "policies_info", "subnets", "netman_revision"])
+    world
+        .break_tables(&[
+            "policies",
+            "groups",
+            "policies_info",
+            "subnets",
+            "netman_revision",
+            "netman_audit",
+        ])
         .await;
 
     let failed = |text: &str| (500, text.to_owned());
@@ -31,6 +27,8 @@ async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
     assert_eq!(world.get(policies).await.refusal(), failed("database read failed"));
     let tags = world.get("/networking/v1/external/tags").await;
     assert_eq!(tags.refusal(), failed("database read failed"));
+    let audit = world.get("/networking/v1/external/audit").await;
+    assert_eq!(audit.refusal(), failed("database read failed"));
     let updated = world.ask("/networking/v1/internal/policies_last_updated", &[]).await;
     assert_eq!(updated.refusal(), failed("database read failed"));
     let tag = world.put("/networking/v1/internal/tags", r#"{"id":"a","type":"b"}"#).await;

@@ -84,6 +84,23 @@ async fn a_request_is_known_by_an_id_that_continues_the_callers() {
     }
 }
 
+/// Whoever asks why needs it most.
+#[tokio::test]
+async fn a_refused_request_has_an_id_too() {
+    let world = World::start().await;
+    for (refused, status) in [
+        (world.admin(Method::POST, POLICIES, "").await, 400),
+        (world.anonymous(Method::GET, WHOAMI).await, 401),
+        (world.call(&[], Method::GET, WHOAMI, "").await, 403),
+        (world.anonymous(Method::GET, "/networking/v9/external/whoami").await, 406),
+    ] {
+        assert_eq!((refused.status, refused.header("x-vcap-request-id").len()), (status, 36));
+    }
+    let request = Client::new().get(format!("{}/health", world.external));
+    let answer = answer(request.header("X-Vcap-Request-Id", "")).await;
+    assert_eq!(answer.header("x-vcap-request-id").len(), 36, "an empty id is none");
+}
+
 #[tokio::test]
 async fn only_a_401_says_how_to_authenticate() {
     let world = World::start().await;

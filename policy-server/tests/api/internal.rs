@@ -70,6 +70,14 @@ async fn the_time_of_the_last_update_moves_with_every_change() {
     let put = world.put("/networking/v1/internal/tags", r#"{"id":"a","type":"router"}"#).await;
     assert_eq!(put.status, 200);
     assert_eq!(last().await, third, "a tag is no policy");
+    world.delete(&["nobody db tcp 1"]).await;
+    let fourth = last().await;
+    assert!(third < fourth, "even if nothing is there to delete");
+    for version in ["v0", "v7", ""] {
+        let answer =
+            world.ask(&format!("/networking/{version}/internal/policies_last_updated"), &[]).await;
+        assert_eq!((answer.status, answer.text), (200, fourth.to_string()));
+    }
 }
 
 const TAGS: &str = "/networking/v1/internal/tags";

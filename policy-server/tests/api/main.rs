@@ -20,4 +20,5 @@ mod rate_limit;
 mod receipts;
 mod restart;
 mod routing;
+mod security_groups;
 mod world;

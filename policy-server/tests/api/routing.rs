@@ -4,7 +4,7 @@
 use reqwest::Method;
 
 use crate::{
-    external::{DELETE, POLICIES, STATUS, TAGS, V0, V0_DELETE, WHOAMI},
+    external::{AUDIT, DELETE, POLICIES, STATUS, TAGS, V0, V0_DELETE, WHOAMI},
     world::{World, answer},
 };
 
@@ -52,6 +52,8 @@ async fn a_method_that_is_not_offered_is_refused_with_those_that_are() {
         (Method::POST, "/", "GET, OPTIONS"),
         (Method::TRACE, "/networking", "GET, OPTIONS"),
         (Method::POST, "/health", "GET, OPTIONS"),
+        (Method::POST, AUDIT, "GET, OPTIONS"),
+        (Method::POST, "/networking/openapi.json", "GET, OPTIONS"),
     ] {
         let answer = world.anonymous(method.clone(), path).await;
         let refused = (answer.status, answer.text.as_str(), answer.header("allow"));
@@ -151,12 +153,15 @@ async fn cells_are_offered_their_own_routes_and_no_others() {
         "/",
         "/health",
         "/networking/v1/external/policies",
+        "/networking/v0/internal/tags",
         "/networking/v2/internal/tags",
         "/networking/v1/internal/healthcheck",
         "/networking/v1/internal/policies/",
         "/networking/v1/internal/egress_policies",
     ] {
-        assert_eq!(world.ask(path, &[]).await.status, 404, "{path}");
+        let answer = world.ask(path, &[]).await;
+        let found = (answer.status, answer.text.as_str());
+        assert_eq!(found, (404, "404 page not found\n"), "{path}");
     }
     for (method, path, allowed) in [
         (Method::POST, "/networking/v1/internal/policies", "GET"),
@@ -170,5 +175,7 @@ async fn cells_are_offered_their_own_routes_and_no_others() {
         let request = world.cell().request(method.clone(), format!("{}{path}", world.internal));
         let refused = answer(request).await;
         assert_eq!((refused.status, refused.header("allow")), (405, allowed), "{method} {path}");
+        let text = if method == Method::HEAD { "" } else { "Method Not Allowed\n" };
+        assert_eq!(refused.text, text, "{method} {path}");
     }
 }

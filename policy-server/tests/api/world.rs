@@ -11,6 +11,7 @@ use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir:
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +99,12 @@ impl World {
         self.data().join("pki").join(file)
     }
 
+    /// The server's database, as whoever has its file may use it.
+    pub(crate) async fn database(&self) -> SqliteConnection {
+        let file = SqliteConnectOptions::new().filename(self.data().join("netman.db"));
+        SqliteConnection::connect_with(&file).await.unwrap()
+    }
+
     /// The server's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -183,6 +190,16 @@ impl World {
     pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
         answer(self.cell().put(format!("{}{path}", self.internal)).body(body.to_owned())).await
     }
+
+    /// Makes every statement that names one of `tables` fail, as a database in trouble would.
+    pub(crate) async fn break_tables(&self, tables: &[&'static str]) {
+        let mut connection = self.database().await;
+        for table in tables {
+            let rename = format!("ALTER TABLE {table} RENAME TO broken_{table}");
+            sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
 }
 
 impl Answer {
@@ -207,6 +224,7 @@ impl Answer {
 pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> Config {
     Config {
         data_dir: DataDir::at(dir.path().join("data")),
+        database: None,
         internal_names: names.iter().map(|&name| name.to_owned()).collect(),
         lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
         metron_address: None,

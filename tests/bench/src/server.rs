@@ -28,6 +28,16 @@ const CLIENTS: [usize; 3] = [1, 8, 64];
 /// Cells: what the target for polls speaks of, too.
 const CELLS: [usize; 4] = [1, 4, 8, 64];
 
+const READINGS: [Operation; 3] = [Operation::FullList, Operation::FilteredList, Operation::Probe];
+
+/// What is created is deleted next.
+const CHANGES: [[Operation; 2]; 2] = [
+    [Operation::Create { policies: 1 }, Operation::Delete { policies: 1 }],
+    [Operation::Create { policies: 100 }, Operation::Delete { policies: 100 }],
+];
+
+const POLLS: [Operation; 2] = [Operation::Poll { apps: 50 }, Operation::Poll { apps: 250 }];
+
 /// Policies in a request that fills or empties the database.
 const FILLING: usize = 100;
 
@@ -40,7 +50,14 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     server: PathBuf,
     /// The database it is to use, rather than a file of its own
-    #[arg(long, value_name = "URL", requires = "database_pid", requires = "database_name")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "NETMAN_BENCH_DATABASE",
+        hide_env_values = true,
+        requires = "database_pid",
+        requires = "database_name"
+    )]
     database: Option<String>,
     /// The process that started all others of the database
     #[arg(long, value_name = "PID")]
@@ -48,6 +65,12 @@ pub(crate) struct ServerArgs {
     /// What the database is called in the report
     #[arg(long, value_name = "NAME")]
     database_name: Option<String>,
+    /// Measure only operations whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// With how many policies stored, one number after the other
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = SIZES)]
+    stored: Vec<usize>,
     /// One second for each number instead of three
     #[arg(long)]
     quick: bool,
@@ -80,11 +103,18 @@ struct Memory {
     peak_mib: f64,
 }
 
+/// What is measured in a run.
+struct Plan {
+    only: String,
+    sizes: Vec<usize>,
+    duration: Duration,
+}
+
 /// One run.
 struct Run<'a> {
     subject: &'a Subject,
     database: &'a Database,
-    duration: Duration,
+    plan: Plan,
     progress: ProgressBar,
     measured: Vec<Measurement>,
     memory: Vec<Memory>,
@@ -98,23 +128,39 @@ pub(crate) async fn bench(args: ServerArgs) -> Result<()> {
     };
     let subject = Subject::start(&args.server, database.url.as_deref()).await?;
     let duration = Duration::from_secs(if args.quick { 1 } else { 3 });
-    let (measured, memory) = Run::new(&subject, &database, duration).everything().await?;
+    let plan = Plan { only: args.only, sizes: args.stored, duration };
+    let (measured, memory) = Run::new(&subject, &database, plan).everything().await?;
     report::Report::new(Machine::look()?, database.name, duration, measured, memory)
         .publish(&args.report)
 }
 
+impl Plan {
+    fn includes(&self, operation: Operation) -> bool {
+        operation.to_string().contains(&self.only)
+    }
+
+    /// How many lines the table will have.
+    fn measurements(&self) -> usize {
+        let count = |operations: &[Operation]| {
+            operations.iter().filter(|operation| self.includes(**operation)).count()
+        };
+        let changes = CHANGES.iter().filter(|pair| count(*pair) > 0).count();
+        let callers = count(&READINGS) + 2 * changes;
+        self.sizes.len() * (callers * CLIENTS.len() + count(&POLLS) * CELLS.len())
+    }
+}
+
 impl<'a> Run<'a> {
-    fn new(subject: &'a Subject, database: &'a Database, duration: Duration) -> Self {
-        let cells = SIZES.len() * (CLIENTS.len() * 7 + CELLS.len() * 2);
+    fn new(subject: &'a Subject, database: &'a Database, plan: Plan) -> Self {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")
             .expect("the template is well formed");
-        let progress = ProgressBar::new(cells as u64).with_style(style);
-        Self { subject, database, duration, progress, measured: Vec::new(), memory: Vec::new() }
+        let progress = ProgressBar::new(plan.measurements() as u64).with_style(style);
+        Self { subject, database, plan, progress, measured: Vec::new(), memory: Vec::new() }
     }
 
     async fn everything(mut self) -> Result<(Vec<Measurement>, Vec<Memory>)> {
         let mut there = 0;
-        for stored in SIZES {
+        for stored in self.plan.sizes.clone() {
             self.tell(&format!("storing {stored} policies"));
             self.fill(there, stored).await?;
             there = stored;
@@ -130,22 +176,25 @@ impl<'a> Run<'a> {
     /// Everything that is measured while so many policies are stored.
     async fn size(&mut self, stored: usize) -> Result<()> {
         for clients in CLIENTS {
-            for reading in [Operation::FullList, Operation::FilteredList, Operation::Probe] {
+            for reading in READINGS {
                 self.reading(reading, stored, clients).await?;
             }
-            for policies in [1, 100] {
-                self.changing(policies, stored, clients).await?;
+            for change in CHANGES {
+                self.changing(change, stored, clients).await?;
             }
         }
-        for apps in [50, 250] {
+        for poll in POLLS {
             for cells in CELLS {
-                self.reading(Operation::Poll { apps }, stored, cells).await?;
+                self.reading(poll, stored, cells).await?;
             }
         }
         self.counts(stored).await
     }
 
     async fn reading(&mut self, operation: Operation, stored: usize, clients: usize) -> Result<()> {
+        if !self.plan.includes(operation) {
+            return Ok(());
+        }
         let calls = operation.calls(self.subject, stored)?;
         let mut cycle = calls.iter().cycle();
         self.measure(operation, stored, clients, &calls[0], || cycle.next().cloned()).await?;
@@ -153,8 +202,16 @@ impl<'a> Run<'a> {
     }
 
     /// Creates policies, deletes them, and then those there was no time for.
-    async fn changing(&mut self, policies: usize, stored: usize, clients: usize) -> Result<()> {
-        let [create, delete] = [Operation::Create { policies }, Operation::Delete { policies }];
+    async fn changing(
+        &mut self,
+        [create, delete]: [Operation; 2],
+        stored: usize,
+        clients: usize,
+    ) -> Result<()> {
+        let policies = create.policies();
+        if !self.plan.includes(create) && !self.plan.includes(delete) {
+            return Ok(());
+        }
         let first = self.subject.external.get("/")?;
         let mut created = 0;
         let next = || {
@@ -172,7 +229,7 @@ impl<'a> Run<'a> {
         self.measure(delete, stored, clients, &first, next).await?;
         let rest = (deleted.min(created)..created).step_by(FILLING);
         let mut rest = rest.map(|from| from..created.min(from + FILLING));
-        self.pour(|| Operation::Delete { policies }.change(self.subject, rest.next()?).ok()).await
+        self.pour(|| delete.change(self.subject, rest.next()?).ok()).await
     }
 
     /// One line of the table.
@@ -187,7 +244,7 @@ impl<'a> Run<'a> {
         self.tell(&format!("{operation}, {stored} policies, {clients} at once"));
         let mut connections = load::clients(operation.door(self.subject), clients, first).await?;
         let (server, database) = (self.subject.process.cpu()?, self.database.cpu()?);
-        let sample = load::run(&mut connections, self.duration, next)
+        let sample = load::run(&mut connections, self.plan.duration, next)
             .await
             .with_context(|| format!("{operation}, {stored} policies, {clients} at once"))?;
         ensure!(sample.answered > 0, "{operation}: nothing was answered");

@@ -47,7 +47,7 @@ impl Subject {
         command.args(["--embedded", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"]);
         command.arg("--data-dir").arg(&data);
         if let Some(url) = url {
-            command.args(["--database", url]);
+            command.env("NETMAN_DATABASE", url);
         }
         let output = File::create(&log)?;
         let mut child = command

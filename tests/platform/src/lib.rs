@@ -5,4 +5,6 @@
 //! Each lives on loopback, on a port of its own, and ends when dropped. Start reading at the module
 //! of the part a test needs.
 
+pub mod certificates;
+pub mod locket;
 pub mod metron;

@@ -18,7 +18,7 @@ pub(super) async fn pool(server: &DatabaseServer, options: &Options) -> Result<P
         .max_connections(connections.most())
         .max_lifetime(connections.lifetime)
         .idle_timeout(connections.idle_timeout())
-        .acquire_timeout(server.timeout);
+        .acquire_timeout(connecting::lending_timeout(server.timeout));
     Ok(pool.connect_lazy_with(connect))
 }
 

@@ -52,12 +52,15 @@ pub(super) async fn of(
 }
 
 /// Locked, since an older server asked for a tag takes one without queueing with other writers.
+///
+/// `id` alone would be what is selected, a cast that no index knows: all free tags would be read and
+/// sorted to find the lowest.
 pub(super) async fn free(tx: &mut PgConnection, limit: usize) -> Result<Vec<Tag>, StoreError> {
     let rows: Vec<i64> = sqlx::query_scalar(
         "SELECT id::bigint FROM groups
          WHERE guid IS NULL
            AND NOT EXISTS (SELECT 1 FROM netman_quarantine WHERE tag = groups.id)
-         ORDER BY id LIMIT $1 FOR UPDATE OF groups",
+         ORDER BY groups.id LIMIT $1 FOR UPDATE OF groups",
     )
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(tx)

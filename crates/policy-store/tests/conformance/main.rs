@@ -3,21 +3,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod audit;
+mod leadership;
 mod leases;
 mod policies;
+mod quarantine;
 mod revisions;
+mod security_groups;
 mod servers;
 mod tags;
 mod writers;
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use policy::{Policy, Protocol, TagLength};
 use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
+use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
 /// A database of one story's own; gone with the story.
 pub(crate) struct Database {
@@ -29,6 +35,7 @@ pub(crate) struct Database {
 enum Home {
     Directory { _dir: tempfile::TempDir },
     Postgres(servers::Created),
+    MySql(servers::Created),
 }
 
 impl Database {
@@ -43,20 +50,28 @@ impl Database {
         Self { url: created.url.parse().unwrap(), home: Home::Postgres(created) }
     }
 
+    async fn mysql() -> Self {
+        let created = servers::Created::on_mysql().await;
+        Self { url: created.url.parse().unwrap(), home: Home::MySql(created) }
+    }
+
     /// Another database of the same kind.
     pub(crate) async fn another(&self) -> Self {
         match &self.home {
             Home::Directory { .. } => Self::sqlite().await,
             Home::Postgres(_) => Self::postgres().await,
+            Home::MySql(_) => Self::mysql().await,
         }
     }
 
     /// Runs statements as an older server would, that knows nothing of ours.
     pub(crate) async fn by_hand(&self, statements: &str) {
         match &self.url {
-            StoreUrl::Sqlite(path) => servers::run_on_sqlite(path, statements).await,
+            StoreUrl::Sqlite(path) => run_on_sqlite(path, statements).await,
             _ => {
-                let Home::Postgres(created) = &self.home else { panic!("no such server") };
+                let (Home::Postgres(created) | Home::MySql(created)) = &self.home else {
+                    panic!("no such server")
+                };
                 created.run(statements).await;
             }
         }
@@ -72,6 +87,9 @@ impl Database {
             Home::Postgres(_) => {
                 "UPDATE policies_info SET last_updated = last_updated - interval '1 hour'"
             }
+            Home::MySql(_) => {
+                "UPDATE policies_info SET last_updated = last_updated - INTERVAL 1 HOUR"
+            }
         };
         self.by_hand(statement).await;
     }
@@ -83,7 +101,7 @@ impl Database {
 
     pub(crate) async fn open_with_tags_of(&self, bytes: i64) -> Arc<dyn PolicyStore> {
         let tag_length = TagLength::new(bytes).unwrap();
-        self.open_with(&Options { tag_length, log_kept: 1000, ..Options::default() }).await
+        self.open_with(&Options { tag_length, ..one_byte() }).await
     }
 
     pub(crate) async fn open_with(&self, options: &Options) -> Arc<dyn PolicyStore> {
@@ -91,11 +109,17 @@ impl Database {
     }
 }
 
+/// What a story opens its database with, if it says nothing else.
+pub(crate) fn one_byte() -> Options {
+    Options { tag_length: TagLength::new(1).unwrap(), log_kept: 1000, ..Options::default() }
+}
+
 /// Makes a test of a story for each backend.
 macro_rules! stories {
     ($($story:ident),* $(,)?) => {
         crate::stories!(on sqlite: $($story),*);
         crate::stories!(on postgres: $($story),*);
+        crate::stories!(on mysql: $($story),*);
     };
     (on $database:ident: $($story:ident),*) => {
         mod $database {
@@ -158,4 +182,11 @@ pub(crate) async fn tags(store: &dyn PolicyStore) -> Vec<String> {
 /// A moment, in seconds after some beginning.
 pub(crate) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+async fn run_on_sqlite(path: &Path, statements: &str) {
+    let mut connection =
+        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
+    connection.close().await.unwrap();
 }

@@ -1,8 +1,8 @@
 //! Databases on the servers that `scripts/test` starts.
 
-use std::{env, path::Path};
+use std::env;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use uuid::Uuid;
 
 /// A database that exists as long as this does.
@@ -18,6 +18,17 @@ impl Created {
         let administrator = env::var("NETMAN_TEST_POSTGRES").expect(
             "NETMAN_TEST_POSTGRES names no PostgreSQL server to test on; scripts/test starts one",
         );
+        Self::on(administrator).await
+    }
+
+    pub(crate) async fn on_mysql() -> Self {
+        let administrator = env::var("NETMAN_TEST_MYSQL").expect(
+            "NETMAN_TEST_MYSQL names no MariaDB server to test on; scripts/test starts one",
+        );
+        Self::on(administrator).await
+    }
+
+    async fn on(administrator: String) -> Self {
         let name = format!("story_{}", Uuid::new_v4().simple());
         execute(&administrator, &format!("CREATE DATABASE {name}")).await;
         let (server, _) = administrator.rsplit_once('/').unwrap();
@@ -36,7 +47,8 @@ impl Drop for Created {
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+            let force = if is_mysql(&administrator) { "" } else { "WITH (FORCE)" };
+            let drop = format!("DROP DATABASE {name} {force}");
             runtime.block_on(execute(&administrator, &drop));
         })
         .join();
@@ -47,14 +59,18 @@ impl Drop for Created {
 }
 
 async fn execute(url: &str, statements: &str) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
-    connection.close().await.unwrap();
+    let statements = sqlx::raw_sql(AssertSqlSafe(statements));
+    if is_mysql(url) {
+        let mut connection = MySqlConnection::connect(url).await.unwrap();
+        connection.execute(statements).await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        connection.execute(statements).await.unwrap();
+        connection.close().await.unwrap();
+    }
 }
 
-pub(crate) async fn run_on_sqlite(path: &Path, statements: &str) {
-    let mut connection =
-        SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(statements))).await.unwrap();
-    connection.close().await.unwrap();
+fn is_mysql(url: &str) -> bool {
+    url.starts_with("mysql:")
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy::{Policy, Revision};
-use policy_store::Filter;
+use policy_store::{Changes, Filter};
 
 use crate::{Database, alice, everything, policy, stories};
 
@@ -10,6 +10,8 @@ stories! {
     the_same_policy_created_by_many_at_once_exists_once,
     a_new_name_asked_for_by_many_at_once_gets_one_tag,
     a_dropped_call_leaves_all_or_nothing,
+    one_bad_request_among_many_fails_alone,
+    writers_on_two_servers_lose_nothing_and_share_no_tag,
 }
 
 /// Odd writers keep their policies; even ones take half of theirs back. All of them use some apps
@@ -133,4 +135,81 @@ async fn a_dropped_call_leaves_all_or_nothing(database: Database) {
         assert!(there == 0 || there == 20, "{there} of 20 policies are there");
         store.create(&batch, &alice()).await.expect("the writer is free again");
     }
+}
+
+/// Requests that come together may share a transaction, but not their fate.
+async fn one_bad_request_among_many_fails_alone(database: Database) {
+    let store = database.open().await;
+    store.tag_for("router", "router").await.unwrap();
+    let creating: Vec<_> = (0..48u32)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let source =
+                    if number % 8 == 0 { "router".into() } else { format!("app-{number}") };
+                let policy = Policy { source: source.parse().unwrap(), ..policy("x db tcp 1") };
+                (number, store.create(&[policy], &alice()).await)
+            })
+        })
+        .collect();
+    let mut revisions = BTreeSet::new();
+    for creating in creating {
+        let (number, created) = creating.await.unwrap();
+        match created {
+            Ok(version) => {
+                assert!(revisions.insert(version.revision), "a revision was given twice");
+            }
+            Err(error) => assert!(number % 8 == 0, "{number}: {error:?}"),
+        }
+    }
+    assert_eq!(revisions.len(), 42);
+    assert_eq!(everything(&*store).await.len(), 42);
+    assert_eq!(store.version().await.unwrap().revision, Revision(42));
+}
+
+/// 64 writers over two servers, which queue in the database only.
+async fn writers_on_two_servers_lose_nothing_and_share_no_tag(database: Database) {
+    let stores = [database.open_with_tags_of(2).await, database.open_with_tags_of(2).await];
+    let start = stores[0].version().await.unwrap();
+    let mut writing = Vec::new();
+    for writer in 0..64u32 {
+        let store = stores[writer as usize % 2].clone();
+        writing.push(tokio::spawn(async move {
+            let (mut kept, mut revisions) = (Vec::new(), Vec::new());
+            for round in 0..4u32 {
+                let mine = of_writer(writer, round);
+                revisions.push(store.create(&mine, &alice()).await.unwrap().revision);
+                if (writer + round) % 3 == 0 {
+                    revisions.push(store.delete(&mine, &alice()).await.unwrap().revision);
+                } else {
+                    kept.extend(mine);
+                }
+            }
+            assert!(revisions.is_sorted(), "a writer's changes came out of order");
+            (kept, revisions)
+        }));
+    }
+    let (mut expected, mut revisions) = (BTreeSet::new(), Vec::new());
+    for writing in writing {
+        let (kept, taken) = writing.await.unwrap();
+        expected.extend(kept);
+        revisions.extend(taken);
+    }
+    revisions.sort();
+    let all: Vec<_> = (1..=revisions.len() as u64).map(Revision).collect();
+    assert_eq!(revisions, all, "each change has a revision of its own, and none is missing");
+    for store in &stores {
+        assert_eq!(everything(&**store).await, expected);
+        let Changes::Log(log) = store.changes_since(&start).await.unwrap() else {
+            panic!("the log is short");
+        };
+        let told: BTreeSet<_> = log.iter().map(|(revision, _)| *revision).collect();
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), all);
+    }
+    let listed = stores[0].tags().await.unwrap();
+    let numbers: BTreeSet<_> = listed.iter().map(|tag| tag.tag).collect();
+    assert_eq!(numbers.len(), listed.len(), "two apps share a tag");
+    let named: BTreeSet<_> =
+        expected.iter().flat_map(|p| [p.source.as_str(), p.destination.as_str()]).collect();
+    assert_eq!(listed.iter().map(|tag| tag.id.as_str()).collect::<BTreeSet<_>>(), named);
 }

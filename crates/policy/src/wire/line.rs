@@ -1,6 +1,8 @@
 //! One policy of a list, written straight from the domain type. A list of 100,000 is nothing unusual,
 //! so nothing is copied on the way.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::v1::Ports;
@@ -19,6 +21,15 @@ pub enum Form {
     V0Both(TagLength),
     /// Ports, tags: version 1, for cells.
     V1Tagged(TagLength),
+}
+
+/// A policy in the form [`V1Tagged`](Form::V1Tagged), kept because it is asked for often, from which
+/// [`V1`](Form::V1) is had by leaving the tags out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptLine {
+    text: Box<str>,
+    source_tag: Range<usize>,
+    destination_tag: Range<usize>,
 }
 
 #[derive(Serialize)]
@@ -82,6 +93,38 @@ impl Form {
     }
 }
 
+impl KeptLine {
+    /// The line of `tagged`, with tags of this length.
+    pub fn new(tagged: &TaggedPolicy, length: TagLength) -> Self {
+        let text = Form::V1Tagged(length).write(tagged);
+        // What is searched for has quotes of its own, so it is not found inside a name.
+        let tag_in = |part: &str, after: usize| {
+            let start = after + part.find(r#","tag":""#)?;
+            let end = start + 1 + text[start + 1..].find(['}', ','])?;
+            Some(start..end)
+        };
+        let half = text.find(r#""},"destination":"#).unwrap_or(0);
+        let source_tag = tag_in(&text, 0).unwrap_or_default();
+        let destination_tag = tag_in(&text[half..], half).unwrap_or_default();
+        Self { text: text.into(), source_tag, destination_tag }
+    }
+
+    /// With tags.
+    pub fn tagged(&self) -> &str {
+        &self.text
+    }
+
+    /// Without tags, in three parts.
+    pub fn untagged(&self) -> [&str; 3] {
+        let Self { text, source_tag, destination_tag } = self;
+        [
+            &text[..source_tag.start],
+            &text[source_tag.end..destination_tag.start],
+            &text[destination_tag.end..],
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -135,6 +178,18 @@ mod tests {
             let cells = v1::PolicyList::of_tagged(std::slice::from_ref(&tagged), TagLength::DEFAULT);
             let cells = gocompat::json::to_string(&cells.policies[0]);
             prop_assert_eq!(Form::V1Tagged(TagLength::DEFAULT).write(&tagged), cells);
+        }
+
+        #[test]
+        fn a_kept_line_is_both_forms(
+            source in prop_oneof![".{1,9}", r#"[\\"},:{tag]{1,20}"#, Just(r#"","tag":""},"destination":"#.to_owned())],
+            digits in 1i64..=3,
+        ) {
+            let tagged = tagged(&source, "7-9");
+            let length = TagLength::new(digits).unwrap();
+            let line = KeptLine::new(&tagged, length);
+            prop_assert_eq!(line.tagged(), Form::V1Tagged(length).write(&tagged));
+            prop_assert_eq!(line.untagged().concat(), Form::V1.write(&tagged));
         }
     }
 }

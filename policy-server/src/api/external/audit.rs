@@ -10,7 +10,7 @@ use policy::wire::{
     audit::{AuditEntry, AuditPage},
     v1,
 };
-use policy_store::{Actor, AuditQuery};
+use policy_store::{Actor, AuditQuery, AuditTrail, StoreError};
 use time::{
     OffsetDateTime,
     format_description::well_known::{
@@ -30,6 +30,13 @@ const USUAL: u32 = 100;
 /// Entries of the longest page.
 const MOST: u32 = 1000;
 
+/// Policies that make a page complete however few its entries are: one request may have changed as
+/// many as fit into 10 MiB.
+const FULL: usize = 10_000;
+
+/// Entries that are read at a time.
+const FEW: u32 = 25;
+
 /// RFC 3339, always with microseconds.
 const TIME: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: NonZeroU8::new(6) })
@@ -48,7 +55,8 @@ const TIME: EncodedConfig = Config::DEFAULT
         ("version" = Version, Path),
         (
             "limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
-            description = "At most this many entries; 100 if absent.",
+            description = "At most this many entries; 100 if absent. A page may have fewer where they \
+                           tell of many policies; `next` says whether there are more.",
         ),
         (
             "before" = Option<u64>, Query, minimum = 1,
@@ -89,11 +97,9 @@ pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let Question { limit, before } = Question::of(query.as_deref())?;
-    // One more tells whether there is a next page.
-    let query = AuditQuery { limit: limit + 1, before };
-    let found = server.store.audit(&query).await.map_err(ApiError::ReadFailed)?;
-    Ok(json(&page(found, limit)))
+    let question = Question::of(query.as_deref())?;
+    let page = page(&*server.store, &question).await.map_err(ApiError::ReadFailed)?;
+    Ok(json(&page))
 }
 
 /// What an administrator asks for.
@@ -121,12 +127,26 @@ impl Question {
     }
 }
 
-/// The first `limit` of the entries found, and where to go on if there are more.
-fn page(mut found: Vec<(u64, policy_store::AuditEntry)>, limit: u32) -> AuditPage {
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next = found.last().filter(|_| more).map_or(0, |(id, _)| *id);
-    AuditPage { next, entries: found.into_iter().map(body).collect() }
+/// What is asked for, and where to go on if there is more.
+async fn page(trail: &dyn AuditTrail, question: &Question) -> Result<AuditPage, StoreError> {
+    let Question { limit, mut before } = *question;
+    let (mut page, mut policies) = (AuditPage::default(), 0);
+    loop {
+        let found = trail.audit(&AuditQuery { limit: FEW, before }).await?;
+        let is_end = found.len() < FEW as usize;
+        for entry in found {
+            if page.entries.len() >= limit as usize || policies >= FULL {
+                page.next = before.unwrap_or(0);
+                return Ok(page);
+            }
+            before = Some(entry.0);
+            policies += entry.1.policies.len();
+            page.entries.push(body(entry));
+        }
+        if is_end {
+            return Ok(page);
+        }
+    }
 }
 
 fn body((id, entry): (u64, policy_store::AuditEntry)) -> AuditEntry {
@@ -149,7 +169,8 @@ fn body((id, entry): (u64, policy_store::AuditEntry)) -> AuditEntry {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use policy::Revision;
+    use async_trait::async_trait;
+    use policy::{Policy, Protocol, Revision};
     use policy_store::Action;
     use proptest::prelude::*;
 
@@ -160,15 +181,49 @@ mod tests {
         Ok((question.limit, question.before))
     }
 
-    fn entry(id: u64) -> (u64, policy_store::AuditEntry) {
+    /// A trail whose entries, the newest first, have these ids and so many policies.
+    struct Trail(Vec<(u64, usize)>);
+
+    #[async_trait]
+    impl AuditTrail for Trail {
+        async fn audit(
+            &self,
+            query: &AuditQuery,
+        ) -> Result<Vec<(u64, policy_store::AuditEntry)>, StoreError> {
+            let AuditQuery { limit, before } = *query;
+            let older = self.0.iter().filter(|(id, _)| before.is_none_or(|before| *id < before));
+            Ok(older.take(limit as usize).map(|&(id, policies)| entry(id, policies)).collect())
+        }
+    }
+
+    fn entry(id: u64, policies: usize) -> (u64, policy_store::AuditEntry) {
+        let policy = Policy {
+            source: "web".parse().unwrap(),
+            destination: "db".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            ports: "1".parse().unwrap(),
+        };
         let entry = policy_store::AuditEntry {
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_729_786_424_120),
             action: Action::Deleted,
             actor: Actor::system("policy-cleaner"),
             revision: Revision(12),
-            policies: Vec::new(),
+            policies: vec![policy; policies],
         };
         (id, entry)
+    }
+
+    /// The ids of each page, read one after the other.
+    async fn pages(trail: &Trail, limit: u32) -> Vec<Vec<u64>> {
+        let (mut pages, mut before) = (Vec::new(), None);
+        loop {
+            let page = page(trail, &Question { limit, before }).await.unwrap();
+            pages.push(page.entries.iter().map(|entry| entry.id).collect());
+            if page.next == 0 {
+                return pages;
+            }
+            before = Some(page.next);
+        }
     }
 
     #[test]
@@ -186,25 +241,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_page_tells_the_next_only_if_there_is_one() {
-        let ids = |page: &AuditPage| page.entries.iter().map(|entry| entry.id).collect::<Vec<_>>();
-        let first = page(vec![entry(9), entry(7), entry(4)], 2);
-        assert_eq!((first.next, ids(&first)), (7, vec![9, 7]));
-        let last = page(vec![entry(4), entry(1)], 2);
-        assert_eq!((last.next, ids(&last)), (0, vec![4, 1]));
-        assert_eq!(page(Vec::new(), 2), AuditPage::default());
+    #[tokio::test]
+    async fn a_page_tells_the_next_only_if_there_is_one() {
+        let trail = Trail(vec![(9, 1), (7, 1), (4, 1), (1, 1)]);
+        assert_eq!(pages(&trail, 2).await, [[9, 7], [4, 1]]);
+        assert_eq!(pages(&trail, 4).await, [[9, 7, 4, 1]]);
+        assert_eq!(pages(&Trail(Vec::new()), 4).await, [[0; 0]]);
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_early_where_entries_tell_of_many_policies() {
+        let trail = Trail(vec![(5, 9_999), (4, 1), (3, 20_000), (2, 0), (1, 10_000)]);
+        assert_eq!(pages(&trail, 1000).await, [vec![5, 4], vec![3], vec![2, 1]]);
     }
 
     #[test]
     fn what_the_server_did_by_itself_came_from_nowhere() {
-        let told = body(entry(3));
+        let told = body(entry(3, 0));
         assert_eq!(told.time, "2024-10-24T16:13:44.120000Z");
         assert_eq!((told.subject.as_str(), told.address), ("policy-cleaner", None));
         assert_eq!((told.action.as_str(), told.request_id.as_str()), ("policies-deleted", ""));
     }
 
     proptest! {
+        #[test]
+        fn walking_the_pages_meets_each_entry_once(
+            ids in prop::collection::btree_set(1u64..1000, 0..120), limit in 1u32..60,
+        ) {
+            let ids: Vec<_> = ids.into_iter().rev().collect();
+            let trail = Trail(ids.iter().map(|&id| (id, 0)).collect());
+            let pages = futures::executor::block_on(pages(&trail, limit));
+            prop_assert!(pages.iter().all(|page| page.len() <= limit as usize));
+            prop_assert_eq!(pages.concat(), ids);
+        }
+
         #[test]
         fn any_query_is_a_question_or_refused(query in "(limit|before)=[0-9-]{0,21}|.*") {
             if let Ok((limit, before)) = asked(&query) {

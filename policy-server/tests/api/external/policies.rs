@@ -1,5 +1,4 @@
 use reqwest::Method;
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{DELETE, POLICIES, V0, V0_DELETE};
 use crate::world::{World, v1};
@@ -49,6 +48,7 @@ async fn lists_can_be_filtered() {
         ("?id=a,b", vec![ab, bc, ca]),
         ("?id=a&id=b", vec![ab, ca]),
         ("?id=", vec![]),
+        ("?id", vec![]),
         ("?id=x", vec![]),
         ("?id=%20a", vec![]),
         ("?source_id=a,b", vec![ab, bc]),
@@ -117,8 +117,7 @@ async fn a_range_has_no_port_in_the_database() {
     world.create(&["web db tcp 80", "web db tcp 7000-7010"]).await;
     let body = r#"{"policies":[{"source":{"id":"web"},"destination":{"id":"db","protocol":"udp","port":53}}]}"#;
     assert_eq!(world.admin(Method::POST, V0, body).await.status, 200);
-    let file = SqliteConnectOptions::new().filename(world.data().join("netman.db"));
-    let mut database = SqliteConnection::connect_with(&file).await.unwrap();
+    let mut database = world.database().await;
     let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(
         "SELECT protocol, port, start_port, end_port FROM destinations ORDER BY start_port",
     )
