@@ -1,7 +1,5 @@
 use std::{path::PathBuf, sync::Arc};
 
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -44,13 +42,6 @@ impl Outbound {
         let (chain, key) = identity.read()?;
         let pair = |source| TlsError::Pair { path: identity.certificate.clone(), source };
         builder.with_client_auth_cert(chain, key).map_err(pair)
-    }
-
-    /// A connector that speaks HTTP/2 over TLS to any `https` address; `tonic` takes it by
-    /// `Endpoint::connect_with_connector`.
-    pub fn http2_connector(&self) -> Result<HttpsConnector<HttpConnector>, TlsError> {
-        let builder = HttpsConnectorBuilder::new().with_tls_config(self.client()?);
-        Ok(builder.https_only().enable_http2().build())
     }
 
     fn roots(&self) -> Result<RootCertStore, TlsError> {

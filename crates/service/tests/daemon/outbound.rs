@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use axum::{Extension, Router, routing::get};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rcgen::ExtendedKeyUsagePurpose;
 use service::{
     serve::Peer,
@@ -96,20 +95,7 @@ async fn a_server_that_asks_is_shown_our_certificate() {
         certificate: files.write("client.crt", &certificate),
         key: files.write("client.key", &key),
     };
-    let known = Outbound { identity: Some(identity), ..trusting(&[bundle.clone()]) };
+    let known = Outbound { identity: Some(identity), ..trusting(std::slice::from_ref(&bundle)) };
     assert_eq!(call(&known, address).await.unwrap(), "1 HTTP/1.1");
     assert!(call(&trusting(&[bundle]), address).await.is_err(), "nobody was let in");
-}
-
-#[tokio::test]
-async fn the_connector_speaks_http2() {
-    let (files, authority) = (Files::new(), Authority::new());
-    let address = server(&files, &authority, None).await;
-    let outbound = trusting(&[files.write("ca.crt", &authority.pem)]);
-    let client = Client::builder(TokioExecutor::new())
-        .http2_only(true)
-        .build::<_, axum::body::Body>(outbound.http2_connector().unwrap());
-    let answer = client.get(format!("https://{address}/").parse().unwrap()).await.unwrap();
-    let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 100).await.unwrap();
-    assert_eq!(body, "0 HTTP/2.0");
 }
