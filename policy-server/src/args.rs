@@ -83,6 +83,7 @@ impl EmbeddedArgs {
             database: database.clone(),
             internal_names: internal_name.clone(),
             lease_pool: LeasePool::new(*overlay_network, *subnet_prefix_length, LeasePool::EXPIRY)?,
+            callers: None,
             api: ApiSettings::default(),
             metron_address: None,
         })

@@ -1,33 +1,68 @@
 //! Who is asking on the external API, and what they may do (spec/policy-server.md §3).
+//!
+//! A token is believed because we signed it ([`LocalVerifier`]), because UAA says so each time
+//! ([`CheckToken`]), or because its issuer's keys say so ([`TokenKeys`]). [`Remembering`] around any
+//! of them asks less often.
 
+mod check_token;
 mod local;
+mod remember;
+pub mod token_keys;
+pub mod uaa;
+mod user;
+
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use thiserror::Error;
 
+pub use check_token::CheckToken;
 pub use local::{LocalSigner, LocalVerifier, SigningError};
+pub use remember::Remembering;
+pub use token_keys::TokenKeys;
+pub use uaa::Uaa;
+pub use user::UserGuid;
 
 /// Whoever a token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user, or the client when no user is involved.
+    /// The user by name, or the client when no user is involved.
     pub subject: String,
+    /// The same as Cloud Controller knows them: `sub` in the token. Without it, nobody there.
+    pub guid: Option<UserGuid>,
+    /// The client the token was issued to, if it says so.
+    pub client: Option<String>,
     /// What the issuer granted.
     pub scopes: Vec<String>,
+}
+
+/// A token that is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Whom it speaks for.
+    pub identity: Identity,
+    /// Until when, if that is known.
+    pub expires: Option<SystemTime>,
 }
 
 /// Decides whether a token can be believed. Implementations never put a token into an error.
 #[async_trait]
 pub trait Verifier: Send + Sync {
-    /// Who `token` speaks for.
-    async fn verify(&self, token: &str) -> Result<Identity, TokenRefused>;
+    /// Whom `token` speaks for.
+    async fn verify(&self, token: &str) -> Result<Verified, TokenRefused>;
 }
 
 /// A token that cannot be believed, now.
-#[derive(Debug, Error)]
-#[error("the token was refused")]
-pub struct TokenRefused(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+#[derive(Debug, Clone, Error)]
+pub enum TokenRefused {
+    /// Whoever knows says that it is no good.
+    #[error("the token was refused")]
+    Invalid(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Nobody who knows could be asked.
+    #[error("the token could not be verified")]
+    Unknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
 
 /// Which callers a route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +96,11 @@ impl Access {
         }
     }
 
-    /// Whether `identity` may use the route.
-    pub fn admits(self, identity: &Identity) -> bool {
-        self.scopes().iter().any(|scope| identity.has(scope))
+    /// Whether `identity` may use the route. With `self_service`, those who may change policies of
+    /// their own apps need no scope for it: the guards decide by what Cloud Controller says (§3.2).
+    pub fn admits(self, identity: &Identity, self_service: bool) -> bool {
+        (self_service && self == Self::Write)
+            || self.scopes().iter().any(|scope| identity.has(scope))
     }
 }
 
@@ -80,6 +117,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn with(scopes: &[&str]) -> Identity {
+        Identity {
+            subject: "alice".into(),
+            guid: None,
+            client: None,
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+        }
+    }
 
     fn token(header: &str) -> Option<String> {
         let headers = [(AUTHORIZATION, header.parse().unwrap())].into_iter().collect();
@@ -99,16 +145,22 @@ mod tests {
 
     #[test]
     fn a_scope_must_be_granted_exactly() {
-        let with = |scopes: &[&str]| Identity {
-            subject: "alice".into(),
-            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
-        };
-        assert!(Access::Admin.admits(&with(&["openid", "network.admin"])));
-        assert!(Access::Write.admits(&with(&["network.admin"])));
-        assert!(Access::Write.admits(&with(&["network.write"])));
-        assert!(!Access::Admin.admits(&with(&["network.write"])));
-        assert!(!Access::Write.admits(&with(&["network.adminx", "Network.write", ""])));
-        assert!(!Access::Write.admits(&with(&[])));
+        let admits = |access: Access, scopes| access.admits(&with(scopes), false);
+        assert!(admits(Access::Admin, &["openid", "network.admin"]));
+        assert!(admits(Access::Write, &["network.admin"]));
+        assert!(admits(Access::Write, &["network.write"]));
+        assert!(!admits(Access::Admin, &["network.write"]));
+        assert!(!admits(Access::Write, &["network.adminx", "Network.write", ""]));
+        assert!(!admits(Access::Write, &[]));
+    }
+
+    #[test]
+    fn self_service_opens_what_guards_stand_behind_and_nothing_else() {
+        for scopes in [&[][..], &["network.write"], &["other"]] {
+            assert!(Access::Write.admits(&with(scopes), true), "{scopes:?}");
+            assert!(!Access::Admin.admits(&with(scopes), true), "{scopes:?}");
+        }
+        assert!(Access::Admin.admits(&with(&["network.admin"]), true));
     }
 
     proptest! {

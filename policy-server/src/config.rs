@@ -1,6 +1,6 @@
 use policy_store::{LeasePool, StoreUrl};
 
-use crate::{ApiSettings, data_dir::DataDir};
+use crate::{ApiSettings, Callers, data_dir::DataDir};
 
 /// What an embedded server is told.
 #[derive(Debug, Clone)]
@@ -13,6 +13,9 @@ pub struct Config {
     pub internal_names: Vec<String>,
     /// What cells can lease.
     pub lease_pool: LeasePool,
+    /// Who is asking, and what they may touch. `None` believes tokens signed with the key in the data
+    /// directory, and lets only administrators touch anything.
+    pub callers: Option<Callers>,
     /// How the APIs behave.
     pub api: ApiSettings,
     /// Where the metron agent listens, as host and port, if there is one.

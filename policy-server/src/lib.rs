@@ -8,13 +8,18 @@
 //! Start reading at [`run`], then [`router`] for the tables of URLs.
 
 mod api;
+pub mod apps;
 pub mod asg;
 pub mod auth;
+mod callers;
+pub mod cleaner;
+pub mod cloud_controller;
 mod config;
 pub mod data_dir;
 mod hold;
 mod listeners;
 pub mod metrics;
+pub mod outbound;
 mod pki;
 mod quarantine;
 mod receipts;
@@ -24,6 +29,7 @@ mod server;
 mod snapshot;
 
 pub use api::{ApiSettings, Profile, RateLimit};
+pub use callers::Callers;
 pub use config::Config;
 pub use listeners::{ListenError, Listeners};
 pub use run::{RunError, run};

@@ -78,6 +78,7 @@ fn external_2024() -> Vec<Row> {
         row(POST,   "/networking/:version/external/policies",          WRITE,  "CreatePolicies", policies::create),
         row(POST,   "/networking/:version/external/policies/delete",   WRITE,  "DeletePolicies", policies::delete),
         row(GET,    "/networking/:version/external/policies",          WRITE,  "PoliciesIndex",  policies::index),
+        row(POST,   "/networking/:version/external/policies/cleanup",  ADMIN,  "Cleanup",        external::cleanup::clean_up),
         row(GET,    "/networking/:version/external/tags",              ADMIN,  "TagsIndex",      external::tags),
         // Ours: what cells enforce, and who changed what.
         row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status),

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Listeners,
     auth::{LocalVerifier, SigningError},
+    callers::Admission,
+    cleaner,
     data_dir::{self, DataDir, FileError, Readers},
     metrics::{
         Metrics,
@@ -69,7 +71,8 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let Config { data_dir, database, internal_names, lease_pool, api, metron_address } = config;
+    let Config { data_dir, database, internal_names, lease_pool, callers, api, metron_address } =
+        config;
     let Listeners { external, internal } = listeners;
     let external_address = external.local_addr().map_err(RunError::Address)?;
     let internal_address = internal.local_addr().map_err(RunError::Address)?;
@@ -81,7 +84,9 @@ pub async fn run(
     let names = pki::server_names(internal_address.ip(), &internal_names);
     let files = pki::ensure(&data_dir.pki(), &names)?;
     let tls = service::tls::mutual_server(&files.authority, &files.certificate, &files.key)?;
-    let verifier = LocalVerifier::load_or_make(&data_dir)?;
+    let local = LocalVerifier::load_or_make(&data_dir)?;
+    let Admission { verifier, self_service, apps, cleaner } =
+        callers.map_or_else(|| Admission::local(local), Admission::of);
 
     let tag_length = TagLength::DEFAULT;
     let url = database.unwrap_or_else(|| StoreUrl::Sqlite(data_dir.database()));
@@ -97,7 +102,10 @@ pub async fn run(
         store: store.clone(),
         feed,
         receipts: Receipts::new(),
-        verifier: Arc::new(verifier),
+        verifier,
+        self_service,
+        apps,
+        cleaner,
         tag_length,
         lease_pool,
         metrics,
@@ -176,5 +184,11 @@ async fn background(feeder: Feeder, emitter: Emitter, server: Arc<Server>) {
             }
         }
     };
-    tokio::join!(feeder.run(), emitter.run(), lapsing, quarantine::report(server.clone()));
+    tokio::join!(
+        feeder.run(),
+        emitter.run(),
+        lapsing,
+        quarantine::report(server.clone()),
+        cleaner::run(server.clone()),
+    );
 }

@@ -6,7 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::error::ApiError,
+    apps::Apps,
     auth::Verifier,
+    cleaner::Cleaner,
     metrics::Metrics,
     receipts::Receipts,
     snapshot::{Snapshot, feed::Feed},
@@ -18,6 +20,12 @@ pub(crate) struct Server {
     pub feed: Feed,
     pub receipts: Receipts,
     pub verifier: Arc<dyn Verifier>,
+    /// Whether callers without a scope may change policies of their own apps.
+    pub self_service: bool,
+    /// What callers may touch who are no administrators; without it, nothing.
+    pub apps: Option<Apps>,
+    /// Removes policies of apps that are gone, where somebody knows which are.
+    pub cleaner: Option<Cleaner>,
     pub tag_length: TagLength,
     pub lease_pool: LeasePool,
     pub metrics: Metrics,

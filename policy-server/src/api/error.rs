@@ -18,7 +18,7 @@ use policy_store::{LeaseError, StoreError};
 use thiserror::Error;
 
 use super::body::BodyError;
-use crate::{auth::TokenRefused, snapshot::feed::Behind};
+use crate::{apps::AppsError, auth::TokenRefused, cleaner::CleanupError, snapshot::feed::Behind};
 
 /// Why a request is not answered as asked. The text is the caller's; the cause is for the log.
 #[derive(Debug, Error)]
@@ -45,6 +45,16 @@ pub(crate) enum ApiError {
     ScopeMissing { provided: Vec<String>, allowed: &'static [&'static str] },
     #[error("one or more applications cannot be found or accessed")]
     AppsInaccessible,
+    #[error("policy quota exceeded")]
+    QuotaExceeded,
+    #[error("check access failed")]
+    CheckAccessFailed(#[source] AppsError),
+    #[error("check quota failed")]
+    CheckQuotaFailed(#[source] Box<ApiError>),
+    #[error("filter policies failed")]
+    FilterFailed(#[source] AppsError),
+    #[error("policies cleanup failed")]
+    CleanupFailed(#[source] CleanupError),
     /// With the seconds after which the next request has a chance.
     #[error("too many requests, try again in {0} s")]
     TooManyRequests(u64),
@@ -100,7 +110,9 @@ impl ApiError {
             | Self::NameUnusable(_)
             | Self::QueryInvalid { .. } => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
-            Self::ScopeMissing { .. } | Self::AppsInaccessible => StatusCode::FORBIDDEN,
+            Self::ScopeMissing { .. } | Self::AppsInaccessible | Self::QuotaExceeded => {
+                StatusCode::FORBIDDEN
+            }
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::VersionUnknown(_) => StatusCode::NOT_ACCEPTABLE,
             // Not 500: cells take a conflict as final, and would ask again for ever otherwise.
@@ -111,7 +123,11 @@ impl ApiError {
                 }
                 LeaseError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
-            Self::CreateFailed(_)
+            Self::CheckAccessFailed(_)
+            | Self::CheckQuotaFailed(_)
+            | Self::FilterFailed(_)
+            | Self::CleanupFailed(_)
+            | Self::CreateFailed(_)
             | Self::DeleteFailed(_)
             | Self::ReadFailed(_)
             | Self::Behind(_)

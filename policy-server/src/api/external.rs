@@ -1,6 +1,7 @@
 //! The external API, but for policies, which have a file of their own (spec/policy-server.md §2.7).
 
 pub(crate) mod audit;
+pub(crate) mod cleanup;
 pub(crate) mod policies;
 
 use std::sync::Arc;

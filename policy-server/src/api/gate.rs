@@ -43,8 +43,8 @@ async fn check(
     let token = auth::token_of(headers).ok_or(ApiError::NoToken)?;
     let verdict = server.verifier.verify(token).await;
     server.metrics.judged(Verdict::of(&verdict));
-    let identity = verdict.map_err(ApiError::TokenRefused)?;
-    if access.admits(&identity) {
+    let identity = verdict.map_err(ApiError::TokenRefused)?.identity;
+    if access.admits(&identity, server.self_service) {
         Ok((version, identity))
     } else {
         Err(ApiError::ScopeMissing { provided: identity.scopes, allowed: access.scopes() })

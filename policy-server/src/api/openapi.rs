@@ -32,6 +32,7 @@ use super::{external, json_text, version::Version};
         external::policies::index,
         external::policies::create,
         external::policies::delete,
+        external::cleanup::clean_up,
         external::tags,
         external::status,
         external::audit::index,

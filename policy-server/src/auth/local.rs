@@ -1,7 +1,10 @@
 //! Tokens of our own: ES256, signed with a key in the data directory. For one machine, where no UAA
 //! is at hand.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -9,7 +12,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Identity, TokenRefused, Verifier};
+use super::{Identity, TokenRefused, UserGuid, Verified, Verifier};
 use crate::data_dir::{self, DataDir, FileError, Readers};
 
 const ISSUER: &str = "netman";
@@ -117,11 +120,14 @@ impl LocalVerifier {
 
 #[async_trait]
 impl Verifier for LocalVerifier {
-    async fn verify(&self, token: &str) -> Result<Identity, TokenRefused> {
+    async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
         let verified = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules)
-            .map_err(|error| TokenRefused(Box::new(error)))?;
-        let Claims { iss: _, aud: _, sub, scope, iat: _, exp: _ } = verified.claims;
-        Ok(Identity { subject: sub, scopes: scope })
+            .map_err(|error| TokenRefused::Invalid(Arc::new(error)))?;
+        let Claims { iss: _, aud: _, sub, scope, iat: _, exp } = verified.claims;
+        let guid = UserGuid::new(&sub);
+        let identity = Identity { subject: sub, guid, client: None, scopes: scope };
+        let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(exp));
+        Ok(Verified { identity, expires })
     }
 }
 

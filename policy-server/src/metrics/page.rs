@@ -74,6 +74,9 @@ mod tests {
             feed,
             receipts: Receipts::new(),
             verifier: Arc::new(LocalVerifier::load_or_make(&data).unwrap()),
+            self_service: false,
+            apps: None,
+            cleaner: None,
             tag_length,
             lease_pool: LeasePool::new("10.0.0.0/8".parse().unwrap(), 24, LeasePool::EXPIRY)
                 .unwrap(),

@@ -6,5 +6,10 @@
 //! of the part a test needs.
 
 pub mod certificates;
+pub mod cloud_controller;
 pub mod locket;
 pub mod metron;
+mod stage;
+pub mod uaa;
+
+pub use stage::until;

@@ -23,6 +23,7 @@ use crate::{
     auth::Identity,
     metrics::Operation,
     server::Server,
+    snapshot::Entry,
 };
 
 /// The version that holds a change, for whoever wants to wait until cells enforce it.
@@ -87,11 +88,9 @@ pub(crate) async fn index(
     Extension(identity): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    // Which apps another caller may see is for Cloud Controller to say, and there is none.
-    let visible = identity.is_admin();
     let filter = query::filter(query.as_deref());
     let snapshot = server.metrics.operation(Operation::of(&filter), server.current()).await?;
-    let entries = if visible { snapshot.select(&filter) } else { Vec::new() };
+    let entries = visible(&server, &identity, snapshot.select(&filter)).await?;
     Ok(list(entries, version.form(), true))
 }
 
@@ -148,7 +147,8 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
     let policies = version.read(&body)?;
-    may_change(&identity)?;
+    may_change(&server, &identity, &policies).await?;
+    may_have(&server, &identity, &policies).await?;
     let change = server.store.create(&policies, &actor).await.map_err(ApiError::CreateFailed)?;
     tracing::info!(
         policies = told(&policies),
@@ -212,7 +212,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     let body = body::read(body).await.map_err(ApiError::DeleteBodyUnread)?;
     let policies = version.read(&body)?;
-    may_change(&identity)?;
+    may_change(&server, &identity, &policies).await?;
     let change = server.store.delete(&policies, &actor).await.map_err(ApiError::DeleteFailed)?;
     tracing::info!(
         policies = told(&policies),
@@ -236,18 +236,64 @@ fn told(policies: &[Policy]) -> String {
     texts.join(", ")
 }
 
-/// Whose apps they are is for Cloud Controller to say; without one, only administrators may.
-fn may_change(identity: &Identity) -> Result<(), ApiError> {
-    if identity.is_admin() { Ok(()) } else { Err(ApiError::AppsInaccessible) }
+/// Those of `entries` the caller may see. Whose apps they are is for Cloud Controller to say; without
+/// one, only administrators see anything.
+async fn visible(
+    server: &Server,
+    identity: &Identity,
+    entries: Vec<Arc<Entry>>,
+) -> Result<Vec<Arc<Entry>>, ApiError> {
+    if identity.is_admin() {
+        return Ok(entries);
+    }
+    let Some(apps) = &server.apps else { return Ok(Vec::new()) };
+    apps.visible(identity.guid.as_ref(), entries).await.map_err(ApiError::FilterFailed)
+}
+
+/// Whether the apps are the caller's.
+async fn may_change(
+    server: &Server,
+    identity: &Identity,
+    policies: &[Policy],
+) -> Result<(), ApiError> {
+    if identity.is_admin() {
+        return Ok(());
+    }
+    let apps = server.apps.as_ref().ok_or(ApiError::AppsInaccessible)?;
+    let may = apps.may_change(identity.guid.as_ref(), policies).await;
+    if may.map_err(ApiError::CheckAccessFailed)? { Ok(()) } else { Err(ApiError::AppsInaccessible) }
+}
+
+/// Whether the apps may have so many policies.
+async fn may_have(
+    server: &Server,
+    identity: &Identity,
+    policies: &[Policy],
+) -> Result<(), ApiError> {
+    if identity.is_admin() {
+        return Ok(());
+    }
+    let Some(apps) = &server.apps else { return Ok(()) };
+    let snapshot = server.current().await.map_err(|e| ApiError::CheckQuotaFailed(Box::new(e)))?;
+    let exceeded = apps.exceeds_quota(policies, &snapshot);
+    if exceeded { Err(ApiError::QuotaExceeded) } else { Ok(()) }
+}
+
+/// Answers a change with no more than its version.
+async fn shown(server: &Server, change: &policy::Version) -> Response {
+    shown_in(json_text("{}".to_owned()), server, change).await
 }
 
 /// Answers a change once this server tells cells of it, so that callers read what they wrote. A change
 /// it cannot tell of in time is stored all the same, and must not be called a failure.
-async fn shown(server: &Server, change: &policy::Version) -> Response {
+pub(super) async fn shown_in(
+    mut response: Response,
+    server: &Server,
+    change: &policy::Version,
+) -> Response {
     if let Err(error) = server.feed.shows(change).await {
         tracing::error!(%error, "A change is stored, and cells are not told of it yet.");
     }
-    let mut response = json_text("{}".to_owned());
     let revision =
         HeaderValue::from_str(&change.to_string()).expect("a life has no special characters");
     response.headers_mut().insert(REVISION, revision);

@@ -1,7 +1,7 @@
 //! How each route refuses. The rows hold the errors themselves: what they look like from outside is
 //! asked of them, so that this document cannot differ from the answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::http::StatusCode;
 use gocompat::json::JsonError;
@@ -18,6 +18,8 @@ use utoipa::{
 use crate::{
     api::{body::BodyError, error::ApiError},
     auth::{Access, TokenRefused},
+    cleaner::CleanupError,
+    cloud_controller::CloudControllerError,
 };
 
 /// Of routes for administrators that only read.
@@ -32,6 +34,8 @@ pub(crate) struct OfIndex;
 pub(crate) struct OfCreate;
 /// Of deleting policies.
 pub(crate) struct OfDelete;
+/// Of cleaning up policies.
+pub(crate) struct OfCleanup;
 /// Of asking for the database's health.
 pub(crate) struct OfHealth;
 
@@ -48,7 +52,7 @@ fn row(name: &'static str, when: &'static str, error: ApiError) -> Row {
 
 #[rustfmt::skip] // a table
 fn gate(access: Access) -> Vec<Row> {
-    let refused = TokenRefused("an example".into());
+    let refused = TokenRefused::Invalid(Arc::new(std::io::Error::other("an example")));
     let missing = ApiError::ScopeMissing { provided: vec!["openid".to_owned()], allowed: access.scopes() };
     vec![
         row("no-token",      "The request has no token.",                          ApiError::NoToken),
@@ -65,7 +69,13 @@ fn change() -> Vec<Row> {
         row("unreadable",   "The body is not the JSON that is expected.",          ApiError::PoliciesUnparsed(JsonError::Eof)),
         row("invalid",      "A policy breaks a rule; the first one is told.",      ApiError::PoliciesInvalid(InvalidPolicy::NoStartPort)),
         row("inaccessible", "An app is in a space that is not yours.",             ApiError::AppsInaccessible),
+        row("no-answer",    "Cloud Controller does not tell whose apps they are.", ApiError::CheckAccessFailed(no_answer().into())),
     ]
+}
+
+/// How it looks when Cloud Controller does not answer.
+fn no_answer() -> CloudControllerError {
+    CloudControllerError::Paged
 }
 
 fn reading() -> Row {
@@ -100,6 +110,11 @@ impl IntoResponses for OfIndex {
     fn responses() -> Responses {
         let mut rows = gate(Access::Write);
         rows.push(reading());
+        rows.push(row(
+            "no-answer",
+            "Cloud Controller does not tell whose apps they are.",
+            ApiError::FilterFailed(no_answer().into()),
+        ));
         responses(rows)
     }
 }
@@ -109,6 +124,16 @@ impl IntoResponses for OfCreate {
         let (too_long, failed) = (BodyError::TooLong, StoreError::Closed);
         let mut rows = gate(Access::Write);
         rows.extend(change());
+        rows.push(row(
+            "quota",
+            "An app would have more policies than it may.",
+            ApiError::QuotaExceeded,
+        ));
+        rows.push(row(
+            "quota-unknown",
+            "The database does not tell how many an app has.",
+            ApiError::CheckQuotaFailed(Box::new(ApiError::ReadFailed(StoreError::Closed))),
+        ));
         rows.push(row(
             "too-long",
             "The body is too long, or ends early.",
@@ -134,6 +159,18 @@ impl IntoResponses for OfDelete {
             ApiError::DeleteBodyUnread(too_long),
         ));
         rows.push(row("database", "The database does not answer.", ApiError::DeleteFailed(failed)));
+        responses(rows)
+    }
+}
+
+impl IntoResponses for OfCleanup {
+    fn responses() -> Responses {
+        let mut rows = gate(Access::Admin);
+        rows.push(row(
+            "cleanup",
+            "Database or Cloud Controller do not answer, or their answers are hard to believe.",
+            ApiError::CleanupFailed(CleanupError::Nobody),
+        ));
         responses(rows)
     }
 }
