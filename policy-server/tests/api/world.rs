@@ -227,6 +227,7 @@ pub(crate) fn config(dir: &tempfile::TempDir, names: &[&str], network: &str) -> 
         database: None,
         internal_names: names.iter().map(|&name| name.to_owned()).collect(),
         lease_pool: LeasePool::new(network.parse().unwrap(), 24, LeasePool::EXPIRY).unwrap(),
+        callers: None,
         metron_address: None,
         api: ApiSettings::default(),
     }
