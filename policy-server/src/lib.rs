@@ -14,7 +14,7 @@ pub mod auth;
 mod callers;
 pub mod cleaner;
 pub mod cloud_controller;
-mod config;
+pub mod config;
 pub mod data_dir;
 mod hold;
 mod listeners;
@@ -30,6 +30,6 @@ mod snapshot;
 
 pub use api::{ApiSettings, Profile, RateLimit};
 pub use callers::Callers;
-pub use config::Config;
+pub use config::Embedded as Config;
 pub use listeners::{ListenError, Listeners};
 pub use run::{RunError, run};

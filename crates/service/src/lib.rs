@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod config;
+pub mod debug;
 pub mod log;
 pub mod serve;
 pub mod shutdown;

@@ -17,7 +17,7 @@ use hyper_util::{
         graceful::{GracefulShutdown, Watcher},
     },
 };
-use rustls::{ServerConfig, pki_types::CertificateDer};
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,13 +27,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::tls;
+use crate::tls::{self, Live};
 
 /// How long requests in flight may take to end after the signal.
 pub const DRAIN: Duration = Duration::from_secs(60);
 
 /// How long a caller may take to shake hands.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may still take once the process is to end.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// How long a connection may stay open between requests, or in the middle of a request's headers.
 const IDLE: Duration = Duration::from_secs(90);
@@ -87,18 +90,24 @@ pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationT
     .await;
 }
 
-/// Serves `routes` over TLS.
+/// Serves `routes` over TLS, each connection with the settings of its moment.
 pub async fn https(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    tls: impl Into<Live>,
     routes: Router,
     shutdown: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(config);
+    let tls = tls.into();
+    let stopping = shutdown.clone();
     accept(listener, shutdown, move |stream, address, watcher| {
-        let (acceptor, routes) = (acceptor.clone(), routes.clone());
+        let (routes, stopping) = (routes.clone(), stopping.clone());
+        let acceptor = TlsAcceptor::from(tls.current());
         async move {
-            match timeout(PATIENCE, handshake(&acceptor, stream)).await {
+            let shaken = tokio::select! {
+                shaken = timeout(PATIENCE, handshake(&acceptor, stream)) => shaken,
+                () = out_of_patience(stopping) => return,
+            };
+            match shaken {
                 Ok(Ok(Some(stream))) => {
                     let session = stream.get_ref().1;
                     let protocol = Protocol::of_alpn(session.alpn_protocol());
@@ -119,6 +128,12 @@ pub async fn https(
         }
     })
     .await;
+}
+
+/// Ends when callers who did not begin to ask should not hold up the end of the process any longer.
+async fn out_of_patience(stopping: CancellationToken) {
+    stopping.cancelled().await;
+    sleep(PATIENCE_AT_THE_END).await;
 }
 
 /// Accepts until cancelled, each connection on a task of its own; then drains.

@@ -1,12 +1,9 @@
 //! The listeners as a stranger meets them: over real sockets, with real certificates.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, routing::get};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 use service::serve::Peer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,36 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test-ca");
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and key in PEM.
-    fn issue(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> (String, String) {
-        let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "policy-agent");
-        params.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-
-    fn client(&self, purpose: ExtendedKeyUsagePurpose) -> reqwest::Identity {
-        let (certificate, key) = self.issue(&[], purpose);
-        reqwest::Identity::from_pem(format!("{certificate}{key}").as_bytes()).unwrap()
-    }
-}
+use crate::authority::Authority;
 
 struct Listener {
     address: SocketAddr,
@@ -175,5 +143,8 @@ async fn unreadable_certificates_are_named() {
     service::install_crypto_provider();
     let missing = Path::new("/does/not/exist.crt");
     let error = service::tls::mutual_server(missing, missing, missing).unwrap_err();
-    assert_eq!(error.to_string(), "reading certificate authorities from /does/not/exist.crt");
+    assert_eq!(
+        error.to_string(),
+        "unable to load cert or key: the certificate in /does/not/exist.crt"
+    );
 }
