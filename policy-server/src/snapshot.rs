@@ -135,7 +135,7 @@ impl Snapshot {
         self.at(changed.max(self.base))
     }
 
-    /// The policies `subject` asks for, in order.
+    /// The policies `subject` asks for.
     pub(crate) fn policies_of(&self, subject: &Subject) -> Vec<Arc<Entry>> {
         match subject {
             Subject::Everything => self.policies.iter().cloned().collect(),
@@ -148,7 +148,7 @@ impl Snapshot {
         self.policies.len()
     }
 
-    /// The policies `filter` selects, in order.
+    /// The policies `filter` selects.
     pub(crate) fn select(&self, filter: &Filter) -> Vec<Arc<Entry>> {
         let selected = |entry: &Arc<Entry>| filter.selects(&entry.tagged.policy);
         let mut found = match filter {
@@ -164,12 +164,17 @@ impl Snapshot {
         found
     }
 
-    /// The policies with an end among `apps`, in order.
+    /// The policies with an end among `apps`, each once: those between two of them are the source's.
+    /// Ordered by app, and then by policy.
     fn touching(&self, apps: &BTreeSet<AppGuid>) -> Vec<Arc<Entry>> {
-        let policies = apps.iter().filter_map(|app| self.apps.get(app));
-        let mut found: Vec<_> = policies.flat_map(|app| &app.policies).cloned().collect();
-        found.sort_unstable();
-        found.dedup();
+        let mut found = Vec::new();
+        for (guid, app) in apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?))) {
+            let its = |entry: &&Arc<Entry>| {
+                let source = &entry.tagged.policy.source;
+                source == guid || !apps.contains(source)
+            };
+            found.extend(app.policies.iter().filter(its).cloned());
+        }
         found
     }
 

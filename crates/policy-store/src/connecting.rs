@@ -21,6 +21,14 @@ const LENDING: Duration = Duration::from_secs(3);
 /// How long a connection that is one too many is kept: long enough for the next request in a row.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// A connection that was used this recently is taken to be alive: asking would double the round trips
+/// of a small transaction, and whoever uses a dead one is told soon enough.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How long a kept connection may at most take to show that it is alive. One whose packets are dropped
+/// would otherwise use up the time of the request that waits for it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// Why there is no connection. The texts are those operators have in their search patterns.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -43,7 +51,7 @@ where
     let trying = async {
         for _ in 1..ATTEMPTS {
             match ping().await {
-                Err(error) if is_the_networks(&error) => sleep(PAUSE).await,
+                Err(error) if is_on_its_way(&error) => sleep(PAUSE).await,
                 answered => return answered,
             }
         }
@@ -55,8 +63,15 @@ where
     }
 }
 
-fn is_the_networks(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)
+/// The SQLSTATE with which PostgreSQL tells that it is there, but still starting.
+const STARTING: &str = "57P03";
+
+fn is_on_its_way(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == STARTING),
+        _ => false,
+    }
 }
 
 impl Connections {
@@ -75,6 +90,22 @@ impl Connections {
 /// How long the pool of a server that may take `timeout` for anything lets a request wait.
 pub(crate) fn lending_timeout(timeout: Duration) -> Duration {
     timeout.min(LENDING)
+}
+
+/// Whether a kept connection can be lent to a request that has so much `patience`: an error is what
+/// makes the pool drop one without a word to a database that may not be there.
+pub(crate) async fn is_alive(
+    idle_for: Duration,
+    patience: Duration,
+    ping: impl Future<Output = Result<(), sqlx::Error>>,
+) -> Result<bool, sqlx::Error> {
+    if idle_for < FRESH {
+        return Ok(true);
+    }
+    timeout(SIGN_OF_LIFE.min(patience / 4), ping)
+        .await
+        .map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -110,6 +141,18 @@ mod tests {
             (error.to_string().as_str(), source.as_str()),
             ("unable to ping", "context deadline exceeded")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_must_show_that_it_is_alive() {
+        let (long, patience) = (Duration::from_secs(5), Duration::from_secs(2));
+        assert!(is_alive(long, patience, async { Ok(()) }).await.unwrap());
+        assert!(is_alive(long, patience, async { Err(refused()) }).await.is_err());
+        let started = Instant::now();
+        assert!(is_alive(long, patience, std::future::pending()).await.is_err());
+        assert_eq!(started.elapsed(), patience / 4, "there must be time left for another");
+        let just_used = Duration::ZERO;
+        assert!(is_alive(just_used, patience, async { Err(refused()) }).await.unwrap());
     }
 
     #[tokio::test]

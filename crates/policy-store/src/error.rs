@@ -89,6 +89,15 @@ pub enum StoreError {
         /// Which store, without secrets.
         store: String,
     },
+    /// The schema was not up to date when the time for it was over.
+    #[error("{store} could not be migrated in time")]
+    NotMigratedInTime {
+        /// Which store, without secrets.
+        store: String,
+        /// Why the last attempt failed, if one had ended.
+        #[source]
+        source: Option<Box<StoreError>>,
+    },
     /// A server that does not queue with us took a tag we were about to give.
     #[error("another server took a tag at the same time")]
     Overtaken,

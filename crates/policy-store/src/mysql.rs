@@ -26,7 +26,7 @@ use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, DatabaseServer, Filter, NumberedGroup, Options,
     StoreError,
     error::Doing,
-    pooled::Pooled,
+    pooled::{Pooled, lend},
     session::{Backend, Found, HeldLease, Position, Session},
 };
 use names::Names;
@@ -94,7 +94,9 @@ impl Backend for MySql {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.doing("asking for a sign of life")?;
+        let doing = "asking for a sign of life";
+        let mut connection = lend(&self.pool).await.doing(doing)?;
+        sqlx::query("SELECT 1").execute(&mut *connection).await.doing(doing)?;
         Ok(())
     }
 

@@ -70,7 +70,7 @@ impl<DB: Speaks> Pooled<DB> {
         statements: &'static str,
         doing: &'static str,
     ) -> Result<Self, StoreError> {
-        let connection = pool.acquire().await.doing(doing)?;
+        let connection = lend(pool).await.doing(doing)?;
         let mut begun = Self { connection: Some(connection), busy: false };
         DB::run(&mut begun.use_it(), statements).await.doing(doing)?;
         begun.free();
@@ -94,6 +94,18 @@ impl<DB: Speaks> Pooled<DB> {
         // Back to the pool, with nothing to undo.
         self.connection = None;
         Ok(())
+    }
+}
+
+/// A connection of `pool`, whose patience is meant for a database that refuses. Where all connections
+/// are in use the database is there, and they are waited for as long as the caller likes.
+pub(crate) async fn lend<DB: Database>(pool: &Pool<DB>) -> Result<PoolConnection<DB>, sqlx::Error> {
+    let all_in_use = || pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections();
+    loop {
+        match pool.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) if all_in_use() => {}
+            lent => return lent,
+        }
     }
 }
 

@@ -22,15 +22,19 @@ use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, DatabaseServer, Filter, NumberedGroup, Options,
     StoreError,
     error::Doing,
-    pooled::Pooled,
+    pooled::{Pooled, lend},
     session::{Backend, Found, HeldLease, Position, Session},
 };
 
-/// Writers queue at this row, and nobody else's statements run in between. Joins by hashing or merging
-/// would read whole tables where an index finds a few rows; the planner, that knows nothing of tables
-/// just filled, must not be tempted.
-const BEGIN_WRITE: &str =
-    "BEGIN; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+/// Writers queue at this row, and nobody else's statements run in between. What a change concerns is a
+/// few rows, and each has an index by which it is found, or which has it first. The planner, that knows
+/// nothing of tables just filled or emptied, must not be tempted to read or sort whole ones. The
+/// server does not wait for one of us that falls silent while it holds the lock: we never pause there,
+/// so it is the network that has lost us.
+const BEGIN_WRITE: &str = "BEGIN;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL join_collapse_limit = 1;
+    SET LOCAL idle_in_transaction_session_timeout = '5s';
     SELECT id FROM policies_info FOR UPDATE";
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -66,7 +70,9 @@ impl Backend for Postgres {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.doing("asking for a sign of life")?;
+        let doing = "asking for a sign of life";
+        let mut connection = lend(&self.pool).await.doing(doing)?;
+        sqlx::query("SELECT 1").execute(&mut *connection).await.doing(doing)?;
         Ok(())
     }
 

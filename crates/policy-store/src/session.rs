@@ -99,9 +99,11 @@ pub(crate) trait Session: Send {
 
     // === quarantine ===
 
-    /// The quarantined tags whose last owners are `ids`.
+    /// The quarantined tags whose last owners are `ids`, and that are nobody's: an older server, which
+    /// knows of no quarantine, may have given one away.
     async fn quarantined_of(&mut self, ids: &[&str]) -> Result<Vec<(Tag, String)>, StoreError>;
 
+    /// Quarantines tags, also those that an older server took out of quarantine.
     async fn quarantine(
         &mut self,
         released: &[(Tag, String)],

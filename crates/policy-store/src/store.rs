@@ -8,6 +8,7 @@ mod changes;
 mod leases;
 mod policies;
 mod security_groups;
+mod shared;
 mod tags;
 mod writer;
 
@@ -19,7 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
@@ -31,18 +32,25 @@ use crate::{
 pub(crate) use tags::can_be_kept;
 
 use policies::Kind;
+use shared::Shared;
 use writer::{Writer, persistently};
 
 /// A store on some database.
 pub(crate) struct Store<B: Backend> {
     ledger: Arc<Ledger<Metered<B>>>,
     writer: Writer,
+    positions: Shared<Position>,
+    /// Times of the last update, in microseconds since 1970.
+    updates: Shared<i64>,
 }
 
 /// The database and the rules by which it is written.
 pub(crate) struct Ledger<B> {
     backend: B,
     rules: Rules,
+    /// Held by whoever writes. Writers queue here, in order and for nothing, and not at the lock in the
+    /// database, each with a connection.
+    turn: Mutex<()>,
 }
 
 /// What is the same for all changes.
@@ -64,8 +72,14 @@ impl<B: Backend> Store<B> {
             tag_quarantine: options.tag_quarantine,
             patience: options.patience,
         };
-        let ledger = Arc::new(Ledger { backend: Metered::new(backend), rules });
-        Self { writer: Writer::start(ledger.clone()), ledger }
+        let backend = Metered::new(backend);
+        let ledger = Arc::new(Ledger { backend, rules, turn: Mutex::new(()) });
+        Self {
+            writer: Writer::start(ledger.clone()),
+            ledger,
+            positions: Shared::new(),
+            updates: Shared::new(),
+        }
     }
 }
 
@@ -107,6 +121,7 @@ macro_rules! write {
     ($store:expr, $doing:literal, |$session:ident| $work:expr) => {
         persistently(|| {
             $store.ledger.within($doing, async {
+                let _turn = $store.ledger.turn.lock().await;
                 let mut $session = $store.ledger.begin().await?;
                 let done = $work?;
                 $session.commit().await?;
@@ -143,22 +158,25 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn last_updated(&self) -> Result<i64, StoreError> {
-        let read: Result<i64, StoreError> =
-            read!(self, "reading the time of the last update", |session| session
-                .last_updated()
-                .await);
-        let micros = read?;
+        let reading = async {
+            read!(self, "reading the time of the last update", |session| {
+                session.last_updated().await
+            })
+        };
+        let micros = self.updates.ask(reading).await?;
         Ok(micros.saturating_mul(1000))
     }
 
     async fn version(&self) -> Result<Version, StoreError> {
-        let read: Result<Position, StoreError> =
-            read!(self, "reading the revision", |session| session.position().await);
-        let position = match read? {
-            position if position.foreign => self.adopted().await?,
-            position => position,
+        let reading = async {
+            let read: Result<Position, StoreError> =
+                read!(self, "reading the revision", |session| session.position().await);
+            match read? {
+                position if position.foreign => self.adopted().await,
+                position => Ok(position),
+            }
         };
-        Ok(position.version)
+        Ok(self.positions.ask(reading).await?.version)
     }
 
     async fn changes_since(&self, since: &Version) -> Result<Changes, StoreError> {

@@ -111,6 +111,14 @@ proptest! {
                 security_groups: Vec::new(),
             };
             let rebuilt = Snapshot::of(state, TagLength::DEFAULT);
+            let mut told: Vec<_> =
+                next.policies_of(&asked).iter().map(|entry| entry.tagged.clone()).collect();
+            told.sort();
+            let concerns = |tagged: &&TaggedPolicy| {
+                let Policy { source, destination, .. } = &tagged.policy;
+                asked.touches(&[source.clone(), destination.clone()].into())
+            };
+            prop_assert_eq!(told, truth.keys().filter(concerns).cloned().collect::<Vec<_>>());
             for subject in [&asked, &Subject::Everything] {
                 prop_assert_eq!(next.policies_of(subject), rebuilt.policies_of(subject));
                 let changed = next.policies_of(subject) != snapshot.policies_of(subject);

@@ -5,6 +5,7 @@
 
 mod any_bytes;
 mod body_cap;
+mod callers;
 mod certificates;
 mod cors;
 mod database_away;

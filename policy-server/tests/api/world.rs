@@ -7,7 +7,9 @@ use std::{
 };
 
 use platform::metron::Metron;
-use policy_server::{ApiSettings, Config, Listeners, auth::LocalSigner, data_dir::DataDir};
+use policy_server::{
+    ApiSettings, Callers, Config, Listeners, auth::LocalSigner, data_dir::DataDir,
+};
 use policy_store::LeasePool;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, header::HeaderMap};
 use serde_json::Value;
@@ -56,6 +58,13 @@ impl World {
     pub(crate) async fn start_with(api: ApiSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { api, ..config(&dir, &[], "10.255.0.0/16") };
+        Self::start_as(dir, config).await
+    }
+
+    /// A server that is told by others who callers are.
+    pub(crate) async fn start_among(callers: Callers, api: ApiSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { callers: Some(callers), api, ..config(&dir, &[], "10.255.0.0/16") };
         Self::start_as(dir, config).await
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Machine {
     pub processors: usize,
     pub memory_gib: u64,
     pub kernel: String,
+    /// Of the last minute, before anything was measured: what else the machine was doing.
+    pub load_before: f64,
     #[serde(skip)]
     pub date: String,
     #[serde(skip)]
@@ -29,10 +31,16 @@ impl Machine {
             processors: thread::available_parallelism()?.get(),
             memory_gib: kilobytes.unwrap_or(0) >> 20,
             kernel,
+            load_before: load(),
             date: OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?,
             commit: commit()?,
         })
     }
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
 }
 
 /// What follows `name:` in a file of /proc; empty where it does not say.

@@ -126,12 +126,12 @@ pub(crate) async fn bench(args: ServerArgs) -> Result<()> {
         process: args.database_pid.map(Process),
         url: args.database,
     };
+    let machine = Machine::look()?;
     let subject = Subject::start(&args.server, database.url.as_deref()).await?;
     let duration = Duration::from_secs(if args.quick { 1 } else { 3 });
     let plan = Plan { only: args.only, sizes: args.stored, duration };
     let (measured, memory) = Run::new(&subject, &database, plan).everything().await?;
-    report::Report::new(Machine::look()?, database.name, duration, measured, memory)
-        .publish(&args.report)
+    report::Report::new(machine, database.name, duration, measured, memory).publish(&args.report)
 }
 
 impl Plan {
@@ -167,7 +167,8 @@ impl<'a> Run<'a> {
             self.subject.process.forget_peak()?;
             self.size(stored).await?;
             let peak = self.subject.process.peak_memory()?;
-            self.memory.push(Memory { stored, peak_mib: peak as f64 / f64::from(1 << 20) });
+            self.memory
+                .push(Memory { stored, peak_mib: rounded(peak as f64 / f64::from(1 << 20)) });
         }
         self.progress.finish_and_clear();
         Ok((self.measured, self.memory))
@@ -246,7 +247,10 @@ impl<'a> Run<'a> {
         let (server, database) = (self.subject.process.cpu()?, self.database.cpu()?);
         let sample = load::run(&mut connections, self.plan.duration, next)
             .await
-            .with_context(|| format!("{operation}, {stored} policies, {clients} at once"))?;
+            .with_context(|| {
+                let complaints = self.subject.complaints();
+                format!("{operation}, {stored} policies, {clients} at once; the server's log ends with\n{complaints}")
+            })?;
         ensure!(sample.answered > 0, "{operation}: nothing was answered");
         let per_request = |time: Duration| time.as_secs_f64() * 1000.0 / sample.answered as f64;
         let server_cpu_ms = per_request(self.subject.process.cpu()?.saturating_sub(server));
@@ -255,13 +259,13 @@ impl<'a> Run<'a> {
             operation: operation.to_string(),
             stored,
             clients,
-            rate: sample.rate() * operation.policies() as f64,
+            rate: rounded(sample.rate() * operation.policies() as f64),
             unit: operation.unit().to_owned(),
             p50_ms: sample.milliseconds(0.5),
             p99_ms: sample.milliseconds(0.99),
-            server_cpu_ms,
+            server_cpu_ms: rounded(server_cpu_ms),
             database_cpu_ms: database_cpu
-                .map(|(after, before)| per_request(after.saturating_sub(before))),
+                .map(|(after, before)| rounded(per_request(after.saturating_sub(before)))),
             answer_bytes: sample.bytes / sample.answered,
         });
         self.progress.inc(1);
@@ -307,4 +311,9 @@ impl<'a> Run<'a> {
             );
         }
     }
+}
+
+/// To three decimals; more is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }

@@ -21,13 +21,16 @@ use crate::{client::Door, process::Process};
 /// The server must listen within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So many lines of them are shown.
+const COMPLAINTS: usize = 5;
+
 /// A server with a directory of its own. Both are gone when it is dropped.
 pub(crate) struct Subject {
     pub external: Door,
     pub internal: Door,
     pub process: Process,
     _child: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What the server writes when it listens.
@@ -65,8 +68,19 @@ impl Subject {
             internal: Door::internal(internal, &data.join("pki"))?,
             process: Process(child.id().context("the server has ended")?),
             _child: child,
-            _directory: directory,
+            directory,
         })
+    }
+}
+
+impl Subject {
+    /// The last of what the server complained about, for whoever asks why something failed.
+    pub(crate) fn complaints(&self) -> String {
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let complaints =
+            log.lines().filter(|line| line.contains("ERROR") || line.contains("error"));
+        let complaints: Vec<_> = complaints.rev().take(COMPLAINTS).collect();
+        complaints.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 

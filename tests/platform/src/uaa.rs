@@ -106,11 +106,11 @@ impl Uaa {
     pub fn signs(&self, algorithm: Algorithm, changed: &Value) -> String {
         let mut state = lock(&self.state);
         let (id, key) = state.keys().of(algorithm);
-        sign(Header { kid: Some(id.clone()), ..Header::new(algorithm) }, changed, key)
+        sign(&Header { kid: Some(id.clone()), ..Header::new(algorithm) }, changed, key)
     }
 
     /// The same with a header of the caller's making.
-    pub fn signs_with(&self, header: Header, changed: &Value) -> String {
+    pub fn signs_with(&self, header: &Header, changed: &Value) -> String {
         let mut state = lock(&self.state);
         let (_, key) = state.keys().of(header.alg);
         sign(header, changed, key)
@@ -222,7 +222,7 @@ impl Keys {
     }
 }
 
-fn sign(header: Header, changed: &Value, key: &EncodingKey) -> String {
+fn sign(header: &Header, changed: &Value, key: &EncodingKey) -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs();
     let mut claims = json!({
         "jti": "a6c2", "iss": ISSUER, "aud": ["network", "openid"], "sub": "alice-guid",
@@ -236,5 +236,5 @@ fn sign(header: Header, changed: &Value, key: &EncodingKey) -> String {
             value => drop(claims_of.insert(name.clone(), value.clone())),
         }
     }
-    jsonwebtoken::encode(&header, &claims, key).expect("claims can be signed")
+    jsonwebtoken::encode(header, &claims, key).expect("claims can be signed")
 }

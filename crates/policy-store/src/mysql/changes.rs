@@ -161,7 +161,7 @@ pub(super) async fn logged(
     let rows: Vec<ChangeRow> = sqlx::query_as(
         "SELECT revision, kind, source, source_tag, destination, destination_tag, protocol,
                 start_port, end_port, underlay_ip, overlay_subnet, overlay_hwaddr
-         FROM netman_changes WHERE revision > ? ORDER BY id",
+         FROM netman_changes WHERE revision > ? ORDER BY revision, id",
     )
     .bind(row::stored(since))
     .fetch_all(tx)

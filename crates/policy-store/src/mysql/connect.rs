@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, MySqlPool,
+    AssertSqlSafe, ConnectOptions, Connection, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
 };
-use tokio::time::timeout;
 
 use crate::{DatabaseServer, DatabaseTls, Options, StoreError, connecting};
 
@@ -15,9 +14,6 @@ use crate::{DatabaseServer, DatabaseTls, Options, StoreError, connecting};
 /// fit is an error and is not cut, and that a transaction sees what was committed before it locked.
 const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION';
      SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-
-/// A connection that was used within this time is not asked for a sign of life.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// A pool of connections to a server that answered.
 pub(super) async fn pool(
@@ -33,15 +29,10 @@ pub(super) async fn pool(
         .max_connections(connections.most())
         .max_lifetime(connections.lifetime)
         .idle_timeout(connections.idle_timeout())
-        .acquire_timeout(server.timeout)
+        .acquire_timeout(connecting::lending_timeout(server.timeout))
         .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > FRESH {
-                    sign_of_life(connection, patience).await?;
-                }
-                Ok(true)
-            })
+        .before_acquire(move |connection, kept| {
+            Box::pin(connecting::is_alive(kept.idle_for, patience, connection.ping()))
         })
         .after_connect(move |connection, _| {
             let session = AssertSqlSafe(session.clone());
@@ -50,18 +41,11 @@ pub(super) async fn pool(
     Ok(pool.connect_lazy_with(connect))
 }
 
-/// What a session begins with. Nobody waits for a lock longer than for an answer.
+/// What a session begins with. The server waits for a lock a little longer than we do for an answer, so
+/// that it is we who give up, and that it soon does, too.
 fn session(patience: Duration) -> String {
-    let seconds = patience.as_secs().clamp(1, 50);
+    let seconds = patience.as_secs() + 1;
     format!("{SESSION}; SET SESSION innodb_lock_wait_timeout = {seconds}")
-}
-
-/// Fails soon where nothing answers, so that there is time left for another connection.
-async fn sign_of_life(
-    connection: &mut MySqlConnection,
-    patience: Duration,
-) -> Result<(), sqlx::Error> {
-    timeout(patience / 4, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
 fn connect_options(server: &DatabaseServer) -> MySqlConnectOptions {

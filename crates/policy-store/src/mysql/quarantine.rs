@@ -24,7 +24,8 @@ pub(super) async fn of(
     );
     let select = format!(
         "SELECT DISTINCT q.tag, q.guid FROM {table}
-         STRAIGHT_JOIN netman_quarantine q ON q.guid = asked.guid"
+         STRAIGHT_JOIN netman_quarantine q ON q.guid = asked.guid
+         STRAIGHT_JOIN `groups` g ON g.id = q.tag AND g.guid IS NULL"
     );
     for batch in rows::batches(asked.iter().map(|id| json!([id]))) {
         let rows: Vec<(i64, String)> = sqlx::query_as(super::fixed(select.clone()))
@@ -46,7 +47,8 @@ pub(super) async fn add(
     let table = rows::table("released", &[rows::number("tag", 0), rows::text("guid", 1)]);
     let insert = format!(
         "INSERT INTO netman_quarantine (tag, guid, revision)
-         SELECT released.tag, released.guid, ? FROM {table}"
+         SELECT released.tag, released.guid, ? FROM {table}
+         ON DUPLICATE KEY UPDATE guid = VALUES(guid), revision = VALUES(revision)"
     );
     for batch in rows::batches(released.iter().map(|(tag, guid)| json!([tag.id(), guid]))) {
         sqlx::query(super::fixed(insert.clone()))

@@ -37,7 +37,9 @@ pub(super) async fn bring_up_to_date(
     server: &DatabaseServer,
     options: &Options,
 ) -> Result<Names, StoreError> {
-    let mut connection = pool.acquire().await.doing("connecting to bring the schema up to date")?;
+    // Of its own: were this cut off, a connection of the pool would go back with the lock.
+    let lent = pool.acquire().await.doing("connecting to bring the schema up to date")?;
+    let mut connection = lent.detach();
     lock(&mut connection, options.patience).await?;
     let done = bring(&mut connection, server, options).await;
     // The lock is the session's, and goes with it.

@@ -13,12 +13,16 @@ pub(super) async fn pool(server: &DatabaseServer, options: &Options) -> Result<P
     let connect = connect_options(server);
     connecting::until_it_answers(server.timeout, async || connect.connect().await?.close().await)
         .await?;
-    let connections = &options.connections;
+    let (connections, patience) = (&options.connections, options.patience);
     let pool = PgPoolOptions::new()
         .max_connections(connections.most())
         .max_lifetime(connections.lifetime)
         .idle_timeout(connections.idle_timeout())
-        .acquire_timeout(connecting::lending_timeout(server.timeout));
+        .acquire_timeout(connecting::lending_timeout(server.timeout))
+        .test_before_acquire(false)
+        .before_acquire(move |connection, kept| {
+            Box::pin(connecting::is_alive(kept.idle_for, patience, connection.ping()))
+        });
     Ok(pool.connect_lazy_with(connect))
 }
 

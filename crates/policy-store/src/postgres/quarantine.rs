@@ -11,12 +11,16 @@ pub(super) async fn of(
     tx: &mut PgConnection,
     ids: &[&str],
 ) -> Result<Vec<(Tag, String)>, StoreError> {
-    let rows: Vec<(i64, String)> =
-        sqlx::query_as("SELECT tag, guid FROM netman_quarantine WHERE guid = ANY ($1::text[])")
-            .bind(ids)
-            .fetch_all(tx)
-            .await
-            .doing("looking up quarantined tags")?;
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        // No join, which could begin with all tags that are nobody's.
+        "SELECT tag, guid FROM netman_quarantine
+         WHERE guid = ANY ($1::text[])
+           AND (SELECT groups.guid IS NULL FROM groups WHERE groups.id = tag)",
+    )
+    .bind(ids)
+    .fetch_all(tx)
+    .await
+    .doing("looking up quarantined tags")?;
     rows.into_iter().map(|(tag, guid)| Ok((row::tag(tag)?, guid))).collect()
 }
 
@@ -27,7 +31,8 @@ pub(super) async fn add(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO netman_quarantine (tag, guid, revision)
-         SELECT tag, guid, $3 FROM unnest($1::bigint[], $2::text[]) AS released (tag, guid)",
+         SELECT tag, guid, $3 FROM unnest($1::bigint[], $2::text[]) AS released (tag, guid)
+         ON CONFLICT (tag) DO UPDATE SET guid = excluded.guid, revision = excluded.revision",
     )
     .bind(released.iter().map(|(tag, _)| i64::from(tag.id())).collect::<Vec<_>>())
     .bind(released.iter().map(|(_, guid)| guid.as_str()).collect::<Vec<_>>())

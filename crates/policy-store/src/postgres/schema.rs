@@ -31,10 +31,9 @@ pub(super) async fn bring_up_to_date(
 ) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await.doing("connecting to bring the schema up to date")?;
     lock(&mut connection).await?;
-    let done = bring(&mut connection, server, options).await;
-    // The lock is the session's, and goes with it.
-    connection.close().await.doing("unlocking the schema")?;
-    done
+    bring(&mut connection, server, options).await?;
+    // The lock is the session's, and goes with it; so it does where we gave up, with the pool.
+    connection.close().await.doing("unlocking the schema")
 }
 
 async fn bring(
@@ -62,16 +61,21 @@ async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The last table that migrations make is looked for, and the row that all writers lock.
 async fn must_be_there(
     connection: &mut PgConnection,
     server: &DatabaseServer,
 ) -> Result<(), StoreError> {
-    let there: bool = sqlx::query_scalar(
-        "SELECT to_regclass('policies_info') IS NOT NULL AND to_regclass('groups') IS NOT NULL",
-    )
-    .fetch_one(connection)
-    .await
-    .doing("looking for the tables of cf-networking")?;
+    let doing = "looking for the tables of cf-networking";
+    let made: bool = sqlx::query_scalar("SELECT to_regclass('policies_info') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .doing(doing)?;
+    let there = made
+        && sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM policies_info)")
+            .fetch_one(connection)
+            .await
+            .doing(doing)?;
     if there { Ok(()) } else { Err(StoreError::NotMigrated { store: server.to_string() }) }
 }
 

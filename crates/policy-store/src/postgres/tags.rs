@@ -69,6 +69,8 @@ pub(super) async fn free(tx: &mut PgConnection, limit: usize) -> Result<Vec<Tag>
     rows.into_iter().map(row::tag).collect()
 }
 
+/// No index knows `IS TRUE`, so the rows are found by their numbers; else all tags of nobody might be
+/// gone through.
 pub(super) async fn give(
     tx: &mut PgConnection,
     given: &[(Tag, &str)],
@@ -80,7 +82,7 @@ pub(super) async fn give(
         "WITH ended AS (DELETE FROM netman_quarantine WHERE tag = ANY ($1::bigint[]))
          UPDATE groups SET guid = given.guid, type = $3
          FROM unnest($1::bigint[], $2::text[]) AS given (id, guid)
-         WHERE groups.id = given.id AND groups.guid IS NULL",
+         WHERE groups.id = given.id AND (groups.guid IS NULL) IS TRUE",
     )
     .bind(tags)
     .bind(ids)
@@ -91,6 +93,7 @@ pub(super) async fn give(
     if taken.rows_affected() == given.len() as u64 { Ok(()) } else { Err(StoreError::Overtaken) }
 }
 
+/// `IS TRUE` as in [`give`].
 pub(super) async fn release(
     tx: &mut PgConnection,
     tags: &[Tag],
@@ -99,7 +102,7 @@ pub(super) async fn release(
     let released: Vec<(i64, String)> = sqlx::query_as(
         "WITH unused AS (
              SELECT id, guid FROM groups
-             WHERE id = ANY ($1::bigint[]) AND guid IS NOT NULL
+             WHERE id = ANY ($1::bigint[]) AND (guid IS NOT NULL) IS TRUE
                AND NOT EXISTS (SELECT 1 FROM policies WHERE policies.group_id = groups.id)
                AND NOT EXISTS (SELECT 1 FROM destinations WHERE destinations.group_id = groups.id))
          UPDATE groups SET guid = NULL, type = NULL FROM unused WHERE groups.id = unused.id

@@ -13,8 +13,9 @@ pub(super) async fn of(
     ids: &[&str],
 ) -> Result<Vec<(Tag, String)>, StoreError> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
-        "SELECT tag, guid FROM netman_quarantine
-         WHERE guid IN (SELECT value FROM json_each(?))",
+        "SELECT tag, quarantined.guid FROM netman_quarantine AS quarantined
+         JOIN groups ON groups.id = tag AND groups.guid IS NULL
+         WHERE quarantined.guid IN (SELECT value FROM json_each(?))",
     )
     .bind(json!(ids).to_string())
     .fetch_all(tx)
@@ -31,7 +32,8 @@ pub(super) async fn add(
     let rows: Vec<_> = released.iter().map(|(tag, guid)| (tag.id(), guid)).collect();
     sqlx::query(
         "INSERT INTO netman_quarantine (tag, guid, revision)
-         SELECT value ->> 0, value ->> 1, ?2 FROM json_each(?1)",
+         SELECT value ->> 0, value ->> 1, ?2 FROM json_each(?1) WHERE true
+         ON CONFLICT (tag) DO UPDATE SET guid = excluded.guid, revision = excluded.revision",
     )
     .bind(json!(rows).to_string())
     .bind(row::stored(at))

@@ -138,6 +138,7 @@ async fn commit<B: Backend>(
 ) -> Result<Vec<Version>, StoreError> {
     persistently(|| {
         ledger.within("changing policies", async {
+            let _turn = ledger.turn.lock().await;
             let mut session = ledger.begin().await?;
             let versions = carry_out(&mut session, &ledger.rules, orders).await?;
             session.commit().await?;

@@ -4,10 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod audit;
+mod beside;
+mod deadlocks;
 mod leadership;
 mod leases;
 mod policies;
 mod quarantine;
+mod reading;
 mod revisions;
 mod security_groups;
 mod servers;

@@ -47,15 +47,34 @@ impl Drop for Created {
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let force = if is_mysql(&administrator) { "" } else { "WITH (FORCE)" };
-            let drop = format!("DROP DATABASE {name} {force}");
-            runtime.block_on(execute(&administrator, &drop));
+            runtime.block_on(drop_database(&administrator, &name));
         })
         .join();
         if !std::thread::panicking() {
             dropped.unwrap();
         }
     }
+}
+
+/// Whoever is connected to it notices.
+async fn drop_database(administrator: &str, name: &str) {
+    if !is_mysql(administrator) {
+        return execute(administrator, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+    // Transactions that nobody ends would be waited for.
+    let mut connection = MySqlConnection::connect(administrator).await.unwrap();
+    let connected: Vec<i64> = sqlx::query_scalar(
+        "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?",
+    )
+    .bind(name)
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    for id in connected {
+        // It may have gone by itself.
+        let _ = connection.execute(AssertSqlSafe(format!("KILL {id}"))).await;
+    }
+    execute(administrator, &format!("DROP DATABASE {name}")).await;
 }
 
 async fn execute(url: &str, statements: &str) {

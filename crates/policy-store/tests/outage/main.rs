@@ -1,8 +1,10 @@
-//! A database that dies under load and comes back. Each test has a PostgreSQL of its own to kill.
+//! A database that dies under load and comes back. Each test has a server of its own to kill.
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
-mod server;
+mod mariadb;
+mod postgres;
+mod proxy;
 
 use std::{
     collections::BTreeSet,
@@ -15,8 +17,8 @@ use std::{
 
 use policy::{Policy, Protocol};
 use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
-use server::Server;
-use tokio::time::sleep;
+use proxy::Proxy;
+use tokio::time::{sleep, timeout};
 
 /// What a test waits for must come true within this.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +32,54 @@ fn policy(source: &str, port: u16) -> Policy {
     }
 }
 
-async fn open(server: &Server) -> Arc<dyn PolicyStore> {
+/// A database server of a test's own; gone when dropped.
+trait Server {
+    fn start() -> Self;
+
+    fn url(&self) -> String;
+
+    /// Starts it, and waits until it lets somebody in.
+    fn restart(&mut self);
+
+    /// Ends it at once, in the middle of whatever it does.
+    fn kill(&mut self);
+
+    /// Stops it where it is.
+    fn freeze(&self);
+
+    /// Lets it go on.
+    fn thaw(&self);
+}
+
+/// Makes a test of a story for each kind of server.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $story() {
+                    super::$story(<crate::postgres::Postgres as crate::Server>::start()).await;
+                }
+            )*
+        }
+        mod on_mariadb {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $story() {
+                    super::$story(<crate::mariadb::MariaDb as crate::Server>::start()).await;
+                }
+            )*
+        }
+    };
+}
+
+stories! {
+    every_acknowledged_write_outlives_the_database,
+    a_database_that_hangs_is_given_up_and_found_again,
+    a_network_that_drops_everything_is_given_up_and_found_again,
+}
+
+async fn open(server: &impl Server) -> Arc<dyn PolicyStore> {
     let url: StoreUrl = server.url().parse().unwrap();
     let options = Options { patience: Duration::from_secs(5), ..Options::default() };
     policy_store::open(&url, &options).await.unwrap()
@@ -45,9 +94,7 @@ async fn until(what: &str, seen: impl Fn() -> bool) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_acknowledged_write_outlives_the_database() {
-    let mut server = Server::start();
+async fn every_acknowledged_write_outlives_the_database(mut server: impl Server) {
     let store = open(&server).await;
     let (stop, written, failed) = (
         Arc::new(AtomicBool::new(false)),
@@ -120,9 +167,7 @@ async fn every_acknowledged_write_outlives_the_database() {
 }
 
 /// Nothing is refused and nothing comes back: what a dropped packet looks like from here.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_hangs_is_given_up_and_found_again() {
-    let server = Server::start();
+async fn a_database_that_hangs_is_given_up_and_found_again(server: impl Server) {
     let store = open(&server).await;
     store.create(&[policy("web", 1)], &Actor::system("test")).await.unwrap();
     server.freeze();
@@ -138,5 +183,76 @@ async fn a_database_that_hangs_is_given_up_and_found_again() {
     while store.create(&[policy("web", 3)], &actor).await.is_err() {
         assert!(Instant::now() < deadline, "it never recovered");
     }
+    assert!(store.policies(&Filter::All).await.unwrap().len() >= 2);
+}
+
+/// Packets vanish under load, in the middle of transactions, and those connections never come back to
+/// life: the database still holds for us what we had locked.
+async fn a_network_that_drops_everything_is_given_up_and_found_again(server: impl Server) {
+    const SECOND: Duration = Duration::from_secs(1);
+    let proxy = Proxy::to(&server.url()).await;
+    let url = proxy.url.parse::<StoreUrl>().unwrap();
+    let options = Options { patience: SECOND, ..Options::default() };
+    let store = policy_store::open(&url, &options).await.unwrap();
+    let actor = Actor::system("test");
+    store.create(&[policy("web", 1)], &actor).await.unwrap();
+
+    let writing = Arc::new(AtomicBool::new(true));
+    let load: Vec<_> = (0..8u16)
+        .map(|writer| {
+            let (store, writing) = (store.clone(), writing.clone());
+            tokio::spawn(async move {
+                let actor = Actor::system("test");
+                let mine = [policy(&format!("writer-{writer}"), 1)];
+                while writing.load(Ordering::Relaxed) {
+                    let _ = store.create(&mine, &actor).await;
+                    let _ = store.delete(&mine, &actor).await;
+                    let _ = store.version().await;
+                }
+            })
+        })
+        .collect();
+    let begun = store.version().await.unwrap().revision;
+    let started = Instant::now();
+    while store.version().await.unwrap().revision.0 < begun.0 + 20 {
+        assert!(started.elapsed() < DEADLINE, "nothing was written");
+    }
+    proxy.drop_everything();
+
+    // Whatever a caller can ask for has failed when it is told so, and it is told (§9.4).
+    let group = policy_store::LeadershipStore::lead(&*store, "sync", "me", SECOND);
+    let web = [policy("web", 2)];
+    let asked = async {
+        tokio::join!(
+            store.create(&web, &actor),
+            store.delete(&web, &actor),
+            store.policies(&Filter::All),
+            store.tags(),
+            store.tag_for("INGRESS", "router"),
+            store.last_updated(),
+            store.version(),
+            store.state(),
+            store.security_groups(),
+            store.leases(),
+            store.ping(),
+            group,
+        )
+    };
+    let told = timeout(5 * SECOND, asked).await.expect("every caller is told within five seconds");
+    assert!(told.0.is_err() && told.1.is_err() && told.2.is_err() && told.3.is_err());
+    assert!(told.4.is_err() && told.5.is_err() && told.6.is_err() && told.7.is_err());
+    assert!(told.8.is_err() && told.9.is_err() && told.10.is_err() && told.11.is_err());
+    writing.store(false, Ordering::Relaxed);
+    for writer in load {
+        writer.await.unwrap();
+    }
+
+    proxy.forward_again();
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = store.create(&[policy("web", 3)], &actor).await {
+        assert!(Instant::now() < deadline, "it never recovered: {error:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    store.ping().await.unwrap();
     assert!(store.policies(&Filter::All).await.unwrap().len() >= 2);
 }

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     /// A modulus of 2048 bits; what it is does not matter here, but for ending with whole bytes.
-    fn rsa(changed: Value) -> Value {
+    fn rsa(changed: &Value) -> Value {
         key(
             json!({"kty": "RSA", "kid": "a", "use": "sig", "alg": "RS256", "n": format!("{}Q", "q".repeat(341)),
             "e": "AQAB"}),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     /// The generator of P-256, which is a point on the curve.
-    fn ec(changed: Value) -> Value {
+    fn ec(changed: &Value) -> Value {
         key(
             json!({"kty": "EC", "kid": "b", "crv": "P-256",
             "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
@@ -124,7 +124,7 @@ mod tests {
         )
     }
 
-    fn key(mut key: Value, changed: Value) -> Value {
+    fn key(mut key: Value, changed: &Value) -> Value {
         for (name, value) in changed.as_object().unwrap() {
             match value {
                 Value::Null => drop(key.as_object_mut().unwrap().remove(name)),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn keys_are_found_by_id_and_algorithm() {
-        let set = set(&[rsa(json!({})), ec(json!({}))]).unwrap();
+        let set = set(&[rsa(&json!({})), ec(&json!({}))]).unwrap();
         assert!(set.find(Some("a"), Algorithm::RS256).is_some());
         assert!(set.find(Some("b"), Algorithm::ES256).is_some());
         for (id, algorithm) in [
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_token_that_names_no_key_means_the_only_one() {
-        let set = set(&[rsa(json!({"kid": null}))]).unwrap();
+        let set = set(&[rsa(&json!({"kid": null}))]).unwrap();
         assert!(set.find(None, Algorithm::RS256).is_some());
         assert!(set.find(None, Algorithm::ES256).is_none());
         assert!(set.find(Some("a"), Algorithm::RS256).is_none());
@@ -167,15 +167,15 @@ mod tests {
     #[test]
     fn keys_that_are_no_use_are_passed_over() {
         for bad in [
-            rsa(json!({"use": "enc"})),
-            rsa(json!({"key_ops": ["encrypt"]})),
-            rsa(json!({"alg": "PS256"})),
-            rsa(json!({"alg": "HS256"})),
-            rsa(json!({"n": null})),
-            rsa(json!({"n": "!"})),
-            ec(json!({"crv": "P-384"})),
-            ec(json!({"crv": null})),
-            ec(json!({"y": null})),
+            rsa(&json!({"use": "enc"})),
+            rsa(&json!({"key_ops": ["encrypt"]})),
+            rsa(&json!({"alg": "PS256"})),
+            rsa(&json!({"alg": "HS256"})),
+            rsa(&json!({"n": null})),
+            rsa(&json!({"n": "!"})),
+            ec(&json!({"crv": "P-384"})),
+            ec(&json!({"crv": null})),
+            ec(&json!({"y": null})),
             json!({"kty": "MAC", "alg": "HS256", "value": "secret", "kid": "c"}),
             json!({"kty": "oct", "k": "c2VjcmV0"}),
             json!({}),
@@ -183,7 +183,7 @@ mod tests {
             json!("RSA"),
         ] {
             assert!(set(std::slice::from_ref(&bad)).is_err(), "{bad}");
-            let set = set(&[bad.clone(), rsa(json!({"kid": "good"}))]).unwrap();
+            let set = set(&[bad.clone(), rsa(&json!({"kid": "good"}))]).unwrap();
             assert!(set.find(Some("good"), Algorithm::RS256).is_some(), "{bad}");
         }
         assert!(set(&[]).is_err());
@@ -191,10 +191,10 @@ mod tests {
 
     #[test]
     fn optional_fields_may_be_missing() {
-        assert!(set(&[rsa(json!({"use": null, "alg": null}))]).is_ok());
-        assert!(set(&[rsa(json!({"key_ops": ["sign", "verify"]}))]).is_ok());
-        assert!(set(&[rsa(json!({"alg": "SHA256withRSA"}))]).is_ok());
-        assert!(set(&[ec(json!({"alg": "ES256", "use": "sig"}))]).is_ok());
+        assert!(set(&[rsa(&json!({"use": null, "alg": null}))]).is_ok());
+        assert!(set(&[rsa(&json!({"key_ops": ["sign", "verify"]}))]).is_ok());
+        assert!(set(&[rsa(&json!({"alg": "SHA256withRSA"}))]).is_ok());
+        assert!(set(&[ec(&json!({"alg": "ES256", "use": "sig"}))]).is_ok());
     }
 
     proptest! {
@@ -203,7 +203,7 @@ mod tests {
             if let Ok(wire) = gocompat::json::from_slice::<WireKeys>(&answer) {
                 let _ = KeySet::of(wire);
             }
-            let _ = set(&[rsa(json!({"n": n, "e": e, "kid": id})), ec(json!({"x": n, "y": e}))]);
+            let _ = set(&[rsa(&json!({"n": n, "e": e, "kid": id})), ec(&json!({"x": n, "y": e}))]);
         }
     }
 }

@@ -105,7 +105,7 @@ async fn a_public_key_is_never_a_shared_secret() {
     assert!(world.refusal_of(&forged).await.contains("not signed with RS256 or ES256"));
     // Nor is a key used for another algorithm than its own.
     let header = Header { kid: Some(rsa), ..Header::new(Algorithm::ES256) };
-    let crossed = world.uaa.signs_with(header, &json!({}));
+    let crossed = world.uaa.signs_with(&header, &json!({}));
     assert!(world.refusal_of(&crossed).await.contains("has no key"));
     // Nor does a token go without a signature.
     let token = world.uaa.signs(Algorithm::RS256, &json!({}));
@@ -133,7 +133,7 @@ async fn ids_made_up_by_callers_do_not_make_us_fetch_again_and_again() {
     for number in 0..20 {
         let header =
             Header { kid: Some(format!("made-up-{number}")), ..Header::new(Algorithm::RS256) };
-        let token = world.uaa.signs_with(header, &json!({}));
+        let token = world.uaa.signs_with(&header, &json!({}));
         assert!(world.refusal_of(&token).await.contains("the issuer has no key"));
     }
     assert_eq!(world.uaa.count("/token_keys"), 1);
@@ -169,7 +169,7 @@ async fn known_keys_serve_while_the_issuer_fails() {
     ] {
         world.uaa.trouble(trouble.clone());
         let unknown = Header { kid: Some("x".into()), ..Header::new(Algorithm::RS256) };
-        let unknown = world.uaa.signs_with(unknown, &json!({}));
+        let unknown = world.uaa.signs_with(&unknown, &json!({}));
         assert!(
             matches!(world.verify(&unknown).await, Err(TokenRefused::Unknown(_))),
             "{trouble:?}"

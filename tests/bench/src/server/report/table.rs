@@ -19,8 +19,12 @@ pub(super) fn print(report: &Report) {
         println!("memory at most with {} policies: {:.0} MiB", memory.stored, memory.peak_mib);
     }
     println!(
-        "{database}; {} x {}, {} GiB, Linux {}; {commit}, {date}",
-        machine.processors, machine.processor, machine.memory_gib, machine.kernel
+        "{database}; {} x {}, {} GiB, Linux {}, load {} before; {commit}, {date}",
+        machine.processors,
+        machine.processor,
+        machine.memory_gib,
+        machine.kernel,
+        machine.load_before
     );
 }
 

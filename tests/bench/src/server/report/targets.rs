@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use crate::server::{Measurement, Memory};
+use crate::server::{Measurement, Memory, rounded};
 
 /// A number that was aimed for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -89,11 +89,6 @@ impl Target {
         let name = name.replace([' ', ','], "_").replace("__", "_");
         Outcome { name, value: rounded(value), unit: unit.to_owned(), target, ok }
     }
-}
-
-/// To three decimals; more is noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]

@@ -9,15 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::Server;
+
 /// Its directory, and its process while it runs. Gone when dropped.
-pub(crate) struct Server {
+pub(crate) struct Postgres {
     dir: tempfile::TempDir,
     port: u16,
     running: Option<Child>,
 }
 
-impl Server {
-    pub(crate) fn start() -> Self {
+impl Server for Postgres {
+    fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -44,12 +46,12 @@ impl Server {
         server
     }
 
-    pub(crate) fn url(&self) -> String {
+    fn url(&self) -> String {
         format!("postgres://netman@127.0.0.1:{}/postgres", self.port)
     }
 
     /// Starts it, and waits until it lets somebody in.
-    pub(crate) fn restart(&mut self) {
+    fn restart(&mut self) {
         let child = as_nobody(&programs().join("postgres"))
             .arg("-D")
             .arg(self.data())
@@ -77,7 +79,7 @@ impl Server {
 
     /// Ends it at once, in the middle of whatever it does. Its workers notice and end, too; until they
     /// have, nothing can be started on its data.
-    pub(crate) fn kill(&mut self) {
+    fn kill(&mut self) {
         let mut child = self.running.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -91,15 +93,17 @@ impl Server {
     }
 
     /// Stops it and all its workers where they are.
-    pub(crate) fn freeze(&self) {
+    fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets them go on.
-    pub(crate) fn thaw(&self) {
+    fn thaw(&self) {
         self.signal("-CONT");
     }
+}
 
+impl Postgres {
     fn signal(&self, signal: &str) {
         let mut processes = self.workers();
         processes.extend(self.running.as_ref().map(Child::id));
@@ -124,7 +128,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Postgres {
     fn drop(&mut self) {
         if self.running.is_some() {
             self.thaw();
@@ -133,8 +137,8 @@ impl Drop for Server {
     }
 }
 
-/// PostgreSQL refuses to run as root.
-fn as_nobody(program: &Path) -> Command {
+/// Database servers refuse to run as root.
+pub(crate) fn as_nobody(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args([
         "--reuid",
