@@ -1,24 +1,88 @@
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+//! Which job a command line asks for: by the name the program was started by, by its first word, or by
+//! `--embedded`. Jobs of the existing system have Go's flags (spec/policy-server.md §1, §10).
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
+use gocompat::flags::{self, FlagError};
 use ipnet::Ipv4Net;
 use policy_server::{ApiSettings, Config, data_dir::DataDir};
 use policy_store::{LeasePool, StoreUrl};
 
+/// What is to be done.
+pub enum Invocation {
+    /// One of the jobs that read a file.
+    Job(Role, PathBuf),
+    Embedded(EmbeddedArgs),
+    Token(TokenArgs),
+}
+
+/// Jobs that read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    External,
+    Internal,
+    AsgSyncer,
+    Migrate,
+    All,
+}
+
 /// Decides who may talk to whom, and tells the cells.
+///
+/// A drop-in for cf-networking's policy-server, policy-server-internal, policy-server-asg-syncer and
+/// migrate-db: with `-config-file FILE` alone it is the external API, and under the names of the
+/// others (or by the commands below) it is one of them. With --embedded it needs nothing at all.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Args {
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    override_usage = "policy-server -config-file FILE\n       \
+                      policy-server COMMAND -config-file FILE\n       \
+                      policy-server --embedded [OPTIONS]\n       \
+                      policy-server token --scope SCOPE --subject NAME [OPTIONS]"
+)]
+struct Args {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    command: Option<Command>,
     #[command(flatten)]
-    pub embedded: EmbeddedArgs,
+    embedded: EmbeddedArgs,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+enum Command {
+    /// The internal API, for cells; also by the name policy-server-internal
+    #[command(disable_help_flag = true)]
+    Internal(Flags),
+    /// Keep security groups as Cloud Controller has them; also by the name policy-server-asg-syncer
+    #[command(disable_help_flag = true)]
+    AsgSyncer(Flags),
+    /// Make the tables, or bring them up to date, and end; also by the name migrate-db
+    #[command(disable_help_flag = true)]
+    Migrate(Flags),
+    /// With --all, every job in one process, from one file that has the keys of all their files
+    #[command(disable_help_flag = true)]
+    Serve(Flags),
     /// Print a bearer token for the external API of an embedded server
     Token(TokenArgs),
+}
+
+/// Flags by Go's rules, which are not read here.
+#[derive(clap::Args)]
+struct Flags {
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "-config-file FILE",
+        required = false
+    )]
+    words: Vec<String>,
 }
 
 /// The server for one machine.
@@ -43,10 +107,10 @@ pub struct EmbeddedArgs {
     #[arg(long, value_name = "NAME")]
     internal_name: Vec<String>,
     /// Addresses of all containers
-    #[arg(long, value_name = "CIDR", default_value = "10.255.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value_t = LeasePool::USUAL_NETWORK)]
     overlay_network: Ipv4Net,
     /// Size of the block each cell leases from it
-    #[arg(long, value_name = "BITS", default_value_t = 24)]
+    #[arg(long, value_name = "BITS", default_value_t = LeasePool::USUAL_BLOCK_LENGTH)]
     subnet_prefix_length: u8,
 }
 
@@ -64,6 +128,83 @@ pub struct TokenArgs {
     /// How long the token is valid
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     expires_in: u32,
+}
+
+/// What `line` asks for, its first word being the name of the program; or the code to exit with, the
+/// reason having been told.
+pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Invocation, ExitCode> {
+    let mut words = line.into_iter().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let words: Vec<_> = words.collect();
+    match Path::new(&program).file_name().and_then(|name| name.to_str()) {
+        Some("policy-server-internal") => job(Role::Internal, words),
+        Some("policy-server-asg-syncer") => job(Role::AsgSyncer, words),
+        Some("migrate-db") => job(Role::Migrate, words),
+        _ if has_a_word_of_ours(&words) => by_words(words),
+        _ => job(Role::External, words),
+    }
+}
+
+/// Whether the line is more than the existing system would understand.
+fn has_a_word_of_ours(words: &[String]) -> bool {
+    let first = words.first().is_some_and(|word| {
+        !word.starts_with('-') || matches!(word.as_str(), "-h" | "--help" | "-V" | "--version")
+    });
+    first || words.iter().any(|word| word == "--embedded")
+}
+
+fn by_words(words: Vec<String>) -> Result<Invocation, ExitCode> {
+    let line = std::iter::once("policy-server".to_owned()).chain(words);
+    let Args { command, embedded } = Args::parse_from(line);
+    match command {
+        None => Ok(Invocation::Embedded(embedded)),
+        Some(Command::Token(token)) => Ok(Invocation::Token(token)),
+        Some(Command::Internal(Flags { words })) => job(Role::Internal, words),
+        Some(Command::AsgSyncer(Flags { words })) => job(Role::AsgSyncer, words),
+        Some(Command::Migrate(Flags { words })) => job(Role::Migrate, words),
+        Some(Command::Serve(Flags { words })) => job(Role::All, words),
+    }
+}
+
+/// Reads the flags of `role`. What comes after them is ignored, as in the existing system.
+fn job(role: Role, words: Vec<String>) -> Result<Invocation, ExitCode> {
+    let switches: &[_] = if role == Role::All { &["all"] } else { &[] };
+    let parsed = match flags::parse_with(&["config-file"], switches, words) {
+        Ok(parsed) => parsed,
+        Err(FlagError::Help) => return Err(help(role)),
+        Err(error) => return Err(refuse(role, &error.to_string())),
+    };
+    if role == Role::All && !parsed.is_on("all") {
+        return Err(refuse(role, "serve needs --all"));
+    }
+    // Without a file, it is the file that is missing, not the flag.
+    let path = parsed.value("config-file").unwrap_or_default();
+    Ok(Invocation::Job(role, path.into()))
+}
+
+#[expect(clippy::print_stdout, reason = "help that was asked for is an answer")]
+fn help(role: Role) -> ExitCode {
+    println!("{}", usage(role));
+    ExitCode::SUCCESS
+}
+
+fn refuse(role: Role, why: &str) -> ExitCode {
+    eprintln!("{why}\n{}", usage(role));
+    ExitCode::from(2)
+}
+
+fn usage(role: Role) -> String {
+    let (name, more) = match role {
+        Role::External => ("policy-server", ""),
+        Role::Internal => ("policy-server-internal", ""),
+        Role::AsgSyncer => ("policy-server-asg-syncer", ""),
+        Role::Migrate => ("migrate-db", ""),
+        Role::All => ("policy-server serve", "  -all\n    \tevery job in one process\n"),
+    };
+    format!(
+        "Usage of {name}:\n{more}  -config-file string\n    \tpath to config file\n\
+         See policy-server --help for all it can do."
+    )
 }
 
 impl EmbeddedArgs {

@@ -150,7 +150,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         tick.tick().await;
         if let Err(error) = clean(&server, &Actor::system("policy-cleaner")).await {
             let error = service::log::chain(&error);
-            tracing::error!(error, "Could not clean up policies.");
+            tracing::error!(name: "poll-cycle", { error }, "Could not clean up policies.");
         }
     }
 }

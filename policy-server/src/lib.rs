@@ -5,7 +5,7 @@
 //! log of changes, and the polls that cells hold on the internal API ([`hold`]) answer at once. What
 //! a cell says it enforces is kept as a receipt ([`receipts`]) and told to whoever asks.
 //!
-//! Start reading at [`run`], then [`router`] for the tables of URLs.
+//! Start reading at [`roles`] for the processes, then [`router`] for the tables of URLs.
 
 mod api;
 pub mod apps;
@@ -23,8 +23,8 @@ pub mod outbound;
 mod pki;
 mod quarantine;
 mod receipts;
+pub mod roles;
 mod router;
-mod run;
 mod server;
 mod snapshot;
 
@@ -32,4 +32,4 @@ pub use api::{ApiSettings, Profile, RateLimit};
 pub use callers::Callers;
 pub use config::Embedded as Config;
 pub use listeners::{ListenError, Listeners};
-pub use run::{RunError, run};
+pub use roles::{RunError, embedded::run};

@@ -12,10 +12,11 @@ pub struct Listeners {
 
 /// An address that cannot be listened on.
 #[derive(Debug, Error)]
-#[error("listening on {address} for the {api} API")]
+#[error("listening on {host}:{port} for the {what}")]
 pub struct ListenError {
-    api: &'static str,
-    address: SocketAddr,
+    what: &'static str,
+    host: String,
+    port: u16,
     #[source]
     source: io::Error,
 }
@@ -23,13 +24,21 @@ pub struct ListenError {
 impl Listeners {
     /// Opens both; port 0 takes a free one.
     pub async fn bind(external: SocketAddr, internal: SocketAddr) -> Result<Self, ListenError> {
+        let listen = async |what, address: SocketAddr| {
+            listen(what, (&address.ip().to_string(), address.port())).await
+        };
         Ok(Self {
-            external: listen("external", external).await?,
-            internal: listen("internal", internal).await?,
+            external: listen("external API", external).await?,
+            internal: listen("internal API", internal).await?,
         })
     }
 }
 
-async fn listen(api: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { api, address, source })
+/// Opens a socket for `what` on a port of `host`, a name or an address.
+pub(crate) async fn listen(
+    what: &'static str,
+    (host, port): (&str, u16),
+) -> Result<TcpListener, ListenError> {
+    let failed = |source| ListenError { what, host: host.to_owned(), port, source };
+    TcpListener::bind((host, port)).await.map_err(failed)
 }

@@ -1,29 +1,33 @@
-//! The policy server's command line; everything else is in the library.
+//! The policy server's command line: which job, from which file; everything else is in the library.
 
 mod args;
+mod job;
+
+use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use policy_server::{Listeners, auth::LocalSigner, data_dir::DataDir};
 
-use crate::args::{Args, Command, TokenArgs};
+use crate::args::{EmbeddedArgs, Invocation, TokenArgs};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     service::install_crypto_provider();
-    let args = Args::parse();
-    match args.command {
-        Some(Command::Token(args)) => token(&args),
-        None => serve(&args.embedded),
+    match args::read(std::env::args_os()) {
+        Ok(Invocation::Job(role, path)) => job::run(role, &path),
+        Ok(Invocation::Embedded(args)) => told(serve(&args)),
+        Ok(Invocation::Token(args)) => told(token(&args)),
+        Err(code) => code,
     }
 }
 
 /// Answers callers and cells until a signal says stop.
 #[tokio::main]
-async fn serve(args: &args::EmbeddedArgs) -> anyhow::Result<()> {
+async fn serve(args: &EmbeddedArgs) -> anyhow::Result<()> {
     service::log::init(None);
     let shutdown = service::shutdown::on_signal();
     let listeners = Listeners::bind(args.listen, args.internal_listen).await?;
     policy_server::run(args.config()?, listeners, shutdown).await?;
+    tracing::info!("Stopped.");
     Ok(())
 }
 
@@ -36,4 +40,14 @@ fn token(args: &TokenArgs) -> anyhow::Result<()> {
     )?;
     println!("{}", signer.sign(&args.subject, &args.scope, args.expires_in())?);
     Ok(())
+}
+
+fn told(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -67,6 +67,13 @@ pub(crate) fn internal(server: Arc<Server>, settings: &ApiSettings) -> Router {
     table.with(internal_2024(), |row| pipeline.internal_2024(row)).into_router()
 }
 
+/// What the platform is offered that asks for a sign of life.
+pub(crate) fn health(server: Arc<Server>) -> Router {
+    let pipeline = Pipeline::new(server, &ApiSettings::default());
+    let rows = vec![row(GET, "/health", ANYONE, "Health", external::health)];
+    Table::default().with(rows, |row| pipeline.health(row)).into_router()
+}
+
 #[rustfmt::skip] // a table
 fn external_2024() -> Vec<Row> {
     vec![

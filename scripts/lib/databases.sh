@@ -74,8 +74,8 @@ start_mariadb() {
     home=$databases/mariadb
     port=$(free_port)
     install -d -o nobody -g nogroup -m 0700 "$home"
-    # Nothing of the machine's own configuration is to be read.
-    as_nobody mariadb-install-db --no-defaults --datadir="$home/data" --skip-test-db \
+    # Nothing of the machine's own configuration is to be read, and its name need not be known to a resolver.
+    as_nobody mariadb-install-db --no-defaults --force --datadir="$home/data" --skip-test-db \
         --auth-root-authentication-method=normal >"$log" 2>&1 ||
         fail "MariaDB could not be set up: $(tail -n 3 "$log")"
     printf '%s\n' "CREATE USER netman@'%' IDENTIFIED BY 'netman';" \

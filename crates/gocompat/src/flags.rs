@@ -1,7 +1,7 @@
 //! Command lines by the rules of Go's `flag` package: `-x v`, `--x v`, `-x=v` and `--x=v` all mean the
 //! same; parsing ends at the first word that is no flag, or after `--`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -9,6 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     values: BTreeMap<&'static str, String>,
+    switches: BTreeSet<&'static str>,
     /// The words after the flags.
     pub rest: Vec<String>,
 }
@@ -25,6 +26,14 @@ pub enum FlagError {
     /// A flag at the end of the line, its value missing.
     #[error("flag needs an argument: -{0}")]
     NoValue(String),
+    /// A switch that is neither on nor off.
+    #[error("invalid boolean value {value:?} for -{switch}: parse error")]
+    Switch {
+        /// Which switch.
+        switch: &'static str,
+        /// What it was set to.
+        value: String,
+    },
     /// A word such as `---` or `-=x`.
     #[error("bad flag syntax: {0}")]
     Syntax(String),
@@ -35,11 +44,25 @@ impl Parsed {
     pub fn value(&self, flag: &str) -> Option<&str> {
         self.values.get(flag).map(String::as_str)
     }
+
+    /// Whether `switch` is on.
+    pub fn is_on(&self, switch: &str) -> bool {
+        self.switches.contains(switch)
+    }
 }
 
 /// Reads `words` (without the program's name), knowing `flags`, each of which takes a value.
 pub fn parse(
     flags: &[&'static str],
+    words: impl IntoIterator<Item = String>,
+) -> Result<Parsed, FlagError> {
+    parse_with(flags, &[], words)
+}
+
+/// [`parse`], knowing `switches`, too, which take a value only after `=`: `-x` is `-x=true`.
+pub fn parse_with(
+    flags: &[&'static str],
+    switches: &[&'static str],
     words: impl IntoIterator<Item = String>,
 ) -> Result<Parsed, FlagError> {
     let mut parsed = Parsed::default();
@@ -60,6 +83,14 @@ pub fn parse(
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (flag, None),
         };
+        if let Some(switch) = switches.iter().find(|known| **known == name) {
+            if is_true(switch, inline.as_deref())? {
+                parsed.switches.insert(switch);
+            } else {
+                parsed.switches.remove(switch);
+            }
+            continue;
+        }
         let Some(known) = flags.iter().find(|known| **known == name) else {
             let help = matches!(name, "h" | "help");
             return Err(if help { FlagError::Help } else { FlagError::Unknown(name.to_owned()) });
@@ -69,6 +100,15 @@ pub fn parse(
     }
     parsed.rest.extend(words);
     Ok(parsed)
+}
+
+/// The words Go's `strconv.ParseBool` knows.
+fn is_true(switch: &'static str, value: Option<&str>) -> Result<bool, FlagError> {
+    match value {
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(FlagError::Switch { switch, value: other.to_owned() }),
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +146,22 @@ mod tests {
         assert_eq!(fault("---action"), "bad flag syntax: ---action");
         assert_eq!(read("-h"), Err(FlagError::Help));
         assert_eq!(read("--help"), Err(FlagError::Help));
+    }
+
+    #[test]
+    fn a_switch_takes_no_word_after_it() {
+        let read = |line: &str| {
+            let words = line.split_whitespace().map(str::to_owned);
+            parse_with(&["config-file"], &["all"], words)
+        };
+        let parsed = read("--all -config-file x").unwrap();
+        assert!(parsed.is_on("all"));
+        assert_eq!(parsed.value("config-file"), Some("x"));
+        assert!(!read("-all -all=false").unwrap().is_on("all"));
+        assert!(!read("").unwrap().is_on("all"));
+        assert_eq!(
+            read("-all=maybe").unwrap_err().to_string(),
+            "invalid boolean value \"maybe\" for -all: parse error"
+        );
     }
 }

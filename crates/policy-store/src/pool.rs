@@ -35,6 +35,10 @@ pub struct InvalidPool {
 impl LeasePool {
     /// How long a lease lives unrenewed: 168 hours.
     pub const EXPIRY: Duration = Duration::from_secs(168 * 60 * 60);
+    /// The network that is cut unless told otherwise.
+    pub const USUAL_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 255, 0, 0), 16);
+    /// The prefix length of its blocks.
+    pub const USUAL_BLOCK_LENGTH: u8 = 24;
 
     /// `network` cut into blocks with a prefix of `block_length` bits, lent for `expiry`.
     pub fn new(network: Ipv4Net, block_length: u8, expiry: Duration) -> Result<Self, InvalidPool> {
@@ -109,6 +113,16 @@ impl LeasePool {
             u32::from(address).saturating_sub(base) >> (32 - self.prefix_length(kind))
         };
         number(subnet.network()).max(1)..=number(subnet.broadcast()).min(self.count(kind))
+    }
+}
+
+impl Default for LeasePool {
+    fn default() -> Self {
+        Self {
+            network: Self::USUAL_NETWORK,
+            block_length: Self::USUAL_BLOCK_LENGTH,
+            expiry: Self::EXPIRY,
+        }
     }
 }
 

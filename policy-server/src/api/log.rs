@@ -8,7 +8,10 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use service::serve::Peer;
+use service::{
+    log::{ACCESS, LAGER},
+    serve::Peer,
+};
 use uuid::Uuid;
 
 use super::{conditional, error::Explanation};
@@ -24,6 +27,15 @@ pub(crate) struct RequestId(pub String);
 /// stops a caller from putting a secret there.
 pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
     let mut line = Line::of(&request);
+    tracing::debug!(
+        name: "serving", target: LAGER,
+        {
+            http.method = line.method.as_str(),
+            http.path = line.uri.path(),
+            http.id = line.request_id,
+        },
+        "Asked."
+    );
     request.extensions_mut().insert(RequestId(line.request_id.clone()));
     let mut response = next.run(request).await;
     line.status = Some(response.status());
@@ -70,25 +82,29 @@ impl Drop for Line {
         let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
         let status = status.map(|status| status.as_u16());
         macro_rules! write_at {
-            ($level:ident, $message:literal) => {
+            ($level:ident, $name:literal, $target:expr, $message:literal) => {
                 tracing::$level!(
-                    http.method = method.as_str(),
-                    http.path = uri.path(),
-                    http.status = status,
-                    duration_ms,
-                    http.id = request_id,
-                    peer.address = peer.map(tracing::field::display),
-                    cell.id = cell.as_deref(),
-                    user.name = user.as_deref(),
-                    error = error.as_deref(),
+                    name: $name, target: $target,
+                    {
+                        http.method = method.as_str(),
+                        http.path = uri.path(),
+                        http.status = status,
+                        duration_ms,
+                        http.id = request_id,
+                        peer.address = peer.map(tracing::field::display),
+                        cell.id = cell.as_deref(),
+                        user.name = user.as_deref(),
+                        error = error.as_deref(),
+                    },
                     $message
                 )
             };
         }
+        write_at!(debug, "done", LAGER, "Answered.");
         match status {
-            None => write_at!(info, "The caller hung up."),
-            Some(500..) => write_at!(error, "Failed to answer."),
-            Some(_) => write_at!(info, "Answered."),
+            None => write_at!(info, "hung-up", ACCESS, "The caller hung up."),
+            Some(500..) => write_at!(error, "failed", ACCESS, "Failed to answer."),
+            Some(_) => write_at!(info, "answered", ACCESS, "Answered."),
         }
     }
 }

@@ -5,7 +5,7 @@ use policy::TagLength;
 use reqwest::Url;
 use serde::Deserialize;
 use service::{
-    log::{self, Era},
+    log::{self, Era, Format},
     tls::Identity,
 };
 
@@ -141,6 +141,15 @@ impl External {
     pub(super) fn of(bytes: &[u8]) -> Result<Self, ConfigError> {
         let file: File = json::from_slice(bytes).map_err(ConfigError::Parse)?;
         Ok(file.checked()?)
+    }
+
+    /// How another job logs that reads this file.
+    pub fn log_of(&self, job: Job) -> log::Settings {
+        let mut settings = self.log.clone();
+        if let Format::Lager { source, .. } = &mut settings.format {
+            *source = self.name(job);
+        }
+        settings
     }
 
     /// The name of the process in logs and error texts.

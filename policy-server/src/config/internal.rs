@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 
 use gocompat::json;
-use ipnet::Ipv4Net;
 use policy::TagLength;
 use policy_store::LeasePool;
 use serde::Deserialize;
@@ -70,12 +69,6 @@ struct File {
     subnet_prefix_length: i64,
 }
 
-/// The network from which cells lease, unless a file says otherwise.
-const OVERLAY_NETWORK: &str = "10.255.0.0/16";
-
-/// How long the prefix of what a cell leases is, unless a file says otherwise.
-const SUBNET_PREFIX_LENGTH: u8 = 24;
-
 impl Internal {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -131,21 +124,19 @@ impl File {
 
 /// What cells can lease; nothing said means what an embedded server leases.
 pub(super) fn lease_pool(check: &mut Check, network: &str, prefix_length: i64) -> LeasePool {
-    let usual: Ipv4Net = OVERLAY_NETWORK.parse().expect("a constant network is one");
     let network = match network {
-        "" => usual,
+        "" => LeasePool::USUAL_NETWORK,
         text => text.parse().unwrap_or_else(|_| {
             check.fault("OverlayNetwork", "not an IPv4 network such as 10.255.0.0/16");
-            usual
+            LeasePool::USUAL_NETWORK
         }),
     };
     let length = match prefix_length {
-        0 => SUBNET_PREFIX_LENGTH,
+        0 => LeasePool::USUAL_BLOCK_LENGTH,
         length => check.at_least("SubnetPrefixLength", length, 1),
     };
     LeasePool::new(network, length, LeasePool::EXPIRY).unwrap_or_else(|error| {
         check.fault("SubnetPrefixLength", error);
-        LeasePool::new(usual, SUBNET_PREFIX_LENGTH, LeasePool::EXPIRY)
-            .expect("the usual network has blocks")
+        LeasePool::default()
     })
 }

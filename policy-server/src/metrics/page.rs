@@ -18,7 +18,6 @@ const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Routes that answer with everything `server` can tell of itself.
-#[cfg_attr(not(test), expect(dead_code, reason = "the debug listener is to mount it"))]
 pub(crate) fn routes(server: Arc<Server>) -> Router {
     Router::new().route("/metrics", get(show)).with_state(server)
 }

@@ -81,6 +81,10 @@ impl Pipeline {
         self.ready(handler.layer(from_fn(legacy::bare)))
     }
 
+    pub(super) fn health(&self, row: Row) -> MethodRouter {
+        self.ready(row.handler.layer(from_fn(log::one_line)))
+    }
+
     /// With what every handler needs, and measured as a whole.
     fn ready(&self, handler: MethodRouter<Arc<Server>>) -> MethodRouter {
         handler

@@ -151,10 +151,14 @@ pub(crate) async fn create(
     may_have(&server, &identity, &policies).await?;
     let change = server.store.create(&policies, &actor).await.map_err(ApiError::CreateFailed)?;
     tracing::info!(
-        policies = told(&policies),
-        policies.count = policies.len(),
-        user.name = identity.subject,
-        version = %change,
+        name: "create-policies.created-policies",
+        {
+            policies = told(&policies),
+            policies.count = policies.len(),
+            user.name = identity.subject,
+            version = %change,
+            http.id = actor.request,
+        },
         "Created policies."
     );
     Ok(shown(&server, &change).await)
@@ -215,10 +219,14 @@ pub(crate) async fn delete(
     may_change(&server, &identity, &policies).await?;
     let change = server.store.delete(&policies, &actor).await.map_err(ApiError::DeleteFailed)?;
     tracing::info!(
-        policies = told(&policies),
-        policies.count = policies.len(),
-        user.name = identity.subject,
-        version = %change,
+        name: "delete-policies.deleted-policies",
+        {
+            policies = told(&policies),
+            policies.count = policies.len(),
+            user.name = identity.subject,
+            version = %change,
+            http.id = actor.request,
+        },
         "Deleted policies."
     );
     Ok(shown(&server, &change).await)
