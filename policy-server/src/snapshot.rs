@@ -2,13 +2,21 @@
 //! another snapshot, which shares almost everything with the one before.
 
 pub(crate) mod feed;
+mod lines;
 
-use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    sync::{Arc, OnceLock},
+};
 
 use imbl::{HashMap, OrdMap, OrdSet};
 use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::KeptLine};
 use policy_store::{Change, Filter, NumberedGroup, State};
 use thiserror::Error;
+
+use lines::Lines;
 
 /// Which policies somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +57,8 @@ pub(crate) struct Snapshot {
 struct App {
     policies: OrdSet<Arc<Entry>>,
     changed: Revision,
+    /// Put together when somebody first asks; `None` inside where there are too many.
+    lines: OnceLock<Option<Arc<Lines>>>,
 }
 
 /// The log does not fit what it is applied to. The snapshot must be made anew.
@@ -178,6 +188,14 @@ impl Snapshot {
         found
     }
 
+    /// How many policies `apps` have, and their lines with tags, in the form of version 1, separated by
+    /// commas; `None` if they are too many to be put together.
+    pub(crate) fn lines_of(&self, apps: &BTreeSet<AppGuid>) -> Option<(usize, String)> {
+        let known = apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?)));
+        let lines: Option<Vec<_>> = known.map(|(guid, app)| app.lines(guid)).collect();
+        lines.map(|lines| lines::join(&lines))
+    }
+
     /// How many apps `subject` asks about.
     pub(crate) fn apps_of(&self, subject: &Subject) -> usize {
         match subject {
@@ -230,7 +248,7 @@ impl Snapshot {
         for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.insert(entry.clone());
-            app.changed = revision;
+            app.change(revision);
         }
         self.policies_changed = revision;
         self.policies.insert(entry).is_none()
@@ -242,10 +260,22 @@ impl Snapshot {
         for app in [&tagged.policy.source, &tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.remove(&entry);
-            app.changed = revision;
+            app.change(revision);
         }
         self.policies_changed = revision;
         self.policies.remove(&entry).is_some()
+    }
+}
+
+impl App {
+    /// Its policies have changed.
+    fn change(&mut self, revision: Revision) {
+        self.changed = revision;
+        self.lines.take();
+    }
+
+    fn lines(&self, guid: &AppGuid) -> Option<Arc<Lines>> {
+        self.lines.get_or_init(|| Lines::of(guid, &self.policies).map(Arc::new)).clone()
     }
 }
 

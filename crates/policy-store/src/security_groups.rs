@@ -22,6 +22,11 @@ pub trait SecurityGroupStore: Send + Sync {
         groups: &[SecurityGroup],
     ) -> Result<Version, StoreError>;
 
+    /// Takes a revision for security groups that somebody changed who takes none: an older syncer on the
+    /// same database. Whoever finds them other than at `seen` calls this; only if no revision after
+    /// `seen` tells of a change is one taken, so that of several who find it out one tells all.
+    async fn announce_security_groups(&self, seen: &Version) -> Result<Version, StoreError>;
+
     /// All of them, ordered by number.
     async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError>;
 }

@@ -278,6 +278,13 @@ impl<B: Backend> SecurityGroupStore for Store<B> {
         })
     }
 
+    async fn announce_security_groups(&self, seen: &Version) -> Result<Version, StoreError> {
+        let rules = &self.ledger.rules;
+        write!(self, "announcing security groups", |session| {
+            security_groups::announce(&mut session, rules, seen).await
+        })
+    }
+
     async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError> {
         read!(self, "listing security groups", |session| session.security_groups().await)
     }

@@ -165,6 +165,10 @@ impl SecurityGroupStore for Told {
     }
 
     /// Not told of: it is the snapshot that asks, and not on anybody's behalf.
+    async fn announce_security_groups(&self, seen: &Version) -> Result<Version, StoreError> {
+        self.store.announce_security_groups(seen).await
+    }
+
     async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError> {
         self.store.security_groups().await
     }

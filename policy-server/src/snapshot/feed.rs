@@ -18,6 +18,10 @@ use super::Snapshot;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How often security groups are compared with the database's. A syncer of the existing system, which may
+/// run beside ours while they are being exchanged, changes them and leaves no trace but that.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+
 /// How long a writer waits for the snapshot to hold what it wrote. It takes a millisecond or so;
 /// only a database in trouble makes it longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,14 +104,18 @@ impl Feeder {
     /// Runs until dropped.
     pub(crate) async fn run(mut self) {
         let mut tick = interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut compare = interval(COMPARE_EVERY);
+        for timer in [&mut tick, &mut compare] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         loop {
-            tokio::select! {
-                () = self.nudge.notified() => {}
-                _ = tick.tick() => {}
-            }
+            let comparing = tokio::select! {
+                () = self.nudge.notified() => false,
+                _ = tick.tick() => false,
+                _ = compare.tick() => true,
+            };
             let began = Instant::now();
-            let looked = self.look().await;
+            let looked = self.look(comparing).await;
             if looked.is_ok() {
                 self.compared.at(began);
             }
@@ -130,8 +138,11 @@ impl Feeder {
         }
     }
 
-    async fn look(&self) -> Result<(), StoreError> {
+    async fn look(&self, comparing: bool) -> Result<(), StoreError> {
         let current = self.snapshots.borrow().clone();
+        if comparing && self.store.security_groups().await?[..] != current.security_groups()[..] {
+            self.store.announce_security_groups(current.version()).await?;
+        }
         let next = match self.store.changes_since(current.version()).await {
             Ok(Changes::Log(log)) if log.is_empty() => return Ok(()),
             Ok(Changes::Log(log)) => match current.after(log) {
@@ -213,7 +224,7 @@ mod tests {
             last = store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
         }
         assert_eq!(feed.snapshot().version().revision.0, 0, "nobody feeds it yet");
-        feeder.look().await.unwrap();
+        feeder.look(false).await.unwrap();
         let snapshot = feed.snapshot();
         assert_eq!(*snapshot.version(), last);
         assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
@@ -233,10 +244,29 @@ mod tests {
         ] {
             sqlx::query(statement).execute(&mut newer).await.unwrap();
         }
-        feeder.look().await.unwrap();
+        feeder.look(false).await.unwrap();
         let snapshot = feed.snapshot();
         assert_eq!(snapshot.version().revision.0, 2);
         assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_an_older_syncer_does_is_found_by_comparing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
+        let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
+        let mut older = SqliteConnection::connect_with(&file).await.unwrap();
+        let insert = "INSERT INTO security_groups (guid, name) VALUES ('sg-1', 'dns')";
+        sqlx::query(insert).execute(&mut older).await.unwrap();
+        feeder.look(false).await.unwrap();
+        assert_eq!(feed.snapshot().security_groups_version().revision.0, 0);
+        feeder.look(true).await.unwrap();
+        let snapshot = feed.snapshot();
+        assert_eq!(snapshot.security_groups_version().revision.0, 1);
+        assert_eq!(snapshot.security_groups()[0].group.guid, "sg-1");
+        feeder.look(true).await.unwrap();
+        assert_eq!(*feed.snapshot().version(), *snapshot.version(), "once is enough");
     }
 
     #[tokio::test]
@@ -246,7 +276,7 @@ mod tests {
         store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
         let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
         store.close().await;
-        assert!(feeder.look().await.is_err());
+        assert!(feeder.look(false).await.is_err());
         assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);
     }
 }

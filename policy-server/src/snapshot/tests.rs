@@ -119,6 +119,14 @@ proptest! {
                 asked.touches(&[source.clone(), destination.clone()].into())
             };
             prop_assert_eq!(told, truth.keys().filter(concerns).cloned().collect::<Vec<_>>());
+            // Asked before and after each change, so that what was put together is put together anew.
+            let Subject::Apps(apps) = &asked else { unreachable!("it was made of apps") };
+            let (count, lines) = next.lines_of(apps).unwrap();
+            let expected: BTreeSet<_> =
+                next.touching(apps).iter().map(|entry| entry.line.tagged().to_owned()).collect();
+            let list: Vec<serde_json::Value> = serde_json::from_str(&format!("[{lines}]")).unwrap();
+            prop_assert_eq!((count, list.len()), (expected.len(), expected.len()));
+            prop_assert!(expected.iter().all(|line| lines.contains(line)), "{}", lines);
             for subject in [&asked, &Subject::Everything] {
                 prop_assert_eq!(next.policies_of(subject), rebuilt.policies_of(subject));
                 let changed = next.policies_of(subject) != snapshot.policies_of(subject);

@@ -136,7 +136,7 @@ fn a_token_needs_a_server_that_was_started() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused() {
-    for arguments in [&[][..], &["--nonsense"], &["--embedded", "--listen", "here"], &["token"]] {
+    for arguments in [&["--nonsense"][..], &["--embedded", "--listen", "here"], &["token"]] {
         let output = program().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("--help"), "{arguments:?}");

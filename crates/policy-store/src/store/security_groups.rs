@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use policy::{SecurityGroup, Version};
 
 use super::{Rules, changes};
-use crate::{Change, StoreError, session::Session};
+use crate::{
+    Change, StoreError,
+    session::{Position, Session},
+};
 
 pub(super) async fn replace(
     session: &mut impl Session,
@@ -24,5 +27,23 @@ pub(super) async fn replace(
     }
     session.put_security_groups(&differing).await?;
     session.remove_security_groups(&gone).await?;
+    changes::take(session, rules, vec![Change::SecurityGroupsReplaced]).await
+}
+
+/// Takes a revision unless one after `seen` tells of security groups, or whoever has seen that will be
+/// told to take the whole state anyway.
+pub(super) async fn announce(
+    session: &mut impl Session,
+    rules: &Rules,
+    seen: &Version,
+) -> Result<Version, StoreError> {
+    let Position { version: now, compacted, .. } = session.position().await?;
+    if !now.includes(seen) || seen.revision < compacted {
+        return Ok(now);
+    }
+    let since = session.logged(seen.revision).await?;
+    if since.iter().any(|(_, change)| *change == Change::SecurityGroupsReplaced) {
+        return Ok(now);
+    }
     changes::take(session, rules, vec![Change::SecurityGroupsReplaced]).await
 }

@@ -8,6 +8,7 @@ mod beside;
 mod deadlocks;
 mod leadership;
 mod leases;
+mod mysql;
 mod policies;
 mod quarantine;
 mod reading;

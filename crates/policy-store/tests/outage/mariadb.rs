@@ -12,6 +12,8 @@ use std::{
 use crate::{Server, postgres::as_nobody};
 
 /// Its directory, and its process while it runs. Gone when dropped.
+///
+/// Temporary files go to that directory, too: the user it runs as may not write to a sandbox's.
 pub(crate) struct MariaDb {
     dir: tempfile::TempDir,
     port: u16,
@@ -32,10 +34,11 @@ impl Server for MariaDb {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self { dir, port, running: None };
         let made = as_nobody(Path::new("mariadb-install-db"))
-            // A sandbox has no resolver, and the host of a test may have a name nobody knows.
+            // The host of a test may have a name that no resolver knows.
             .args(["--no-defaults", "--force", "--skip-test-db"])
             .arg("--auth-root-authentication-method=normal")
             .arg(format!("--datadir={}", server.path("data").display()))
+            .env("TMPDIR", server.dir.path())
             .output()
             .unwrap();
         assert!(made.status.success(), "mariadb-install-db: {made:?}");
@@ -55,6 +58,7 @@ impl Server for MariaDb {
             .arg(format!("--socket={}", self.path("socket").display()))
             .arg(format!("--pid-file={}", self.path("pid").display()))
             .arg(format!("--init-file={}", self.path("users.sql").display()))
+            .env("TMPDIR", self.dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -8,10 +8,11 @@ use axum::{
 
 use super::shape::Shape;
 use crate::{
-    api::{conditional, error::ApiError, list::list, query, version},
+    api::{conditional, error::ApiError, json_text, list::list, query, version},
     hold::{Outcome, hold},
     metrics::Operation,
     server::Server,
+    snapshot::{Snapshot, Subject},
 };
 
 /// Policies with tags, possibly after a while. What the cell says it has is its receipt.
@@ -51,11 +52,22 @@ async fn index_as(
         }
         Outcome::Fresh(snapshot, version) => {
             let operation = Operation::about(&subject);
-            let policies = server.metrics.lookup(operation, || snapshot.policies_of(&subject));
-            let list = list(policies, shape.form(server.tag_length), shape.counts());
+            let list =
+                server.metrics.lookup(operation, || listed(&snapshot, &subject, shape, server));
             conditional::stamped(list, &version, wait)
         }
     }
+}
+
+/// The list of what `subject` asks for. Agents of today ask about a few apps in the form that is kept;
+/// the others are told line by line.
+fn listed(snapshot: &Snapshot, subject: &Subject, shape: Shape, server: &Server) -> Response {
+    if let (Subject::Apps(apps), Shape::V1) = (subject, shape)
+        && let Some((count, lines)) = snapshot.lines_of(apps)
+    {
+        return json_text(format!("{{\"total_policies\":{count},\"policies\":[{lines}]}}"));
+    }
+    list(snapshot.policies_of(subject), shape.form(server.tag_length), shape.counts())
 }
 
 /// A bare number (§5.2).
