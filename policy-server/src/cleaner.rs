@@ -133,6 +133,7 @@ pub(crate) async fn clean(server: &Server, actor: &Actor) -> Result<Cleaned, Cle
     tracing::info!(
         policies.count = policies.len(),
         user.name = actor.subject,
+        http.id = actor.request,
         %version,
         "Deleted policies of apps that are gone."
     );

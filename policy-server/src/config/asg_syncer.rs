@@ -56,7 +56,7 @@ pub enum AsgLeader {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "Config", default)]
 struct File {
     asg_poll_interval_seconds: i64,
     retry_deadline_seconds: i64,

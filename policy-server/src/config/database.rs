@@ -18,7 +18,7 @@ pub struct Database {
 
 /// The object `database`.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "Config", default)]
 pub(super) struct File {
     r#type: String,
     user: String,

@@ -78,7 +78,7 @@ pub enum TokenVerification {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "Config", default)]
 struct File {
     listen_host: String,
     listen_port: i64,

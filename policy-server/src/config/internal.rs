@@ -44,7 +44,7 @@ pub struct Internal {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "Config", default)]
 struct File {
     log_prefix: String,
     listen_host: String,

@@ -50,7 +50,7 @@ pub struct Legacy {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "Config", default)]
 struct File {
     listen_host: String,
     listen_port: i64,

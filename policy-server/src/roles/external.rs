@@ -59,17 +59,15 @@ pub(super) async fn serve(
     let Address { host, port } = &config.listen;
     let listener = listen("external API", config.listen.as_pair()).await?;
     let routes = router::external(server.clone(), &config.api);
+    let identity = config.tls.clone().map(|identity| tls::Server { identity, clients: None });
+    let tls = identity.map(tls::follow).transpose().map_err(RunError::Tls)?;
     tracing::info!(
         name: "starting external server",
         { listen.address = host.as_str(), listen.port = port }, "Listening for callers."
     );
-    match &config.tls {
+    match tls {
         None => members.serve("the external API", listener, routes),
-        Some(identity) => {
-            let server = tls::Server { identity: identity.clone(), clients: None };
-            let live = tls::follow(server).map_err(RunError::Tls)?;
-            members.serve_tls("the external API", listener, live, routes);
-        }
+        Some(tls) => members.serve_tls("the external API", listener, tls, routes),
     }
     Ok(())
 }

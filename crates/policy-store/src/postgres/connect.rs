@@ -34,9 +34,13 @@ fn connect_options(server: &DatabaseServer) -> PgConnectOptions {
         .username(user)
         .password(password.expose_secret())
         .application_name("policy-server")
-        // Tables of one row that is written all the time look large to the planner, which then
-        // compiles a query that takes microseconds.
-        .options([("jit", "off")]);
+        .options([
+            // Tables of one row that is written all the time look large to the planner, which then
+            // compiles a query that takes microseconds.
+            ("jit", "off"),
+            // Notices say that there was nothing to do.
+            ("client_min_messages", "warning"),
+        ]);
     let connect = if database.is_empty() { connect } else { connect.database(database) };
     match tls {
         DatabaseTls::Off => connect.ssl_mode(PgSslMode::Disable),
