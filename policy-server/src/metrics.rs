@@ -62,6 +62,16 @@ impl Metrics {
         self.0.events.judged(verdict);
     }
 
+    /// A cell came to enforce something that this server knew of for as long as `took`.
+    pub(crate) fn confirmed(&self, took: Duration) {
+        self.0.events.confirmed(took);
+    }
+
+    /// The database was told what so many cells said.
+    pub(crate) fn receipts_written(&self, count: usize) {
+        self.0.events.receipts_written(count);
+    }
+
     /// The store did something, or the snapshot in its place.
     fn operated(&self, operation: Operation, outcome: Outcome, took: Duration) {
         self.0.events.operated(operation.as_str(), outcome, took);

@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub tagged: TaggedPolicy,
     /// The policy in the forms of version 1.
     pub line: KeptLine,
+    /// The revision it came with, or that of the state the snapshot began with.
+    pub since: Revision,
 }
 
 /// Everything cells ask for, as of `version`.
@@ -246,7 +248,7 @@ impl Snapshot {
     /// Whether the policy was new.
     fn add(&mut self, tagged: TaggedPolicy, revision: Revision) -> bool {
         let line = KeptLine::new(&tagged, self.tag_length);
-        let entry = Arc::new(Entry { tagged, line });
+        let entry = Arc::new(Entry { tagged, line, since: revision });
         for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.insert(entry.clone());
@@ -258,7 +260,8 @@ impl Snapshot {
 
     /// Whether the policy was there.
     fn remove(&mut self, tagged: &TaggedPolicy, revision: Revision) -> bool {
-        let entry = Arc::new(Entry { tagged: tagged.clone(), line: KeptLine::default() });
+        let entry =
+            Arc::new(Entry { tagged: tagged.clone(), line: KeptLine::default(), since: revision });
         for app in [&tagged.policy.source, &tagged.policy.destination] {
             let app = self.apps.entry(app.clone()).or_default();
             app.policies.remove(&entry);

@@ -1,6 +1,6 @@
 //! The request headers of a poll that may be held (design §2.3), and the answer's.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     http::{
@@ -9,11 +9,19 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use percent_encoding::percent_decode;
 use policy::Version;
+
+use crate::{
+    receipts::{Backend, Word},
+    snapshot::Subject,
+};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
+const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
+const ERROR: HeaderName = HeaderName::from_static("netman-error");
 
 /// The longest a poll is held, in seconds.
 const LONGEST_WAIT: u64 = 60;
@@ -21,10 +29,30 @@ const LONGEST_WAIT: u64 = 60;
 /// Longer names are refused a receipt: they are no host names, and receipts stay in memory.
 const LONGEST_CELL: usize = 255;
 
+/// What is kept of a cell's error, in bytes as sent.
+const LONGEST_ERROR: usize = 512;
+
 /// Whose poll it is.
 pub(crate) fn cell(headers: &HeaderMap) -> Option<&str> {
     let cell = headers.get(CELL)?.to_str().ok()?;
     (1..=LONGEST_CELL).contains(&cell.len()).then_some(cell)
+}
+
+/// What the poll says of its cell, which asks about `subject` and has `known` of it. An error is
+/// percent-encoded, since a header has no room for every character.
+pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&Version>) -> Word {
+    let backend = headers.get(BACKEND).and_then(|name| Backend::named(name.to_str().ok()?));
+    let error = headers.get(ERROR).map(|error| {
+        let sent = error.as_bytes();
+        let sent = &sent[..sent.len().min(LONGEST_ERROR)];
+        String::from_utf8_lossy(&Cow::from(percent_decode(sent))).into_owned()
+    });
+    Word {
+        subject: subject.clone(),
+        enforced: known.cloned(),
+        backend,
+        error: error.filter(|error| !error.trim().is_empty()),
+    }
 }
 
 /// The version the caller has. What cannot be read, and `*`, mean none: the answer is then complete.
@@ -112,11 +140,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_cell_tells_its_back_end_and_what_troubles_it() {
+        let word = |backend: &str, error: &str| {
+            let values = [(BACKEND, backend), (ERROR, error)];
+            let headers =
+                values.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect();
+            let Word { backend, error, .. } = word(&headers, &Arc::new(Subject::Everything), None);
+            (backend.map(Backend::as_str), error)
+        };
+        let told = word("nftables", "iptables%3A%20no%20such%20table%20%E2%80%9Cx%E2%80%9D");
+        assert_eq!(
+            told,
+            (Some("nftables"), Some("iptables: no such table \u{201c}x\u{201d}".into()))
+        );
+        assert_eq!(word("ebpf", ""), (None, None));
+        assert_eq!(word("iptables", &"x".repeat(600)).1.unwrap().len(), LONGEST_ERROR);
+        assert_eq!(word("", "100%").1.as_deref(), Some("100%"), "what is not encoded stays");
+    }
+
     proptest! {
         #[test]
         fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, CELL]
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, CELL, BACKEND, ERROR]
                     .into_iter()
                     .map(|name| (name, value.clone()))
                     .collect();
@@ -128,6 +175,8 @@ mod tests {
                     prop_assert!(stamped.headers().contains_key(ETAG));
                 }
                 let _ = cell(&headers);
+                let word = word(&headers, &Arc::new(Subject::Everything), None);
+                prop_assert!(word.error.is_none_or(|error| error.len() <= 3 * LONGEST_ERROR));
             }
         }
     }

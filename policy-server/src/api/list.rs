@@ -93,7 +93,7 @@ mod tests {
                     destination_tag: Tag::new(1).unwrap(),
                 };
                 let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-                Arc::new(Entry { tagged, line })
+                Arc::new(Entry { tagged, line, since: policy::Revision(1) })
             })
             .collect()
     }

@@ -30,7 +30,7 @@ fn entry(source: &str, destination: &str) -> Arc<Entry> {
         destination_tag: Tag::new(2).unwrap(),
     };
     let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-    Arc::new(Entry { tagged, line })
+    Arc::new(Entry { tagged, line, since: policy::Revision(1) })
 }
 
 /// Whether `user` may change a policy between each pair.

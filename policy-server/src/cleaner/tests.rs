@@ -14,7 +14,7 @@ fn entry(source: &str, destination: &str) -> Arc<Entry> {
     let (source_tag, destination_tag) = (Tag::new(1).unwrap(), Tag::new(2).unwrap());
     let tagged = TaggedPolicy { policy, source_tag, destination_tag };
     let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-    Arc::new(Entry { tagged, line })
+    Arc::new(Entry { tagged, line, since: policy::Revision(1) })
 }
 
 fn entries(ends: &[(&str, &str)]) -> Vec<Arc<Entry>> {

@@ -70,6 +70,8 @@ pub(super) struct Events {
     outbound_seconds: Family<PeerLabels, Histogram>,
     security_group_seconds: Family<StepLabels, Histogram>,
     datagrams: Family<FateLabels, Counter>,
+    confirm_seconds: Histogram,
+    receipts_written: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -157,6 +159,12 @@ impl Events {
                 "Time it took to bring security groups up to date",
             ),
             datagrams: counted(to, "dropsonde_datagrams", "Datagrams for metron"),
+            confirm_seconds: confirming(to),
+            receipts_written: counted(
+                to,
+                "receipts_written",
+                "What cells said and was new, written",
+            ),
             registry,
         }
     }
@@ -212,6 +220,14 @@ impl Events {
         self.security_group_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    pub(super) fn confirmed(&self, took: Duration) {
+        self.confirm_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn receipts_written(&self, count: usize) {
+        self.receipts_written.inc_by(count as u64);
+    }
+
     pub(super) fn datagram(&self, fate: Fate) {
         let outcome = match fate {
             Fate::Sent => "sent",
@@ -264,6 +280,13 @@ fn counted<M: Metric + Default + Clone>(registry: &mut Registry, name: &str, hel
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
+}
+
+fn confirming(registry: &mut Registry) -> Histogram {
+    let histogram = Histogram::new(SECONDS);
+    let help = "Time from when this server knew of a change until a cell said that it enforces it";
+    registry.register_with_unit("cell_confirm", help, Unit::Seconds, histogram.clone());
+    histogram
 }
 
 fn timed<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Histogram>

@@ -71,7 +71,7 @@ mod tests {
         let server = Server {
             store: store.clone(),
             feed,
-            receipts: Receipts::new(),
+            receipts: Receipts::new(metrics.clone()),
             verifier: Arc::new(LocalVerifier::load_or_make(&data).unwrap()),
             self_service: false,
             apps: None,

@@ -40,10 +40,12 @@ async fn index_as(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Response {
-    let subject = query::subject(query);
+    let subject = Arc::new(query::subject(query));
     let (known, wait) = (conditional::known(headers), conditional::wait(headers));
-    let _hearing =
-        conditional::cell(headers).map(|cell| server.receipts.hear(cell, &subject, known.as_ref()));
+    let _hearing = conditional::cell(headers).map(|cell| {
+        let word = conditional::word(headers, &subject, known.as_ref());
+        server.receipts.hear(cell, word)
+    });
     let outcome =
         hold(server, known.as_ref(), wait, |snapshot| snapshot.version_of(&subject)).await;
     match outcome {
