@@ -1,11 +1,13 @@
 //! Databases on the servers that `scripts/test` starts.
 
-use std::env;
+use std::{env, time::Instant};
 
 use reqwest::Url;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use uuid::Uuid;
+
+use crate::program::DEADLINE;
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,14 @@ impl Database {
             }
         };
         number(&self.administrator, &query).await
+    }
+
+    /// Waits until the server has noticed that the last connection is closed.
+    pub(crate) async fn until_nobody_is_connected(&self) {
+        let started = Instant::now();
+        while self.connections().await > 0 {
+            assert!(started.elapsed() < DEADLINE, "somebody is still connected to {}", self.name);
+        }
     }
 
     /// How many tables of cf-networking's it has.

@@ -11,7 +11,7 @@ use std::{
 use platform::{
     certificates::Certificates, cloud_controller::CloudController, metron::Metron, uaa::Uaa,
 };
-use reqwest::{Certificate, Client, Identity, Method, RequestBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -148,20 +148,31 @@ impl Deployment {
 
     /// Somebody who believes servers of this deployment, and shows nothing.
     pub(crate) fn stranger(&self) -> Client {
-        self.believing().build().unwrap()
+        believing(&self.certificates).build().unwrap()
     }
 
     /// An agent, with a certificate that has no name but a common one.
     pub(crate) fn agent(&self) -> Client {
-        let read = |file| fs::read(self.certificates.path(file)).unwrap();
-        let pem = [read("client.crt"), read("client.key")].concat();
-        self.believing().identity(Identity::from_pem(&pem).unwrap()).build().unwrap()
+        agent(&self.certificates, &self.certificates)
     }
 
-    fn believing(&self) -> reqwest::ClientBuilder {
-        let authority = fs::read(self.certificates.path("ca.crt")).unwrap();
-        Client::builder().tls_certs_only([Certificate::from_pem(&authority).unwrap()])
+    /// Somebody who believes servers of this deployment, and shows the certificate of an agent of
+    /// another.
+    pub(crate) fn impostor(&self) -> Client {
+        agent(&self.certificates, &Certificates::new())
     }
+}
+
+/// An agent that believes servers with certificates of one authority, and shows one of another's.
+pub(crate) fn agent(believed: &Certificates, shown: &Certificates) -> Client {
+    let read = |file| fs::read(shown.path(file)).unwrap();
+    let pem = [read("client.crt"), read("client.key")].concat();
+    believing(believed).identity(Identity::from_pem(&pem).unwrap()).build().unwrap()
+}
+
+fn believing(certificates: &Certificates) -> ClientBuilder {
+    let authority = fs::read(certificates.path("ca.crt")).unwrap();
+    Client::builder().tls_certs_only([Certificate::from_pem(&authority).unwrap()])
 }
 
 impl Server {

@@ -6,4 +6,30 @@
 
 mod database;
 mod deployment;
+mod external;
+mod internal;
+mod logs;
+mod metrics;
 mod program;
+mod refusals;
+mod relay;
+mod stopping;
+
+/// Makes a test of a story for each kind of database.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        crate::stories!(postgres Postgres: $($story),*);
+        crate::stories!(mysql MySql: $($story),*);
+    };
+    ($name:ident $kind:ident: $($story:ident),*) => {
+        mod $name {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story(crate::database::Kind::$kind).await;
+                }
+            )*
+        }
+    };
+}
+use stories;

@@ -80,10 +80,8 @@ impl Program {
     /// Waits for the end.
     pub(crate) async fn end(mut self) -> Ended {
         let printed = self.dir.path().to_owned();
-        let status = eventually("the program ends", &printed, async || {
-            self.child.try_wait().unwrap()
-        })
-        .await;
+        let status =
+            eventually("the program ends", &printed, async || self.child.try_wait().unwrap()).await;
         Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
     }
 
@@ -91,6 +89,13 @@ impl Program {
     pub(crate) async fn stop(self, signal: &str) -> Ended {
         self.signal(signal);
         self.end().await
+    }
+
+    /// Waits until it has written `text` to its log.
+    pub(crate) async fn says(&mut self, text: &str) {
+        let stdout = self.dir.path().join("stdout");
+        let said = async || read(&stdout).contains(text).then_some(());
+        self.until(&format!("it says {text}"), said).await;
     }
 
     /// Waits until `look` finds something.
