@@ -4,12 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod asg_syncer;
 mod database;
 mod deployment;
 mod external;
 mod internal;
+mod legacy;
 mod logs;
 mod metrics;
+mod migrate;
 mod program;
 mod refusals;
 mod relay;
