@@ -3,6 +3,7 @@
 
 use policy::Version;
 use policy_store::{Options, Schema, StoreUrl};
+use tokio_util::sync::CancellationToken;
 
 use super::{RunError, beside, open};
 use crate::config::PolicyServer;
@@ -20,7 +21,7 @@ pub async fn of_file(config: &PolicyServer) -> Result<Version, RunError> {
         }
     };
     is_there(&database.url)?;
-    let store = open(database, options).await?;
+    let store = open(database, options, &CancellationToken::new()).await?;
     let version = store.begin_another_life(None).await;
     store.close().await;
     Ok(version?)
