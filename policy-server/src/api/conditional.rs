@@ -26,7 +26,7 @@ const ERROR: HeaderName = HeaderName::from_static("netman-error");
 /// The longest a poll is held, in seconds.
 const LONGEST_WAIT: u64 = 60;
 
-/// Longer names are refused a receipt: they are no host names, and receipts stay in memory.
+/// Longer names are refused a receipt: they are no host names, and receipts are kept.
 const LONGEST_CELL: usize = 255;
 
 /// What is kept of a cell's error, in bytes as sent.

@@ -116,6 +116,9 @@ mod tests {
             r#"store_operations_total{operation="StoreCreateTag",outcome="succeeded"} 1"#,
             r#"tags{state="used"} 1"#,
             r#"cells{state="behind"} 0"#,
+            r#"cells{state="failing"} 0"#,
+            "receipts_written_total 0",
+            "cell_confirm_seconds_count 0",
         ] {
             assert!(page.contains(&format!("netman_policy_server_{line}\n")), "{line}: {page}");
         }
