@@ -6,6 +6,7 @@
 mod audit;
 mod beside;
 mod deadlocks;
+mod hints;
 mod holding;
 mod leadership;
 mod leases;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod hints;
 mod mariadb;
 mod postgres;
 mod proxy;
