@@ -189,7 +189,14 @@ mod tests {
 
     fn with_leases(revision: u64, leases: Vec<policy::Lease>) -> Snapshot {
         let version = version(revision);
-        let state = State { version, policies: vec![], leases, security_groups: vec![] };
+        let state = State {
+            compacted: version.revision,
+            version,
+            policies: vec![],
+            leases,
+            security_groups: vec![],
+            log: vec![],
+        };
         Snapshot::of(state, TagLength::DEFAULT)
     }
 

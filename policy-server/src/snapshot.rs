@@ -73,7 +73,7 @@ pub(crate) struct Inconsistent {
 impl Snapshot {
     /// A snapshot that begins with `state`; tags are written with `tag_length`.
     pub(crate) fn of(state: State, tag_length: TagLength) -> Self {
-        let State { version, policies, leases, security_groups } = state;
+        let State { version, policies, leases, security_groups, log: _, compacted: _ } = state;
         let base = version.revision;
         let mut snapshot = Self {
             version,
@@ -122,6 +122,8 @@ impl Snapshot {
                     next.leases_changed = revision;
                 }
                 Change::SecurityGroupsReplaced => next.security_groups_changed = revision,
+                // Tags are in the policies; of others nobody is told.
+                Change::TagGiven(_) => {}
             }
             next.version.revision = revision;
         }

@@ -8,11 +8,12 @@ mod leaders;
 mod leases;
 mod policies;
 mod quarantine;
+mod receipts;
 mod schema;
 mod security_groups;
 mod tags;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{future::pending, net::Ipv4Addr, time::Duration};
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
@@ -23,7 +24,8 @@ use crate::{
     StoreError,
     error::Doing,
     pooled::{Pooled, lend},
-    session::{Backend, Found, HeldLease, Position, Session},
+    row::{HeardRow, ReceiptRow},
+    session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
 /// Writers queue at this row, and nobody else's statements run in between. What a change concerns is a
@@ -43,7 +45,7 @@ pub(crate) struct Postgres {
     pool: PgPool,
 }
 
-/// A transaction.
+/// A transaction, or a connection for single statements.
 pub(crate) struct PostgresSession(Pooled<sqlx::Postgres>);
 
 impl Postgres {
@@ -67,6 +69,14 @@ impl Backend for Postgres {
 
     async fn read(&self) -> Result<PostgresSession, StoreError> {
         Pooled::begin(&self.pool, BEGIN_READ, "starting to read").await.map(PostgresSession)
+    }
+
+    async fn alone(&self, _: Purpose) -> Result<PostgresSession, StoreError> {
+        Pooled::alone(&self.pool, "taking a connection").await.map(PostgresSession)
+    }
+
+    async fn hint(&self) {
+        pending::<()>().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -120,6 +130,10 @@ impl Session for PostgresSession {
         on!(self, changes::explain())
     }
 
+    async fn renew_life(&mut self) -> Result<(), StoreError> {
+        on!(self, changes::renew_life())
+    }
+
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
         on!(self, changes::log(changes))
     }
@@ -142,10 +156,6 @@ impl Session for PostgresSession {
 
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
         on!(self, policies::remove(found))
-    }
-
-    async fn last_updated(&mut self) -> Result<i64, StoreError> {
-        on!(self, changes::last_updated())
     }
 
     async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
@@ -184,8 +194,8 @@ impl Session for PostgresSession {
         on!(self, quarantine::add(released, at))
     }
 
-    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
-        on!(self, quarantine::end(confirmed))
+    async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError> {
+        on!(self, quarantine::end(lifetime))
     }
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
@@ -197,12 +207,32 @@ impl Session for PostgresSession {
         server: &str,
         confirmed: Option<Revision>,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         on!(self, quarantine::report(server, confirmed, lifetime))
     }
 
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         on!(self, quarantine::confirmed())
+    }
+
+    async fn put_receipts(
+        &mut self,
+        server: &str,
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StoreError> {
+        on!(self, receipts::put(server, receipts))
+    }
+
+    async fn receipts(&mut self) -> Result<Vec<HeardRow>, StoreError> {
+        on!(self, receipts::list())
+    }
+
+    async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        on!(self, receipts::forget(silent_for))
+    }
+
+    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        on!(self, receipts::forget_cells(server, cells))
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

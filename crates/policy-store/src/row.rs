@@ -9,7 +9,11 @@ use policy::{
 use serde_json::json;
 use sqlx::FromRow;
 
-use crate::{Action, Actor, AuditEntry, Change, NumberedGroup, StoreError};
+use crate::{Action, Actor, AssignedTag, AuditEntry, Change, NumberedGroup, StoreError};
+
+mod receipt;
+
+pub(crate) use receipt::{HeardRow, ReceiptRow};
 
 /// A policy with the tags of both ends.
 #[derive(FromRow)]
@@ -81,6 +85,8 @@ const POLICY_REMOVED: &str = "policy-removed";
 const LEASE_ADDED: &str = "lease-added";
 const LEASE_REMOVED: &str = "lease-removed";
 const SECURITY_GROUPS_REPLACED: &str = "security-groups-replaced";
+/// Its id is in the column of sources, and its kind in that of protocols.
+const TAG_GIVEN: &str = "tag-given";
 
 impl TryFrom<PolicyRow> for TaggedPolicy {
     type Error = StoreError;
@@ -158,6 +164,12 @@ impl From<&(Revision, Change)> for ChangeRow {
             Change::LeaseAdded(added) => lease(LEASE_ADDED, added),
             Change::LeaseRemoved(removed) => lease(LEASE_REMOVED, removed),
             Change::SecurityGroupsReplaced => of_kind(SECURITY_GROUPS_REPLACED),
+            Change::TagGiven(AssignedTag { id, kind, tag }) => Self {
+                source: Some(id.clone()),
+                source_tag: Some(tag.id().into()),
+                protocol: Some(kind.clone()),
+                ..of_kind(TAG_GIVEN)
+            },
         }
     }
 }
@@ -181,6 +193,14 @@ impl TryFrom<ChangeRow> for (Revision, Change) {
             overlay_hwaddr,
         } = row;
         let half = || StoreError::unreadable("change of revision", number);
+        if kind == TAG_GIVEN {
+            let given = AssignedTag {
+                id: source.ok_or_else(half)?,
+                kind: protocol.ok_or_else(half)?,
+                tag: tag(source_tag.ok_or_else(half)?)?,
+            };
+            return Ok((revision(number)?, Change::TagGiven(given)));
+        }
         let policy = || {
             TaggedPolicy::try_from(PolicyRow {
                 source: source.ok_or_else(half)?,

@@ -22,8 +22,14 @@ fn tagged(source: usize, destination: usize, port: u16) -> TaggedPolicy {
 
 fn empty(revision: u64) -> Snapshot {
     let version = Version { life: Life::new("life").unwrap(), revision: Revision(revision) };
-    let state =
-        State { version, policies: Vec::new(), leases: Vec::new(), security_groups: Vec::new() };
+    let state = State {
+        compacted: version.revision,
+        version,
+        policies: Vec::new(),
+        leases: Vec::new(),
+        security_groups: Vec::new(),
+        log: Vec::new(),
+    };
     Snapshot::of(state, TagLength::DEFAULT)
 }
 
@@ -109,6 +115,8 @@ proptest! {
                 policies: truth.keys().cloned().collect(),
                 leases: Vec::new(),
                 security_groups: Vec::new(),
+                log: Vec::new(),
+                compacted: next.version().revision,
             };
             let rebuilt = Snapshot::of(state, TagLength::DEFAULT);
             let mut told: Vec<_> =

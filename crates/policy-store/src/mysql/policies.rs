@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use sqlx::{FromRow, MySqlConnection};
 
 use super::{
-    EPOCH,
     names::{self, Names},
     rows,
 };
@@ -18,16 +17,6 @@ const SAME_PROTOCOL: &str = "CONVERT(d.protocol USING utf8mb4) COLLATE utf8mb4_b
 
 const COLUMNS: &str = "s.guid AS source, s.id AS source_tag, t.guid AS destination,
      t.id AS destination_tag, d.protocol, d.start_port, d.end_port";
-
-pub(super) async fn last_updated(tx: &mut MySqlConnection) -> Result<i64, StoreError> {
-    let micros: i64 = sqlx::query_scalar(super::fixed(format!(
-        "SELECT TIMESTAMPDIFF(MICROSECOND, {EPOCH}, last_updated) FROM policies_info"
-    )))
-    .fetch_one(tx)
-    .await
-    .doing("reading the time of the last update")?;
-    Ok(micros)
-}
 
 pub(super) async fn select(
     tx: &mut MySqlConnection,

@@ -8,14 +8,6 @@ use sqlx::{FromRow, SqliteConnection};
 
 use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
 
-pub(super) async fn last_updated(tx: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let micros: i64 = sqlx::query_scalar("SELECT last_updated FROM policies_info")
-        .fetch_one(tx)
-        .await
-        .doing("reading the time of the last update")?;
-    Ok(micros)
-}
-
 pub(super) async fn select(
     tx: &mut SqliteConnection,
     filter: &Filter,
