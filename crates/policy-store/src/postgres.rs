@@ -4,6 +4,7 @@
 mod audit;
 mod changes;
 mod connect;
+mod hints;
 mod leaders;
 mod leases;
 mod policies;
@@ -13,11 +14,13 @@ mod schema;
 mod security_groups;
 mod tags;
 
-use std::{future::pending, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
 use sqlx::PgPool;
+
+use hints::Hints;
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, DatabaseServer, Filter, NumberedGroup, Options,
@@ -43,6 +46,7 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 pub(crate) struct Postgres {
     pool: PgPool,
+    hints: Hints,
 }
 
 /// A transaction, or a connection for single statements.
@@ -55,7 +59,7 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let pool = connect::pool(server, options).await?;
         schema::bring_up_to_date(&pool, server, options).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, hints: Hints::from(connect::connect_options(server)) })
     }
 }
 
@@ -76,7 +80,7 @@ impl Backend for Postgres {
     }
 
     async fn hint(&self) {
-        pending::<()>().await;
+        self.hints.next().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -87,11 +91,12 @@ impl Backend for Postgres {
     }
 
     async fn close(&self) {
+        self.hints.close();
         self.pool.close().await;
     }
 
     fn connections(&self) -> u32 {
-        self.pool.size()
+        self.pool.size() + self.hints.connections()
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// A transaction that sees one instant and changes nothing.
     async fn read(&self) -> Result<Self::Session, StoreError>;
 
-    /// A session without a transaction, for what is one statement anyway.
+    /// A session without a transaction, for what is one statement anyway. There is nothing to commit.
     async fn alone(&self, purpose: Purpose) -> Result<Self::Session, StoreError>;
 
     /// See [`PolicyStore::hint`](crate::PolicyStore::hint).

@@ -135,9 +135,7 @@ macro_rules! ask {
             .ledger
             .within($doing, async {
                 let mut $session = $store.ledger.backend.alone(Purpose::Reading).await?;
-                let done = $work?;
-                $session.commit().await?;
-                Ok(done)
+                $work
             })
             .await
     };
@@ -150,9 +148,7 @@ macro_rules! note {
         persistently(|| {
             $store.ledger.within($doing, async {
                 let mut $session = $store.ledger.backend.alone(Purpose::Writing).await?;
-                let done = $work?;
-                $session.commit().await?;
-                Ok(done)
+                $work
             })
         })
         .await

@@ -5,6 +5,7 @@ use policy::{Life, Revision, Version};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::hints::CHANNEL;
 use crate::{
     Change, StoreError,
     error::Doing,
@@ -41,12 +42,17 @@ pub(super) async fn position(tx: &mut PgConnection) -> Result<Position, StoreErr
     Ok(Position { version, compacted: row::revision(compacted)?, foreign, last_updated })
 }
 
+/// Whoever listens hears of it when it is committed.
 pub(super) async fn advance(tx: &mut PgConnection, count: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE netman_revision SET revision = revision + $1")
-        .bind(row::stored(Revision(count)))
-        .execute(tx)
-        .await
-        .doing("taking a revision")?;
+    sqlx::query(
+        "WITH taken AS (UPDATE netman_revision SET revision = revision + $1 RETURNING revision)
+         SELECT pg_notify($2, revision::text) FROM taken",
+    )
+    .bind(row::stored(Revision(count)))
+    .bind(CHANNEL)
+    .execute(tx)
+    .await
+    .doing("taking a revision")?;
     Ok(())
 }
 

@@ -91,7 +91,7 @@ async fn a_batch_that_comes_late_replaces_nothing(database: Database) {
 
     // However many write at the same time, in whatever order.
     let mut writing = Vec::new();
-    for age in (1..=24).rev() {
+    for age in (1..=8).rev() {
         let store = if age % 2 == 0 { slow.clone() } else { fast.clone() };
         writing.push(tokio::spawn(async move {
             let said: Vec<_> =
