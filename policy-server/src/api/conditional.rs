@@ -5,12 +5,12 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{ETAG, IF_NONE_MATCH},
+        header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
     },
     response::{IntoResponse, Response},
 };
 use percent_encoding::percent_decode;
-use policy::Version;
+use policy::{Version, wire::delta};
 
 use crate::{
     receipts::{Backend, Word},
@@ -19,6 +19,10 @@ use crate::{
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// RFC 3229: which ways to tell a change the caller understands, which one was taken, and since when.
+const A_IM: HeaderName = HeaderName::from_static("a-im");
+const IM: HeaderName = HeaderName::from_static("im");
+const DELTA_BASE: HeaderName = HeaderName::from_static("delta-base");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
 const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
 const ERROR: HeaderName = HeaderName::from_static("netman-error");
@@ -69,6 +73,21 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.clamp(1, LONGEST_WAIT)))
 }
 
+/// Whether the caller would rather be told what has changed than everything.
+pub(crate) fn takes_changes(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(A_IM).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|way| {
+        let mut parts = way.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(delta::MANIPULATION));
+        // `q=0` says that it is not wanted; how much it is wanted otherwise makes no difference.
+        let unwanted = |parameter: &str| {
+            let weight = parameter.strip_prefix("q=").and_then(|weight| weight.parse().ok());
+            weight.is_some_and(|weight: f32| weight <= 0.0)
+        };
+        named && !parts.any(unwanted)
+    })
+}
+
 /// Parameters after a semicolon say nothing about `wait`.
 fn wait_seconds(preference: &str) -> Option<u64> {
     let (name, value) = preference.split(';').next()?.split_once('=')?;
@@ -86,21 +105,34 @@ pub(crate) fn not_modified() -> Response {
     StatusCode::NOT_MODIFIED.into_response()
 }
 
+/// `response` as one that tells what has changed since `base`.
+pub(crate) fn change(mut response: Response, base: &Version) -> Response {
+    *response.status_mut() = StatusCode::IM_USED;
+    let headers = response.headers_mut();
+    headers.insert(IM, HeaderValue::from_static(delta::MANIPULATION));
+    headers.insert(DELTA_BASE, etag(base));
+    response
+}
+
 /// `response` with its version, and the preference it followed.
 pub(crate) fn stamped(
     mut response: Response,
     version: &Version,
     waited: Option<Duration>,
 ) -> Response {
-    let mut insert = |name, text: &str| {
-        let value = HeaderValue::from_str(text).expect("a life has no special characters");
-        response.headers_mut().insert(name, value);
-    };
-    insert(ETAG, &version.to_etag());
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag(version));
+    // Of no use to anybody else, and of none to the caller in a moment.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(waited) = waited {
-        insert(PREFERENCE_APPLIED, &format!("wait={}", waited.as_secs()));
+        let applied = HeaderValue::from_str(&format!("wait={}", waited.as_secs()));
+        headers.insert(PREFERENCE_APPLIED, applied.expect("a number has no special characters"));
     }
     response
+}
+
+fn etag(version: &Version) -> HeaderValue {
+    HeaderValue::from_str(&version.to_etag()).expect("a life has no special characters")
 }
 
 #[cfg(test)]
@@ -129,6 +161,20 @@ mod tests {
         for none in ["", "wait", "wait=", "wait=-1", "wait=1.5", "await=3", "respond-async"] {
             assert_eq!(waits(&[none]), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn changes_are_told_to_those_who_say_that_they_take_them() {
+        let takes = |values: &[&str]| {
+            takes_changes(&values.iter().map(|value| (A_IM, value.parse().unwrap())).collect())
+        };
+        assert!(takes(&["netman-changes"]) && takes(&["vcdiff, Netman-Changes ; q=0.5"]));
+        assert!(takes(&["vcdiff", "feed,netman-changes;q=1"]));
+        for not in ["", "netman", "netman-changes-2", "vcdiff;netman-changes", "netman-changes;q=0"]
+        {
+            assert!(!takes(&[not]), "{not:?}");
+        }
+        assert!(!takes(&[]));
     }
 
     #[test]
@@ -163,7 +209,7 @@ mod tests {
         #[test]
         fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, CELL, BACKEND, ERROR]
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, BACKEND, ERROR]
                     .into_iter()
                     .map(|name| (name, value.clone()))
                     .collect();
@@ -174,7 +220,7 @@ mod tests {
                     let stamped = stamped(not_modified(), &known, None);
                     prop_assert!(stamped.headers().contains_key(ETAG));
                 }
-                let _ = cell(&headers);
+                let _ = (cell(&headers), takes_changes(&headers));
                 let word = word(&headers, &Arc::new(Subject::Everything), None);
                 prop_assert!(word.error.is_none_or(|error| error.len() <= 3 * LONGEST_ERROR));
             }

@@ -56,6 +56,14 @@ pub(super) enum Status {
     HungUp,
 }
 
+/// How a poll of policies was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum PollAnswer {
+    Whole,
+    Delta,
+    Unchanged,
+}
+
 /// The counters; each is registered under its name, and told of through a method.
 pub(super) struct Events {
     registry: Registry,
@@ -63,6 +71,11 @@ pub(super) struct Events {
     request_seconds: Family<RouteLabels, Histogram>,
     errors: Counter,
     polls_held: Gauge,
+    polls_woken: Counter,
+    poll_wake_seconds: Histogram,
+    polls_answered: Family<HowLabels, Counter>,
+    snapshot_rebuilds: Family<ReasonLabels, Counter>,
+    snapshot_hints: Counter,
     operations: Family<OperationOutcomeLabels, Counter>,
     operation_seconds: Family<OperationLabels, Histogram>,
     verdicts: Family<VerdictLabels, Counter>,
@@ -122,6 +135,16 @@ struct FateLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabels {
+    how: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 impl Events {
     /// Nothing has happened yet.
     pub(super) fn new() -> Self {
@@ -136,6 +159,20 @@ impl Events {
             ),
             errors: counted(to, "http_errors", "Requests answered with an error"),
             polls_held: counted(to, "polls_held", "Polls that wait for a change"),
+            polls_woken: counted(to, "polls_woken", "Held polls that a change concerned"),
+            poll_wake_seconds: {
+                let seconds = Histogram::new(SECONDS);
+                let help = "Time from a change in the snapshot to the turn of a held poll";
+                to.register_with_unit("poll_wake", help, Unit::Seconds, seconds.clone());
+                seconds
+            },
+            polls_answered: counted(to, "polls_answered", "Polls of policies, by their answer"),
+            snapshot_rebuilds: counted(
+                to,
+                "snapshot_rebuilds",
+                "How often the snapshot was made of the whole state, by reason",
+            ),
+            snapshot_hints: counted(to, "snapshot_hints", "Hints of the database at a change"),
             operations: counted(
                 to,
                 "store_operations",
@@ -187,6 +224,31 @@ impl Events {
     pub(super) fn hold(&self) -> Held<'_> {
         self.polls_held.inc();
         Held(&self.polls_held)
+    }
+
+    pub(super) fn waking(&self, polls: usize) {
+        self.polls_woken.inc_by(polls as u64);
+    }
+
+    pub(super) fn woke(&self, after: Duration) {
+        self.poll_wake_seconds.observe(after.as_secs_f64());
+    }
+
+    pub(super) fn poll_answered(&self, how: PollAnswer) {
+        let how = match how {
+            PollAnswer::Whole => "whole",
+            PollAnswer::Delta => "delta",
+            PollAnswer::Unchanged => "unchanged",
+        };
+        self.polls_answered.get_or_create(&HowLabels { how }).inc();
+    }
+
+    pub(super) fn rebuilt(&self, reason: &'static str) {
+        self.snapshot_rebuilds.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(super) fn hinted(&self) {
+        self.snapshot_hints.inc();
     }
 
     pub(super) fn operated(&self, operation: &'static str, outcome: Outcome, took: Duration) {

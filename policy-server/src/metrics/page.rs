@@ -67,7 +67,7 @@ mod tests {
             policy_store::open(&url, &Options { tag_length, ..Options::default() }).await.unwrap();
         let metrics = Metrics::new();
         let store = metrics.telling_of(store);
-        let (feed, _) = feed::start(store.clone(), tag_length).await.unwrap();
+        let (feed, _) = feed::start(store.clone(), tag_length, Metrics::new()).await.unwrap();
         let server = Server {
             store: store.clone(),
             feed,

@@ -173,7 +173,7 @@ mod tests {
 
     /// Keeps receipts while `work` runs, and until everything is written.
     async fn keeping(store: &Arc<dyn PolicyStore>, receipts: &Receipts, work: impl Future) {
-        let feed = feed::start(store.clone(), TagLength::DEFAULT).await.unwrap().0;
+        let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
         let stop = CancellationToken::new();
         let keeper = Keeper { receipts, store: &**store, feed: &feed, failing: false };
         tokio::join!(keeper.keep(stop.clone()), async {
@@ -205,7 +205,7 @@ mod tests {
     async fn what_could_not_be_written_is_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let (away, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
-        let feed = feed::start(away.clone(), TagLength::DEFAULT).await.unwrap().0;
+        let feed = feed::start(away.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
         drop(receipts.hear("cell-1", word()));
         away.close().await;
         let mut keeper = Keeper { receipts: &receipts, store: &*away, feed: &feed, failing: false };

@@ -36,7 +36,7 @@ impl Parts {
     pub(super) async fn prepare(self) -> Result<Prepared, RunError> {
         let Self { store, metrics, admission, tag_length, lease_pool, shutdown } = self;
         let store = metrics.telling_of(store);
-        let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
+        let (feed, feeder) = feed::start(store.clone(), tag_length, metrics.clone()).await?;
         let emitter = Emitter::start(metrics.clone(), feed.clone(), store.clone());
         let Admission { verifier, self_service, apps, cleaner } = admission;
         let server = Arc::new(Server {
