@@ -1,12 +1,14 @@
 //! The internal API, as cells speak it: mutual TLS, and polls that the server holds until something
 //! changes (design §2.3, spec/policy-server.md §5, spec/cell.md §E.2).
 //!
-//! Nothing is retried here: when to ask again is for the daemon to decide, which knows its interval.
+//! A [`Client`] retries nothing. Whom to ask next, and when, is what a [`Follower`] decides.
 
 mod error;
 mod exchange;
+pub mod follow;
 mod leases;
 mod policies;
+mod receipt;
 mod tags;
 
 use std::{
@@ -17,9 +19,11 @@ use std::{
 
 use reqwest::{Certificate, Identity, Url, header::HeaderValue, redirect, tls};
 
-pub use error::{ClientError, SettingsError};
+pub use error::{ClientError, Nonsense, SettingsError, UnusableChanges};
+pub use follow::{Follower, News};
 pub use leases::Leases;
-pub use policies::{Answer, Question};
+pub use policies::{Answer, Question, Told};
+pub use receipt::{Backend, ReceiptWords};
 
 /// How often an idle HTTP/2 connection is asked whether anybody is still there. A held poll is
 /// otherwise silent for most of a minute, and so is a dead server.

@@ -6,7 +6,11 @@ use policy::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Client, ClientError, error::Nonsense, exchange::Held};
+use super::{
+    Client, ClientError,
+    error::Nonsense,
+    exchange::{Held, Poll},
+};
 
 /// The leases of all cells, or that they are as they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +35,10 @@ impl Client {
         known: Option<&Version>,
         wait: Option<Duration>,
     ) -> Result<Leases, ClientError> {
-        match self.ask(self.endpoint("/leases"), known, wait, false).await? {
+        let poll = Poll { known, wait, ..Poll::default() };
+        match self.ask(self.endpoint("/leases"), poll).await?.held {
             Held::NotModified(version) => Ok(Leases::NotModified(version)),
+            Held::Changes { .. } => unreachable!("changes of leases are not asked for"),
             Held::Fresh { body, version } => {
                 let (leases, unreadable) = body.understand(understand)?;
                 Ok(Leases::All { leases, unreadable, version })

@@ -24,7 +24,8 @@ fn lease(subnet: &str) -> Lease {
 }
 
 fn question(names: &[&str], known: Option<&str>, wait: Option<u64>) -> Question {
-    Question { apps: apps(names), known: known.map(version), wait: wait.map(Duration::from_secs) }
+    let (known, wait) = (known.map(version), wait.map(Duration::from_secs));
+    Question { apps: apps(names), known, wait, ..Question::default() }
 }
 
 fn tagged(source: &str, destination: &str) -> TaggedPolicy {
