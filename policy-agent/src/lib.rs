@@ -58,7 +58,7 @@ pub enum AgentError {
 
 /// Runs until `shutdown`; rules stay in place after that.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let client = Client::new(&config.server).map_err(AgentError::Server)?;
+    let servers = Client::each(&config.server).map_err(AgentError::Server)?;
     let address = config.admin_address;
     let listener =
         admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
@@ -70,14 +70,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(ConntrackTool));
     let (kept, answer) = saved.load().unzip();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, answer, wakes);
-    let follower = follower(&config, vec![client], kept.clone());
+    let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, config.server.timeout);
 
     tracing::info!(
         cell.id = config.cell_id,
-        server.url = config.server.url,
+        server.urls = config.server.urls.join(", "),
         admin.address = %address,
         "The policy agent is starting."
     );

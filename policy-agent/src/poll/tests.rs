@@ -40,7 +40,7 @@ impl Server {
             service::tls::mutual_server(&path("ca.crt"), &path("us.crt"), &path("us.key")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = Settings {
-            url: format!("https://{}", listener.local_addr().unwrap()),
+            urls: vec![format!("https://{}", listener.local_addr().unwrap())],
             ca_cert_file: path("ca.crt"),
             client_cert_file: path("us.crt"),
             client_key_file: path("us.key"),

@@ -10,6 +10,9 @@ use thiserror::Error;
 /// Settings no client can be made of.
 #[derive(Debug, Error)]
 pub enum SettingsError {
+    /// No address at all.
+    #[error("no policy server url is given")]
+    NoUrl,
     /// Not the address of a policy server.
     #[error("policy server url {url:?} cannot be used: {reason}")]
     Url {

@@ -122,7 +122,7 @@ impl Client {
         let mut shown = url.clone();
         shown.set_query(None);
         let name = format!("{method} {shown}");
-        Exchange { request: self.http.request(method, url).timeout(timeout), name }
+        Exchange { request: self.door.http().request(method, url).timeout(timeout), name }
     }
 }
 

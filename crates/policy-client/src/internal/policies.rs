@@ -7,6 +7,7 @@ use policy::{
         v1::{PolicyBody, PolicyList},
     },
 };
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::{
@@ -95,14 +96,16 @@ impl Client {
         let Question { apps, known, wait, receipt, changes } = question;
         let ids = apps.iter().map(AppGuid::as_str).collect::<Vec<_>>().join(",");
         let everything = ids.len() > LONGEST_QUERY;
-        let mut url = self.endpoint(PATH);
-        if !everything {
-            url.query_pairs_mut().append_pair("id", &ids);
-        }
         // Of everything there are no changes: servers remember them by app.
         let changes = *changes && !everything;
-        let poll = Poll { known: known.as_ref(), wait: *wait, receipt: Some(receipt), changes };
-        let Reply { held, wait } = self.ask(url, poll).await?;
+        let ask = |mut url: Url| {
+            if !everything {
+                url.query_pairs_mut().append_pair("id", &ids);
+            }
+            let known = known.as_ref();
+            self.ask(url, Poll { known, wait: *wait, receipt: Some(receipt), changes })
+        };
+        let Reply { held, wait } = self.addresses.ask(PATH, ask).await?;
         let (answer, bytes) = match held {
             Held::NotModified(version) => (Answer::NotModified(version), 0),
             Held::Fresh { body, version } => {

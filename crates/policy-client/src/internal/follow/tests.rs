@@ -245,6 +245,19 @@ async fn an_old_server_is_asked_at_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_never_learns_what_is_known_is_asked_at_the_interval() {
+    let mut cell = Cell::beside(1);
+    for at in ["x.7", "x.7", "x.7", "x.8"] {
+        cell.will(Duration::ZERO, whole(&["a"], at));
+    }
+    assert!(matches!(cell.ask().await, News::Policies { .. }));
+    assert!(matches!(cell.ask().await, News::Unchanged));
+    assert!(matches!(cell.ask().await, News::Unchanged));
+    assert!(matches!(cell.ask().await, News::Policies { .. }), "a change is one all the same");
+    assert!(cell.pauses()[1..].iter().all(|pause| *pause >= INTERVAL / 2), "{:?}", cell.pauses());
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_apps_are_asked_about_without_a_pause() {
     let mut cell = Cell::beside(1);
     cell.will(Duration::ZERO, told(Answer::Policies { policies: vec![], version: None }, None));
