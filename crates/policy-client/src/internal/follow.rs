@@ -203,14 +203,15 @@ impl<S: Server> Follower<S> {
         pause
     }
 
+    /// Whether there is a server that has not failed since the last answer: after a failure, the next
+    /// question may have better luck at once.
+    pub fn has_another(&self) -> bool {
+        self.course.is_open()
+    }
+
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// How many of the servers was asked last, counted from 0.
-    pub fn server(&mut self) -> usize {
-        self.course.server(Instant::now())
     }
 
     fn question(
