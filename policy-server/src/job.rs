@@ -70,7 +70,7 @@ where
     in_runtime(name, async {
         let ended = role(switch, service::shutdown::on_signal()).await;
         match ended {
-            Ok(()) => {
+            Ok(()) | Err(RunError::Stopped) => {
                 tracing::info!(name: "exited", "Stopped.");
                 ExitCode::SUCCESS
             }

@@ -22,6 +22,7 @@ use std::{io, sync::Arc};
 use policy_store::{ConnectError, Options, PolicyStore, Schema, StoreError};
 use service::tls::TlsError;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ListenError,
@@ -39,6 +40,9 @@ pub use members::MemberError;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each text says what the variant means")]
 pub enum RunError {
+    /// A signal came before there was anything to stop.
+    #[error("stopped while connecting to the database")]
+    Stopped,
     #[error("db connect")]
     Connect(#[source] StoreError),
     /// The text of 2016 for a database that is away.
@@ -74,12 +78,18 @@ pub enum RunError {
     Member(#[from] MemberError),
 }
 
-/// Opens the store of a server, which never makes the tables of cf-networking.
-async fn open(database: &Database, options: Options) -> Result<Arc<dyn PolicyStore>, RunError> {
+/// Opens the store of a server, which never makes the tables of cf-networking. Who waits for a database
+/// must not be waited for.
+async fn open(
+    database: &Database,
+    options: Options,
+    shutdown: &CancellationToken,
+) -> Result<Arc<dyn PolicyStore>, RunError> {
     tracing::info!(name: "getting db connection", { database.url = %database.url }, "Connecting.");
     let Database { url, connections, timeout } = database;
     let options = Options { connections: *connections, patience: *timeout, ..options };
-    let store = policy_store::open(url, &options).await.map_err(RunError::Connect)?;
+    let opened = shutdown.run_until_cancelled(policy_store::open(url, &options)).await;
+    let store = opened.ok_or(RunError::Stopped)?.map_err(RunError::Connect)?;
     tracing::info!(name: "db connection retrieved", "Connected.");
     Ok(store)
 }

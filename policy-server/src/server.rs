@@ -1,7 +1,11 @@
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use policy::TagLength;
 use policy_store::{LeasePool, PolicyStore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,6 +17,9 @@ use crate::{
     receipts::Receipts,
     snapshot::{Snapshot, feed::Feed},
 };
+
+/// How long cells wait to be told the latest before they are told what was known last.
+const BRIEFLY: Duration = Duration::from_secs(1);
 
 /// What handlers share.
 pub(crate) struct Server {
@@ -41,5 +48,10 @@ impl Server {
         let version = self.store.version().await.map_err(ApiError::ReadFailed)?;
         self.feed.shows(&version).await.map_err(ApiError::Behind)?;
         Ok(self.feed.snapshot())
+    }
+
+    /// Waits until the snapshot is current. If the database is in trouble, what was known last must do.
+    pub(crate) async fn catch_up(&self) {
+        let _ = timeout(BRIEFLY, self.current()).await;
     }
 }

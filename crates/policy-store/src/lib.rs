@@ -110,6 +110,7 @@ pub trait PolicyStore:
     /// The most there was at once since the last call, so that one caller should be the only one.
     fn peaks(&self) -> StorePeaks;
 
-    /// Waits for what is in flight and closes all connections. Every later call fails.
+    /// Waits for what is in flight and closes all connections, but for a database that does not answer
+    /// only for some seconds. Every later call fails.
     async fn close(&self);
 }

@@ -35,6 +35,10 @@ use policies::Kind;
 use shared::Shared;
 use writer::{Writer, persistently};
 
+/// How long the end may be held up by a database that does not answer. Who stops a process waits for ten
+/// seconds.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// A store on some database.
 pub(crate) struct Store<B: Backend> {
     ledger: Arc<Ledger<Metered<B>>>,
@@ -208,8 +212,12 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn close(&self) {
-        self.writer.stop().await;
-        self.ledger.backend.close().await;
+        let closed = async {
+            self.writer.stop().await;
+            self.ledger.backend.close().await;
+        };
+        // What is left then is closed with the process.
+        let _ = timeout(FAREWELL, closed).await;
     }
 }
 

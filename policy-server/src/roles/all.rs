@@ -32,7 +32,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let All { external: config, internal: cells, asg_syncer } = config;
-    let store = open(&config.database, beside(config.tag_length, config.tag_quarantine)).await?;
+    let store =
+        open(&config.database, beside(config.tag_length, config.tag_quarantine), &shutdown).await?;
     let live = tls::follow(cells.tls).map_err(RunError::MutualTls)?;
     let metrics = Metrics::to_metron(Origin::PolicyServer, &config.metron_address).await?;
     let admission = Admission::of(platform::callers(&config, &metrics)?);

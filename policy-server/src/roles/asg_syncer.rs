@@ -32,7 +32,7 @@ const BREATH: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown`.
 pub async fn run(config: AsgSyncer, shutdown: CancellationToken) -> Result<(), RunError> {
-    let store = open(&config.database, beside(AsgSyncer::TAG_LENGTH, true)).await?;
+    let store = open(&config.database, beside(AsgSyncer::TAG_LENGTH, true), &shutdown).await?;
     let metrics = Metrics::to_metron(Origin::AsgSyncer, &config.metron_address).await?;
     let lead = leadership(&config, &store).await?;
     let syncer = syncer(&config, &metrics, &store, OnFailure::End)?;

@@ -27,7 +27,8 @@ pub async fn run(
     switch: LevelSwitch,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let store = open(&config.database, beside(config.tag_length, config.tag_quarantine)).await?;
+    let store =
+        open(&config.database, beside(config.tag_length, config.tag_quarantine), &shutdown).await?;
     let metrics = Metrics::to_metron(Origin::PolicyServer, &config.metron_address).await?;
     let admission = Admission::of(platform::callers(&config, &metrics)?);
     let parts = Parts {

@@ -25,7 +25,8 @@ pub async fn run(
     switch: LevelSwitch,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let store = open(&config.database, beside(config.tag_length, config.tag_quarantine)).await?;
+    let store =
+        open(&config.database, beside(config.tag_length, config.tag_quarantine), &shutdown).await?;
     let live = tls::follow(config.tls).map_err(RunError::MutualTls)?;
     let metrics = Metrics::to_metron(Origin::PolicyServerInternal, &config.metron_address).await?;
     let parts = Parts {

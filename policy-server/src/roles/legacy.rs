@@ -32,7 +32,7 @@ pub async fn run(
         schema: Schema::Whole,
         ..Options::default()
     };
-    let store = open(&config.database, options).await.map_err(in_words_of_2016)?;
+    let store = open(&config.database, options, &shutdown).await.map_err(in_words_of_2016)?;
     let live = tls::follow(config.tls.clone()).map_err(RunError::MutualTls)?;
     let metrics = Metrics::to_metron(Origin::PolicyServer, &config.metron_address).await?;
     let parts = Parts {

@@ -42,6 +42,11 @@ async fn index_as(
 ) -> Response {
     let subject = query::subject(query);
     let (known, wait) = (conditional::known(headers), conditional::wait(headers));
+    if known.is_none() {
+        // An agent that knows no versions may have been told that there is something new, by the probe
+        // below, and would not ask again if it missed it.
+        server.catch_up().await;
+    }
     let _hearing =
         conditional::cell(headers).map(|cell| server.receipts.hear(cell, &subject, known.as_ref()));
     let outcome =

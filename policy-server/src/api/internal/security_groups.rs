@@ -37,6 +37,9 @@ pub(crate) async fn index(
 ) -> Result<Response, ApiError> {
     let question = Question::of(query.as_deref())?;
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
+    if known.is_none() {
+        server.catch_up().await;
+    }
     let outcome = hold(&server, known.as_ref(), wait, Snapshot::security_groups_version).await;
     Ok(match outcome {
         Outcome::Unchanged(version) => {
