@@ -136,7 +136,11 @@ impl Scene {
         first: Status,
     ) -> Self {
         let server = Server::start(Arc::new(Mutex::new(script.into_iter().collect()))).await;
-        let client = Client::new(&server.settings).unwrap();
+        Self::before(server, saved, first)
+    }
+
+    fn before(server: Server, saved: Saved, first: Status) -> Self {
+        let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
         let kept = saved.load().map(|(given, _)| given);
@@ -145,7 +149,7 @@ impl Scene {
             hold: follow::HOLD,
             poll_interval: Duration::from_millis(20),
         };
-        let mut follower = Follower::new(vec![client], settings);
+        let mut follower = Follower::new(clients, settings);
         if let Some(kept) = kept.clone() {
             follower.resume(kept);
         }
@@ -287,4 +291,19 @@ async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
     let answer = scene.next_answer().await;
     assert_eq!(answer.allowances.len(), 2, "what was kept and what is new");
     assert_eq!(answer.version.unwrap().to_string(), "life.8");
+}
+
+#[tokio::test]
+async fn nothing_has_failed_while_another_server_answers() {
+    let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
+    // Whichever of the two is this cell's own.
+    for away in 0..2 {
+        let script = [(StatusCode::OK, Some("\"life.7\""), EMPTY)];
+        let mut server = Server::start(Arc::new(Mutex::new(script.into()))).await;
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        server.settings.urls.insert(away, format!("https://{nobody}"));
+        let mut scene = Scene::before(server, Saved::at(None), first.clone());
+        scene.next_answer().await;
+        assert_eq!(scene.reach.borrow().failure, None);
+    }
 }
