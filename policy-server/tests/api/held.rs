@@ -315,7 +315,7 @@ async fn a_change_made_elsewhere_reaches_held_polls() {
 async fn our_own_client_is_understood() {
     let world = World::start().await;
     let client = internal::Client::new(&internal::Settings {
-        url: world.internal.clone(),
+        urls: vec![world.internal.clone()],
         ca_cert_file: world.pki("ca.crt"),
         client_cert_file: world.pki("agent.crt"),
         client_key_file: world.pki("agent.key"),
@@ -325,7 +325,8 @@ async fn our_own_client_is_understood() {
     .unwrap();
     let first = world.create(&["web db tcp 1"]).await;
     let apps = ["web".parse().unwrap()].into();
-    let question = internal::Question { apps, known: None, wait: Some(Duration::from_secs(55)) };
+    let wait = Some(Duration::from_secs(55));
+    let question = internal::Question { apps, wait, ..internal::Question::default() };
     let internal::Answer::Policies { policies, version } =
         client.policies(&question).await.unwrap()
     else {
