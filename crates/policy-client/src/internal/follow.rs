@@ -304,6 +304,8 @@ impl<S: Server> Follower<S> {
                 ours,
                 "The policy server stands by an older state; following it."
             );
+        } else {
+            self.older = 0;
         }
         let again = known.is_some() && new.version.as_ref() == known;
         if again && self.given.as_ref() == Some(&new) {
