@@ -367,6 +367,38 @@ fn on_a_paused_clock(test: impl Future<Output = ()>) {
     builder.enable_time().start_paused(true).build().unwrap().block_on(test);
 }
 
+#[tokio::test(start_paused = true)]
+async fn those_held_by_a_server_that_stops_part_one_after_the_other() {
+    let mut database = Database { at: vec![BTreeSet::new()], ..Database::default() };
+    database.change(0, 1, 1, true);
+    let server = Server::start(&Arc::new(Mutex::new(database)));
+    let began = Instant::now();
+    let polls: Vec<_> = (0..2000)
+        .map(|_| {
+            let (feed, shutdown) = (server.feed.clone(), server.shutdown.clone());
+            tokio::spawn(async move {
+                let topic = Topic::Policies(Subject::Apps(asked()));
+                let poll = Poll { topic, known: Some(version(1)), wait: Some(10 * WAIT) };
+                let outcome = hold(&poll, &feed, &Metrics::new(), &shutdown).await;
+                assert!(matches!(outcome, Outcome::Unchanged(_, known) if known == version(1)));
+                began.elapsed()
+            })
+        })
+        .collect();
+    while server.feed.waiting().count() < polls.len() {
+        yield_now().await;
+    }
+    server.shutdown.cancel();
+    let mut ends = Vec::new();
+    for poll in polls {
+        ends.push(poll.await.unwrap());
+    }
+    ends.sort();
+    assert!(ends.last().unwrap() <= &PARTING, "{ends:?}");
+    let most = ends.windows(300).all(|some| some[299] - some[0] > Duration::from_millis(50));
+    assert!(most, "many at once: {ends:?}");
+}
+
 proptest! {
     /// Whatever happens, the agent never has anything but what was true at the version it has, never
     /// goes back, is told nothing while nothing changes, and ends up with the truth.

@@ -11,6 +11,7 @@ use policy::Version;
 use tokio::time::{Instant, timeout};
 
 use super::Feed;
+use crate::snapshot::Snapshot;
 
 /// How long a cell's poll waits until the database was looked at, or has begun another life.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ impl Feed {
         let mut looks = self.looks.clone();
         let looked = timeout(PATIENCE, looks.wait_for(|began| *began > came)).await;
         let looked = looked.is_ok_and(|looked| looked.is_ok());
-        if self.settles(claimed) {
+        if settles(&self.snapshot(), claimed) {
             return Claim::Settled;
         }
         if !looked {
@@ -61,8 +62,8 @@ impl Feed {
         if self.claims.submit(claimed) {
             self.nudge.notify_one();
             let mut snapshots = self.snapshots.clone();
-            let renewed = snapshots.wait_for(|snapshot| snapshot.version().life != claimed.life);
-            if timeout(PATIENCE, renewed).await.is_ok_and(|renewed| renewed.is_ok()) {
+            let settled = snapshots.wait_for(|snapshot| settles(snapshot, claimed));
+            if timeout(PATIENCE, settled).await.is_ok_and(|settled| settled.is_ok()) {
                 return Claim::Settled;
             }
         }
@@ -76,13 +77,12 @@ impl Feed {
         }
         Claim::Refuted
     }
+}
 
-    /// Whether the snapshot is not behind `claimed` any more.
-    fn settles(&self, claimed: &Version) -> bool {
-        let snapshot = self.snapshot();
-        let version = snapshot.version();
-        version.life != claimed.life || version.revision >= claimed.revision
-    }
+/// Whether `snapshot` is not behind `claimed`.
+fn settles(snapshot: &Snapshot, claimed: &Version) -> bool {
+    let version = snapshot.version();
+    version.life != claimed.life || version.revision >= claimed.revision
 }
 
 impl Claims {
@@ -109,9 +109,12 @@ impl Claims {
         self.with(|state| state.latest.clone())
     }
 
-    /// The claim has been dealt with; there is no second one.
-    pub(super) fn close(&self) {
-        self.with(|state| (state.latest, state.used) = (None, true));
+    /// The claim has been dealt with. If another life has begun because of it, there is no second one.
+    pub(super) fn close(&self, renewed: bool) {
+        self.with(|state| {
+            state.latest = None;
+            state.used |= renewed;
+        });
     }
 
     fn is_first_warning(&self) -> bool {

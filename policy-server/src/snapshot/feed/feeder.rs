@@ -98,8 +98,12 @@ impl Feeder {
     pub(super) async fn look(&mut self, comparing: bool) -> Result<(), StoreError> {
         let current = self.source.current();
         if let Some(claimed) = self.source.claims.latest() {
-            self.store.begin_another_life(Some(&claimed)).await?;
-            self.source.claims.close();
+            let version = self.store.begin_another_life(Some(&claimed)).await?;
+            let renewed = version.life != claimed.life;
+            self.source.claims.close(renewed);
+            if renewed {
+                tracing::warn!(%version, was = %claimed, "Cells know later revisions; another life begins.");
+            }
         }
         if comparing && self.store.security_groups().await?[..] != current.security_groups()[..] {
             self.store.announce_security_groups(current.version()).await?;

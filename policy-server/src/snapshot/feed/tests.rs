@@ -178,3 +178,33 @@ async fn a_server_that_starts_remembers_what_the_log_tells() {
     );
     assert_eq!(snapshot.version_for(&Topic::Leases, None).revision.0, 0);
 }
+
+#[tokio::test]
+async fn who_slept_over_what_the_log_keeps_takes_the_whole_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+    let options = Options { log_kept: 16, ..Options::default() };
+    let store = policy_store::open(&url, &options).await.unwrap();
+    let actor = Actor::system("test");
+    let asleep = store.create(&[policy(1)], &actor).await.unwrap();
+    for port in 2..=40 {
+        let other = Policy {
+            source: "other".parse().unwrap(),
+            destination: "b".parse().unwrap(),
+            ..policy(port)
+        };
+        store.create(&[other], &actor).await.unwrap();
+    }
+    let (feed, mut feeder) =
+        start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap();
+    let web: std::collections::BTreeSet<_> = ["web".parse().unwrap()].into();
+    let topic = Topic::Policies(Subject::Apps(web.clone()));
+    let snapshot = feed.snapshot();
+    assert_eq!(snapshot.standing(&asleep, &topic), Standing::Outdated, "for all one knows");
+    assert!(snapshot.delta(&web, &asleep).is_none());
+    let awake = snapshot.version_for(&topic, Some(&asleep));
+    assert_eq!(snapshot.standing(&awake, &topic), Standing::Current);
+    store.create(&[policy(2)], &actor).await.unwrap();
+    feeder.look(false).await.unwrap();
+    assert_eq!(feed.snapshot().delta(&web, &awake).unwrap().added.len(), 1);
+}
