@@ -27,7 +27,6 @@ const SECONDS: [f64; 14] =
 pub enum Peer {
     Uaa,
     CloudController,
-    Locket,
 }
 
 /// How an operation, or a question to another service, ended.
@@ -270,7 +269,6 @@ impl Events {
         let peer = match peer {
             Peer::Uaa => "uaa",
             Peer::CloudController => "cloud_controller",
-            Peer::Locket => "locket",
         };
         let outcome = outcome.as_str();
         self.outbound.get_or_create(&OutboundLabels { peer, outcome }).inc();

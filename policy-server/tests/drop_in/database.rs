@@ -96,6 +96,11 @@ impl Database {
         url
     }
 
+    /// Does what an old server would.
+    pub(crate) async fn execute(&self, statement: &str) {
+        execute(&self.url(), statement).await;
+    }
+
     /// The number that a query for one yields.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         number(&self.url(), query).await

@@ -10,7 +10,13 @@ use super::{
     names::{self, Names},
     rows,
 };
-use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
+use crate::{
+    Filter, StoreError,
+    error::Doing,
+    row::{self, PolicyRow},
+    session::Found,
+    store::can_be_kept,
+};
 
 /// How protocols compare, whatever their column's collation is.
 const SAME_PROTOCOL: &str = "CONVERT(d.protocol USING utf8mb4) COLLATE utf8mb4_bin = new.protocol";
@@ -36,7 +42,7 @@ pub(super) async fn select(
     };
     let mut listed = HashSet::new();
     let mut policies = Vec::with_capacity(rows.len());
-    for FoundRow { id, destination_id: _, policy } in rows {
+    for FoundRow { id, destination_id: _, policy } in row::matchable(rows, |row| &row.policy) {
         let tagged = TaggedPolicy::try_from(policy)?;
         if filter.selects(&tagged.policy) && listed.insert(id) {
             policies.push(tagged);
