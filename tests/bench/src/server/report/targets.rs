@@ -37,6 +37,7 @@ pub(super) fn judge(measured: &[Measurement], memory: &[Memory]) -> Vec<Outcome>
     let mut outcomes = Vec::new();
     for (operation, clients, target) in [
         ("poll for 50 apps", 4, Target::AtLeast(2000.0)),
+        ("old agent's poll for 50 apps", 4, Target::AtLeast(2000.0)),
         ("full list", 8, Target::AtLeast(15.0)),
         ("create", 64, Target::AtLeast(1500.0)),
         ("delete", 64, Target::AtLeast(1500.0)),
