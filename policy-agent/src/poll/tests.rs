@@ -2,6 +2,7 @@ use std::{
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -10,7 +11,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::get,
 };
-use policy_client::internal::Settings;
+use policy_client::internal::{Client, Settings, follow};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::{net::TcpListener, time::timeout};
 
@@ -39,7 +40,7 @@ impl Server {
             service::tls::mutual_server(&path("ca.crt"), &path("us.crt"), &path("us.key")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = Settings {
-            url: format!("https://{}", listener.local_addr().unwrap()),
+            urls: vec![format!("https://{}", listener.local_addr().unwrap())],
             ca_cert_file: path("ca.crt"),
             client_cert_file: path("us.crt"),
             client_key_file: path("us.key"),
@@ -104,15 +105,16 @@ impl Scene {
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
         let (reach, reaching) = watch::channel(Reach { apps: apps(&[]), failure: None });
-        let poller = Poller {
-            client,
-            saved: Saved::at(None),
-            wake,
-            statuses: watching,
-            reach,
-            poll_interval: Duration::from_millis(20),
-            pause: FIRST_PAUSE,
-        };
+        let follower = Follower::new(
+            vec![client],
+            follow::Settings {
+                cell: "cell-1".into(),
+                hold: follow::HOLD,
+                poll_interval: Duration::from_millis(20),
+            },
+        );
+        let keeper = Keeper::after(None).0;
+        let poller = Poller { follower, keeper, wake, statuses: watching, reach };
         tokio::spawn(poller.run(CancellationToken::new()));
         Self { server, wakes, statuses, reach: reaching }
     }
