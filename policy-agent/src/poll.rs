@@ -68,6 +68,13 @@ impl Poller {
                 news = self.follower.ask(apps, enforced.as_ref(), words) => news,
                 () = is_another(self.statuses.clone(), &question) => continue,
             };
+            if let News::Failed { error, .. } = &news
+                && self.follower.has_another()
+            {
+                let error = chain(error);
+                tracing::info!(error, "A policy server gives no usable answer; asking another.");
+                continue;
+            }
             let failure = self.heed(apps, news).await.err();
             self.report(Reach { apps: question.apps, failure });
         }

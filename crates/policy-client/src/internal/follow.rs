@@ -203,14 +203,15 @@ impl<S: Server> Follower<S> {
         pause
     }
 
+    /// Whether there is a server that has not failed since the last answer: after a failure, the next
+    /// question may have better luck at once.
+    pub fn has_another(&self) -> bool {
+        self.course.is_open()
+    }
+
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// How many of the servers was asked last, counted from 0.
-    pub fn server(&mut self) -> usize {
-        self.course.server(Instant::now())
     }
 
     fn question(
@@ -303,6 +304,8 @@ impl<S: Server> Follower<S> {
                 ours,
                 "The policy server stands by an older state; following it."
             );
+        } else {
+            self.older = 0;
         }
         let again = known.is_some() && new.version.as_ref() == known;
         if again && self.given.as_ref() == Some(&new) {

@@ -48,6 +48,11 @@ impl Course {
         self.at
     }
 
+    /// Whether some server has not failed since the last answer.
+    pub fn is_open(&self) -> bool {
+        self.failures < self.servers
+    }
+
     /// The server is there.
     pub fn answered(&mut self) {
         self.failures = 0;
@@ -99,12 +104,13 @@ mod tests {
         for round in 0..8 {
             assert_eq!(course.server(now), 1);
             assert!(course.failed(now, &mut chance) <= HANDOVER);
-            assert_eq!(course.server(now), 0);
+            assert_eq!((course.server(now), course.is_open()), (0, round == 0));
             let pause = course.failed(now, &mut chance);
             assert!(pause >= least && pause <= LONGEST.mul_f64(1.5), "round {round}: {pause:?}");
             least = (FIRST_PAUSE * 2_u32.pow(round)).min(LONGEST / 2);
         }
         course.answered();
+        assert!(course.is_open());
         course.failed(now, &mut chance);
         assert!(course.failed(now, &mut chance) <= FIRST_PAUSE.mul_f64(1.5), "starts over");
     }

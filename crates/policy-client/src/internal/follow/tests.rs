@@ -1,5 +1,7 @@
 //! On a paused clock, against servers that follow a script: no time passes but what is told here.
 
+mod story;
+
 use std::{collections::VecDeque, sync::Mutex};
 
 use policy::{Policy, Protocol, Tag};

@@ -129,14 +129,16 @@ async fn a_proxy_that_cuts_costs_no_change_and_is_asked_for_less() {
     let server = Server::start().await;
     let proxy = Proxy::before(&server, Manner::Cut(Duration::from_millis(1200))).await;
     let mut follower = proxy.follower(&server, |_| ());
-    for _ in 0..2 {
+    // On a busy machine the proxy may cut a handshake, which teaches nothing.
+    while follower.counts().cuts < 2 {
         assert!(matches!(ask(&mut follower, Some("life.5")).await, News::Failed { .. }));
     }
+    proxy.becomes(Manner::Pass);
     server.will(Reply::ok(&listed(&[tagged("a", "b")])).etag("\"life.7\""));
     let News::Policies { all, .. } = ask(&mut follower, Some("life.5")).await else {
         panic!("the change that came between two holds is told");
     };
-    assert_eq!((all.len(), follower.counts().cuts), (1, 2));
+    assert_eq!(all.len(), 1);
     assert_eq!(waits(&server), ["wait=55", "wait=55", "wait=27"]);
 }
 
@@ -181,10 +183,9 @@ async fn a_proxy_that_swallows_everything_is_given_up_in_time_for_another_addres
         settings.timeout = Duration::from_millis(500);
     });
     server.will(Reply::ok(&listed(&[])).etag("\"life.7\""));
-    let first = ask(&mut follower, None).await;
-    let second =
-        if matches!(first, News::Failed { .. }) { ask(&mut follower, None).await } else { first };
-    assert!(matches!(second, News::Policies { .. }), "{second:?}");
+    let answered =
+        async { while !matches!(ask(&mut follower, None).await, News::Policies { .. }) {} };
+    timeout(DEADLINE, answered).await.expect("the other address answers in time");
 }
 
 #[tokio::test]
