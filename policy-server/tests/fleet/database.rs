@@ -1,6 +1,11 @@
 //! Databases on the servers that `scripts/test` starts.
 
-use std::{env, sync::Arc};
+use std::{
+    env,
+    io::Write,
+    process::{Command, Stdio},
+    sync::Arc,
+};
 
 use policy_store::{Options, PolicyStore};
 use reqwest::Url;
@@ -40,6 +45,49 @@ impl Database {
         let mut url = self.administrator.clone();
         url.set_path(&self.name);
         url
+    }
+
+    /// Its contents, as operators save them.
+    pub(crate) fn backup(&self) -> Vec<u8> {
+        let mut dump = match self.kind {
+            Kind::Postgres => {
+                let mut dump = Command::new("pg_dump");
+                dump.args(["--clean", "--if-exists", self.url().as_str()]);
+                dump
+            }
+            Kind::MySql => self.client("mariadb-dump"),
+        };
+        let output = dump.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Puts back what was saved, under running servers.
+    pub(crate) fn restore(&self, backup: &[u8]) {
+        let mut client = match self.kind {
+            Kind::Postgres => {
+                let mut client = Command::new("psql");
+                client.args(["--quiet", "--single-transaction", "-v", "ON_ERROR_STOP=1"]);
+                client.arg(self.url().as_str());
+                client
+            }
+            Kind::MySql => self.client("mariadb"),
+        };
+        let client = client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = client.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(backup).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A client of MariaDB, on this database.
+    fn client(&self, program: &str) -> Command {
+        let server = &self.administrator;
+        let mut client = Command::new(program);
+        client.args(["--no-defaults", "--protocol=tcp", "-h", server.host_str().unwrap()]);
+        client.args(["-P", &server.port().unwrap().to_string(), "-u", server.username()]);
+        client.env("MYSQL_PWD", server.password().unwrap()).arg(&self.name);
+        client
     }
 
     /// The store, for somebody who has no server.

@@ -8,6 +8,7 @@ mod agent;
 mod database;
 mod server;
 
+mod backups;
 mod ends;
 mod writers;
 

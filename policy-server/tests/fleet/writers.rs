@@ -48,20 +48,35 @@ async fn writers_on_both_lose_nothing(kind: Kind) {
     }
 }
 
-async fn who_is_concerned_by_an_older_server_beside_us_is_told(kind: Kind) {
+/// The older server takes no revision; what it did is found by comparing.
+async fn an_older_server_beside_us_wakes_those_it_concerns_and_no_others(kind: Kind) {
     let fleet = Fleet::new(kind).await;
     let [first, second] = &fleet.servers[..] else { panic!("there are two") };
     first.create(&["web db 1", "other third 1"]).await;
     let here = Agent::of(&[first], "cell-1", &["web"]).await;
     let there = Agent::of(&[second], "cell-2", &["db"]).await;
+    let others = [
+        Agent::of(&[first], "cell-3", &["other"]).await,
+        Agent::of(&[second], "cell-4", &["third"]).await,
+    ];
+    for other in &others {
+        other.holds(&["other third 1"]).await;
+    }
+    let given: Vec<_> = others.iter().map(|other| other.held().given).collect();
     fleet.database.create_as_of_old("web", "db", 2).await;
     for agent in [&here, &there] {
         agent.holds(&["web db 1", "web db 2"]).await;
+    }
+    // Whatever else they were told, they were told before this.
+    first.create(&["other third 2"]).await;
+    for (other, given) in others.iter().zip(given) {
+        let held = other.holds(&["other third 1", "other third 2"]).await;
+        assert_eq!(held.given, given + 1, "{held:?}");
     }
 }
 
 stories!(
     what_one_server_takes_is_with_the_agents_of_both,
     writers_on_both_lose_nothing,
-    who_is_concerned_by_an_older_server_beside_us_is_told,
+    an_older_server_beside_us_wakes_those_it_concerns_and_no_others,
 );
