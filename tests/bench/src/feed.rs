@@ -102,6 +102,8 @@ struct Way {
     rest: Rest,
     /// Of the server, for each agent.
     kib_per_agent: f64,
+    /// How long the first answers were, which tell everything.
+    whole_bytes: Option<u64>,
     /// Changes that concern the cells of two apps.
     narrow: Delays,
     /// Changes that concern every cell.
@@ -151,6 +153,7 @@ async fn held(
     tell(&format!("{} agents follow", plan.agents));
     let before = subject.process.memory()?;
     let mut field = Field::held(places, &[&subject]).await?;
+    let whole_bytes = field.ledger.delays().whole_bytes;
     let (rest, kib_per_agent) = at_rest(plan, &subject, database, before).await?;
     tell("changing policies of few");
     let changes = (0..plan.narrow).map(|number| places.narrow(number));
@@ -160,7 +163,10 @@ async fn held(
     let wide = field.changes(&subject, changes, PAUSE_OF_ALL).await?;
     let differing = field.differing(&[&subject]).await?;
     drop(field);
-    Ok((Way { rest, kib_per_agent, narrow, wide, differing }, subject.restart().await?))
+    Ok((
+        Way { rest, kib_per_agent, whole_bytes, narrow, wide, differing },
+        subject.restart().await?,
+    ))
 }
 
 /// The same with agents that poll as of old.
@@ -173,6 +179,7 @@ async fn polled(
     tell(&format!("{} agents poll", plan.agents));
     let before = subject.process.memory()?;
     let mut field = Field::polled(places, &subject).await?;
+    let whole_bytes = field.ledger.delays().whole_bytes;
     let (rest, kib_per_agent) = at_rest(plan, &subject, database, before).await?;
     tell("changing policies of few");
     let changes = (0..plan.old_narrow).map(|number| places.narrow(number));
@@ -182,7 +189,7 @@ async fn polled(
     let wide = field.changes(&subject, changes, PAUSE_OF_OLD).await?;
     let differing = field.differing(&[&subject]).await?;
     drop(field);
-    Ok((Way { rest, kib_per_agent, narrow, wide, differing }, subject))
+    Ok((Way { rest, kib_per_agent, whole_bytes, narrow, wide, differing }, subject))
 }
 
 /// What is done at rest, and the memory each agent takes of a server that had `before` without any.

@@ -81,10 +81,10 @@ impl Report {
             println!("at rest {rate:.1}/s: {query}");
         }
         println!(
-            "changes told in {} bytes, everything in {} bytes (as of old in {})",
+            "a change told in {} bytes, as of old in {}; all of an agent's policies in {}",
             bytes(held.narrow.delta_bytes.or(held.narrow.whole_bytes)),
-            bytes(chaos.delays.whole_bytes.or(held.wide.whole_bytes)),
-            bytes(polled.narrow.whole_bytes)
+            bytes(polled.narrow.whole_bytes),
+            bytes(held.whole_bytes)
         );
         println!(
             "restarts of two servers and the database within {:.0} s, under {} changes: {} missed, \
@@ -176,7 +176,7 @@ impl Report {
 }
 
 fn judge(held: &Way, chaos: &Chaos) -> Vec<Outcome> {
-    let Way { rest, kib_per_agent, narrow, wide, differing } = held;
+    let Way { rest, kib_per_agent, narrow, wide, differing, whole_bytes: _ } = held;
     let all: [&Delays; 3] = [narrow, wide, &chaos.delays];
     let wrong: u64 = all.iter().map(|delays| delays.missed + delays.wrong).sum();
     let differing = differing + chaos.differing;
