@@ -14,6 +14,7 @@ use crate::{
     database::Database,
     fleet, load,
     machine::Machine,
+    outcome::rounded,
     process::Process,
     subject::Subject,
 };
@@ -315,9 +316,4 @@ impl<'a> Run<'a> {
             );
         }
     }
-}
-
-/// To three decimals; more is noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

@@ -1,23 +1,7 @@
-use serde::Serialize;
-
-use crate::server::{Measurement, Memory, rounded};
-
-/// A number that was aimed for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Outcome {
-    pub name: String,
-    pub value: f64,
-    pub unit: String,
-    pub target: String,
-    pub ok: bool,
-}
-
-/// What a number should be.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
+use crate::{
+    outcome::{Outcome, Target},
+    server::{Measurement, Memory},
+};
 
 /// How much of a rate may be lost from 10,000 to 100,000 policies: less than what one run differs
 /// from the next on a machine that does other things, too.
@@ -79,17 +63,6 @@ fn flatness(few: &Measurement, many: &Measurement) -> f64 {
         _ => measurement.rate,
     };
     speed(many) / speed(few)
-}
-
-impl Target {
-    fn judge(self, name: &str, value: f64, unit: &str) -> Outcome {
-        let (target, ok) = match self {
-            Self::AtLeast(least) => (format!(">= {least}"), value >= least),
-            Self::AtMost(most) => (format!("<= {most}"), value <= most),
-        };
-        let name = name.replace([' ', ','], "_").replace("__", "_");
-        Outcome { name, value: rounded(value), unit: unit.to_owned(), target, ok }
-    }
 }
 
 #[cfg(test)]
