@@ -37,11 +37,8 @@ const CHANGES: [[Operation; 2]; 2] = [
     [Operation::Create { policies: 100 }, Operation::Delete { policies: 100 }],
 ];
 
-const POLLS: [Operation; 3] = [
-    Operation::Poll { apps: 50 },
-    Operation::Poll { apps: 250 },
-    Operation::OldPoll { apps: 50 },
-];
+const POLLS: [Operation; 3] =
+    [Operation::Poll { apps: 50 }, Operation::Poll { apps: 250 }, Operation::OldPoll { apps: 50 }];
 
 /// Policies in a request that fills or empties the database.
 const FILLING: usize = 100;
