@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, process::Command, thread};
 use ipnet::Ipv4Net;
 use netfilter::{
     Action, AddressRange, Builtin, ChainName, ConnectionState, Icmp, Interface, Iptables, Kernel,
-    Mark, Place, Plan, RejectWith, Rule, Ruleset, Scope, Table, Transport,
+    Mark, Place, Plan, RejectWith, Rendered, Rule, Ruleset, Scope, Table, Transport,
 };
 use nix::sched::{CloneFlags, unshare};
 use policy::Protocol;
@@ -35,7 +35,7 @@ fn every_shape() -> Ruleset {
     let ip: Ipv4Addr = "10.255.30.3".parse().unwrap();
     let net: Ipv4Net = "10.255.30.0/24".parse().unwrap();
     let vtep: Interface = "silk-vtep".parse().unwrap();
-    let range = AddressRange { start: ip, end: "10.255.30.9".parse().unwrap() };
+    let range = AddressRange { start: ip.into(), end: "10.255.30.9".parse().unwrap() };
     let accept = || Rule::new(Action::Accept);
     let mut filter = vec![
         Rule::new(Action::Jump(chain("vpa--other"))).not_in_through(&vtep),
@@ -71,8 +71,9 @@ fn every_shape() -> Ruleset {
     wanted.chain(Table::Filter, chain("vpa--other"), other);
     let jump = Rule::new(Action::Jump(chain("vpa--forward")));
     wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump);
-    let dnat =
-        Rule::new(Action::Dnat(ip, 8080)).to(ip).ports(Protocol::Tcp, "61000".parse().unwrap());
+    let dnat = Rule::new(Action::Dnat(ip.into(), 8080))
+        .to(ip)
+        .ports(Protocol::Tcp, "61000".parse().unwrap());
     wanted.chain(Table::Nat, chain("vpa--nat"), vec![dnat]);
     let jump = Rule::new(Action::Jump(chain("vpa--nat")));
     wanted.hook(Table::Nat, Builtin::Prerouting, Place::Last, jump);
@@ -91,7 +92,11 @@ fn every_shape_reads_back_as_written() {
         let mut kernel = Iptables::new();
         let wanted = every_shape();
         kernel.settle(&wanted, &scope()).unwrap();
-        let again = Plan::new(&wanted, &kernel.observe().unwrap(), &scope());
+        let again = Plan::new(
+            &Rendered::new(&wanted, kernel.dialect()),
+            &kernel.observe().unwrap(),
+            &scope(),
+        );
         assert!(again.is_empty(), "a second pass would do:\n{}", again.render());
     });
 }
@@ -109,7 +114,11 @@ fn any_comment_reads_back_as_written() {
         wanted.chain(Table::Filter, chain("vpa--forward"), rules);
         let mut kernel = Iptables::new();
         kernel.settle(&wanted, &scope()).unwrap();
-        let again = Plan::new(&wanted, &kernel.observe().unwrap(), &scope());
+        let again = Plan::new(
+            &Rendered::new(&wanted, kernel.dialect()),
+            &kernel.observe().unwrap(),
+            &scope(),
+        );
         assert!(again.is_empty(), "a second pass would do:\n{}", again.render());
     });
 }

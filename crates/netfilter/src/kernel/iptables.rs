@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Kernel, KernelError};
-use crate::{Observed, Plan};
+use crate::{Dialect, Family, Observed, Plan};
 
 /// Seconds to wait for the lock that iptables-legacy programs share.
 const XTABLES_WAIT: &str = "10";
@@ -55,6 +55,18 @@ impl Iptables {
 }
 
 impl Kernel for Iptables {
+    fn dialect(&self) -> Dialect {
+        Dialect::Iptables(Family::V4)
+    }
+
+    fn generation(&mut self) -> Result<Option<u32>, KernelError> {
+        Ok(None)
+    }
+
+    fn generations_of(&self, plan: &Plan) -> u32 {
+        u32::try_from(plan.tables.len()).unwrap_or(u32::MAX)
+    }
+
     fn observe(&mut self) -> Result<Observed, KernelError> {
         let output = run("iptables-save", &[], "")?;
         let listing = String::from_utf8_lossy(&output.stdout);
