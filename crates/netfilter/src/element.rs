@@ -37,7 +37,7 @@ pub enum Element {
     Tag(IpAddr, u32),
     /// Of [`SetKind::Doors`]: a chain by its name in the kernel.
     Door(IpAddr, String),
-    /// Something that nobody here would have written, as the kernel's bytes in hexadecimal.
+    /// Something that nobody here would have written, by its key in nft's words.
     Foreign(String),
 }
 
@@ -98,7 +98,7 @@ impl Element {
             }
             Self::Net(net) => net.to_string(),
             Self::Tag(address, _) | Self::Door(address, _) => address.to_string(),
-            Self::Foreign(bytes) => format!("0x{bytes}"),
+            Self::Foreign(key) => key.clone(),
         }
     }
 }

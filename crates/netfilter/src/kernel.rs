@@ -2,6 +2,8 @@
 
 mod fake;
 mod iptables;
+mod nftables;
+mod program;
 
 use std::{
     io,
@@ -14,7 +16,8 @@ use thiserror::Error;
 use crate::{Dialect, Observed, Plan, Rendered, Ruleset, Scope, UnreadableRuleset};
 
 pub use fake::{FakeKernel, Intruder};
-pub use iptables::Iptables;
+pub use iptables::{Engine, Iptables};
+pub use nftables::Nftables;
 
 /// A firewall that can be read and changed. Calls block; a daemon makes them on a blocking thread.
 pub trait Kernel: Send {
@@ -71,7 +74,7 @@ impl<K: Kernel> Kernel for Arc<Mutex<K>> {
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// A program is not installed, or cannot be started.
-    #[error("running {program}; is the package iptables installed?")]
+    #[error("running {program}; are the packages iptables and nftables installed?")]
     Run {
         /// Which program.
         program: String,
@@ -98,6 +101,12 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// The kernel cannot be spoken to, or refuses, without a program in between.
+    #[error("speaking to nf_tables over netlink")]
+    Netlink(#[source] io::Error),
+    /// A rule or element to be deleted has gone, or another writer keeps changing what is read.
+    #[error("{0} changed while it was written to")]
+    Moved(String),
     /// The listing is not what `iptables-save` prints.
     #[error("reading the rules back")]
     Listing(#[from] UnreadableRuleset),

@@ -20,6 +20,7 @@ mod family;
 pub mod judge;
 mod kernel;
 mod name;
+mod netlink;
 mod observed;
 mod plan;
 mod render;
@@ -29,7 +30,7 @@ mod set;
 
 pub use element::{Element, SetKind};
 pub use family::Family;
-pub use kernel::{FakeKernel, Intruder, Iptables, Kernel, KernelError};
+pub use kernel::{Engine, FakeKernel, Intruder, Iptables, Kernel, KernelError, Nftables};
 pub use name::{ChainName, InvalidChainName, MapName, SetName};
 pub use observed::{Observed, UnreadableRuleset};
 pub use plan::{Plan, Scope, SetStep, Step};

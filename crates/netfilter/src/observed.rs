@@ -142,6 +142,9 @@ impl Observed {
                 let set = ObservedSet { kind: Some(*kind), elements: BTreeSet::new() };
                 self.sets.insert(name.clone(), set).ok_or_else(|| missing(name))?;
             }
+            SetStep::Flush(name, _) => {
+                self.sets.get_mut(name).ok_or_else(|| missing(name))?.elements.clear();
+            }
             SetStep::Add(name, elements) => {
                 let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
                 for element in elements {

@@ -60,6 +60,8 @@ pub enum SetStep {
     Create(String, SetKind),
     /// Creates it in place of one of another kind.
     Replace(String, SetKind),
+    /// Takes all elements out of it.
+    Flush(String, SetKind),
     /// Takes elements out of it.
     Delete(String, Vec<Element>),
     /// Puts elements into it.
@@ -172,7 +174,7 @@ impl Plan {
     /// How many lines the transaction has; each element of a set counts as one.
     pub fn len(&self) -> usize {
         let elements = |step: &SetStep| match step {
-            SetStep::Create(..) | SetStep::Replace(..) | SetStep::Drop(_) => 1,
+            SetStep::Create(..) | SetStep::Replace(..) | SetStep::Flush(..) | SetStep::Drop(_) => 1,
             SetStep::Add(_, elements) | SetStep::Delete(_, elements) => elements.len(),
         };
         self.tables.values().map(Vec::len).sum::<usize>()
@@ -191,6 +193,7 @@ impl Plan {
         let sets = self.sets.iter().map(|step| match step {
             SetStep::Create(set, _)
             | SetStep::Replace(set, _)
+            | SetStep::Flush(set, _)
             | SetStep::Add(set, _)
             | SetStep::Delete(set, _)
             | SetStep::Drop(set) => set.clone(),
@@ -278,6 +281,9 @@ impl Plan {
                 SetStep::Create(name, kind) => {
                     line(format_args!("add {} {inet} {name} {{ {kind}; }}", kind.noun()));
                 }
+                SetStep::Flush(name, kind) => {
+                    line(format_args!("flush {} {inet} {name}", kind.noun()));
+                }
                 SetStep::Delete(name, elements) => {
                     let keys: Vec<_> = elements.iter().map(Element::key).collect();
                     line(format_args!("delete element {inet} {name} {{ {} }}", keys.join(", ")));
@@ -357,6 +363,13 @@ fn set_steps(
         if matches!(kind, SetKind::Meter(..)) || there == elements {
             continue;
         }
+        // What nobody here would have written, nobody here knows to name.
+        if there.iter().any(|element| matches!(element, Element::Foreign(_))) {
+            steps.push(SetStep::Flush(name.clone(), *kind));
+            steps.push(SetStep::Add(name.clone(), elements.iter().cloned().collect()));
+            steps.retain(|step| !matches!(step, SetStep::Add(_, elements) if elements.is_empty()));
+            continue;
+        }
         let gone: Vec<_> = there.difference(elements).cloned().collect();
         let new: Vec<_> = elements.difference(there).cloned().collect();
         if !gone.is_empty() {
@@ -370,9 +383,8 @@ fn set_steps(
     let stale: Vec<_> = observed.sets.iter().filter(|(name, _)| stale(name)).collect();
     for (name, there) in stale {
         // What leads to a chain holds it, so it goes before the chain does.
-        if matches!(there.kind, Some(SetKind::Doors(_))) && !there.elements.is_empty() {
-            let elements = there.elements.iter().cloned().collect();
-            steps.push(SetStep::Delete(name.clone(), elements));
+        if let Some(kind @ SetKind::Doors(_)) = there.kind {
+            steps.push(SetStep::Flush(name.clone(), kind));
         }
         steps.push(SetStep::Drop(name.clone()));
     }

@@ -156,6 +156,8 @@ impl Rule {
     }
 
     /// Only packets that came onto a bridge through its port `interface`, wherever they go from there.
+    /// For chains that PREROUTING leads to directly: with nftables, such rules are asked before routing
+    /// and nowhere else.
     #[must_use]
     pub fn in_through_bridge_port(mut self, interface: &Interface) -> Self {
         self.bridge_port = Some(interface.clone());

@@ -25,6 +25,7 @@ pub(crate) fn lines(rule: &Rule, family: Family) -> Vec<String> {
     let line = |rule: &Rule| {
         let mut text = String::new();
         write(&mut text, rule, family).expect("a String takes all");
+        text.truncate(text.trim_end().len());
         text
     };
     if slots(&rule.ports) <= MOST_PORTS {

@@ -29,6 +29,9 @@ pub(crate) const OPERATORS: &str = "operator-input";
 /// What nft takes for granted, and does not print.
 const USUAL_BURST: u32 = 5;
 
+const REJECT: &str = "reject";
+const PORT_UNREACHABLE: &str = "with icmpx port-unreachable";
+
 /// The longest comment the kernel keeps.
 const LONGEST_COMMENT: usize = 128;
 
@@ -102,6 +105,7 @@ pub(crate) fn ruleset(wanted: &Ruleset) -> Rendered {
         }
         hooks.extend(nft.lines(*table, rule).into_iter().map(|rule| (*table, line(rule))));
         if let Action::Jump(to) = &rule.action
+            && base(Table::Bridge, &parent.to_string()).is_some()
             && chains.contains_key(&(Table::Bridge, word(to.as_str())))
         {
             let lines = nft.lines(Table::Bridge, rule);
@@ -322,6 +326,18 @@ fn text(
     words.join(" ")
 }
 
+/// A rule as the kernel lists it, in the words it takes.
+pub(crate) fn spelled_out(listed: &str) -> String {
+    let (rule, comment) = match listed.split_once(" comment \"") {
+        Some((rule, comment)) => (rule, format!(" comment \"{comment}")),
+        None => (listed, String::new()),
+    };
+    if rule == REJECT || rule.ends_with(" reject") {
+        return format!("{rule} {PORT_UNREACHABLE}{comment}");
+    }
+    listed.to_owned()
+}
+
 fn unequal(not: bool) -> &'static str {
     if not { "!= " } else { "" }
 }
@@ -426,8 +442,8 @@ fn action(table: Table, action: &Action) -> String {
     match action {
         Action::Accept => "accept".into(),
         Action::Drop => "drop".into(),
-        // By ICMP, port unreachable, is what nft does unless told otherwise.
-        Action::Reject(RejectWith::PortUnreachable) => "reject".into(),
+        // By the ICMP of either family. Listed, it reads `reject`, which when written is of one only.
+        Action::Reject(RejectWith::PortUnreachable) => format!("{REJECT} {PORT_UNREACHABLE}"),
         Action::Reject(RejectWith::TcpReset) => "reject with tcp reset".into(),
         Action::Jump(to) => format!("jump {}", chain(table, to.as_str())),
         Action::Goto(to) => format!("goto {}", chain(table, to.as_str())),
