@@ -17,6 +17,7 @@
 pub mod conntrack;
 mod element;
 mod family;
+mod firewall;
 pub mod judge;
 mod kernel;
 mod name;
@@ -30,6 +31,7 @@ mod set;
 
 pub use element::{Element, SetKind};
 pub use family::Family;
+pub use firewall::{Firewall, Settled};
 pub use kernel::{Engine, FakeKernel, Intruder, Iptables, Kernel, KernelError, Nftables};
 pub use name::{ChainName, InvalidChainName, MapName, SetName};
 pub use observed::{Observed, UnreadableRuleset};

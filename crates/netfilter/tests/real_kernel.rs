@@ -289,7 +289,7 @@ fn vandalised_rules_are_put_right_and_others_left_alone() {
         match which {
             Which::Iptables(..) => assert_eq!(forward, ["-j vpa--forward", foreign]),
             Which::Nftables => {
-                assert_eq!(forward, ["jump filter/vpa--forward", "ip saddr 192.0.2.1 accept"])
+                assert_eq!(forward, ["jump filter/vpa--forward", "ip saddr 192.0.2.1 accept"]);
             }
         }
         match which {
