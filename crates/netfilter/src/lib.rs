@@ -11,9 +11,12 @@
 //!   [`FakeKernel`], which remembers and fails on request. A [`Firewall`] is a kernel and what is known
 //!   of it, so that a change costs what it changes.
 //!
+//! Which kernel it is, [`Backend`] says, and [`probe`] whether it can be had.
+//!
 //! What rules mean is said once more by [`judge`], for tests and for explanations. Start reading at
 //! [`Plan::new`].
 
+mod backend;
 pub mod conntrack;
 mod element;
 mod family;
@@ -29,6 +32,7 @@ mod rule;
 mod ruleset;
 mod set;
 
+pub use backend::{Backend, BackendUnavailable, Capabilities, UnknownBackend, probe};
 pub use element::{Element, SetKind};
 pub use family::Family;
 pub use firewall::{Firewall, Settled};

@@ -7,8 +7,9 @@ use std::{net::IpAddr, num::NonZeroU32, process::Command, thread};
 use ipnet::IpNet;
 use netfilter::{
     Action, AddressRange, Allow, Builtin, ChainName, ConnectionState, Element, Engine, Family,
-    Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark, Nets, Nftables, Place,
-    Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table, TooMany, Transport,
+    Firewall, Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark, Nets,
+    Nftables, Place, Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table,
+    TooMany, Transport,
 };
 use nix::sched::{CloneFlags, unshare};
 use policy::{PortRange, Protocol};
@@ -412,5 +413,48 @@ fn a_refused_transaction_changes_nothing() {
         wanted.chain(Table::Filter, chain("vpa--forward"), vec![nowhere]);
         assert!(kernel.settle(&wanted, &scope()).is_err());
         assert_eq!(kernel.observe().unwrap(), before);
+    });
+}
+
+#[test]
+fn what_works_here_is_found_by_trying_and_leaves_nothing() {
+    on_each_kernel(|which, kernel| {
+        let before = kernel.observe().unwrap();
+        let found = netfilter::probe();
+        assert!(found.nftables && found.iptables.is_some() && found.ip6tables, "{found:?}");
+        assert!(found.nflog && found.hashlimit, "{found:?}");
+        let after = kernel.observe().unwrap();
+        // iptables makes a table's own chains when it first touches it.
+        let ours = |name: &&str| name.contains("netman");
+        assert_eq!(after.chains(Table::Filter).filter(ours).count(), 0);
+        if which == Which::Nftables {
+            assert_eq!(after, before);
+        }
+    });
+}
+
+#[test]
+fn a_firewall_reads_a_kernel_again_only_if_somebody_else_wrote() {
+    on_each_kernel(|which, _| {
+        let mut firewall = Firewall::new(which.open());
+        let mut wanted = every_shape();
+        let mut pass = |firewall: &mut Firewall, marks: &[&str]| {
+            wanted.set(chain("vpa--web"), SetBody::Allow(allowed(marks)));
+            let settled = firewall.settle(&wanted, &scope()).unwrap();
+            assert_eq!(settled.left, [].into());
+            (settled, firewall.readings())
+        };
+        let first = pass(&mut firewall, &["1 80"]).1;
+        let (settled, readings) = pass(&mut firewall, &["1 80", "2 81"]);
+        assert!(!settled.plan.is_empty());
+        let again = pass(&mut firewall, &["2 81"]).1;
+        match which {
+            Which::Iptables(Engine::Legacy, _) => assert!(readings > first && again > readings),
+            _ => assert_eq!((readings, again), (first, first)),
+        }
+        which.by_hand("-F vpa--to-web", "flush chain inet netman filter/vpa--to-web");
+        let (settled, after) = pass(&mut firewall, &["2 81"]);
+        assert_eq!(settled.plan.touched(), ["vpa--to-web".to_owned()].into());
+        assert!(after > again);
     });
 }
