@@ -30,6 +30,7 @@ mod plan;
 mod render;
 mod rule;
 mod ruleset;
+mod scope;
 mod set;
 
 pub use backend::{Backend, BackendUnavailable, Capabilities, UnknownBackend, probe};
@@ -39,11 +40,12 @@ pub use firewall::{Firewall, Settled};
 pub use kernel::{Engine, FakeKernel, Intruder, Iptables, Kernel, KernelError, Nftables};
 pub use name::{ChainName, InvalidChainName, MapName, SetName};
 pub use observed::{Observed, UnreadableRuleset};
-pub use plan::{Plan, Scope, SetStep, Step};
+pub use plan::{Plan, SetStep, Step};
 pub use render::{Dialect, Rendered};
 pub use rule::{
     Action, AddressRange, Addresses, ConnectionState, Icmp, Interface, InvalidInterface, Limit,
     Log, LogPrefix, Mark, RejectWith, Rule, Side, TooMany, Transport,
 };
 pub use ruleset::{Builtin, Hook, Place, Ruleset, Table};
+pub use scope::Scope;
 pub use set::{Allow, MapBody, Nets, SetBody};

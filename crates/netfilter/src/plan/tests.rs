@@ -4,7 +4,8 @@ use super::*;
 use std::net::IpAddr;
 
 use crate::{
-    Action, Builtin, FakeKernel, Family, Kernel, MapBody, Mark, Rule, Ruleset, SetBody, Side,
+    Action, Builtin, ChainName, FakeKernel, Family, Kernel, MapBody, Mark, Rule, Ruleset, SetBody,
+    Side,
 };
 
 const PREFIX: &str = "vpa--";
