@@ -82,6 +82,19 @@ Examples:
   # Everything about web, as the JSON of the server's API:
   network-policy policies --app web --json";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  # On how many cells is each policy of web in force, and which ones are late?
+  network-policy status web
+
+  # How are the cells that run web or db: what do they enforce, and what troubles them?
+  network-policy status web db --cells
+
+  # For scripts: the JSON of the server's API
+  network-policy status --json
+
+Needs the scope network.admin. A policy concerns the cells that run one of its two apps.";
+
 const AUDIT_EXAMPLES: &str = "\
 Examples:
   # The last twenty changes:
@@ -164,6 +177,9 @@ pub(crate) enum Command {
     /// List policies
     #[command(after_help = POLICIES_EXAMPLES)]
     Policies(PoliciesArgs),
+    /// Tell where policies are in force, and where not yet
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArgs),
     /// Tell who changed what, when and from where
     #[command(after_help = AUDIT_EXAMPLES)]
     Audit(AuditArgs),
@@ -213,6 +229,16 @@ pub(crate) struct PoliciesArgs {
     /// Only policies with this app at either end; may be repeated
     #[arg(long, value_name = "APP", conflicts_with_all = ["source", "destination"])]
     pub(crate) app: Vec<AppGuid>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct StatusArgs {
+    /// Only policies with one of these apps at either end
+    #[arg(value_name = "APP")]
+    pub(crate) apps: Vec<AppGuid>,
+    /// Tell of cells instead: all, or those that run one of the apps
+    #[arg(long)]
+    pub(crate) cells: bool,
 }
 
 #[derive(Clone, Copy, clap::Args)]

@@ -1,9 +1,9 @@
 //! `add-policy` and `remove-policy`.
 
-use std::{collections::BTreeSet, io::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
-use policy::{AppGuid, Policy, Version};
-use policy_client::external::{Client, Filter};
+use policy::{Policy, Version};
+use policy_client::external::Client;
 use serde::Serialize;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     receipts::Receipt,
     verb::Verb,
     wait::{Last, Waited, wait},
+    watch::{Watch, between},
     words,
 };
 
@@ -60,7 +61,7 @@ pub(crate) fn run(
         return Err(Failure::Unconfirmed(Unconfirmed::NoRevision));
     };
     let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let waited = watch(client, change, &policy, timeout)?;
+    let waited = watch(client, change, verb, &policy, timeout)?;
     say.done(verb, &policy, Some(&waited))?;
     match waited.last {
         Last::Confirmed(_) => Ok(()),
@@ -74,24 +75,19 @@ pub(crate) fn run(
     }
 }
 
-/// The policies from the source of `policy` to its destination.
-fn between(policy: &Policy) -> Filter {
-    let Policy { source, destination, .. } = policy;
-    Filter::Between {
-        sources: Some([source.clone()].into()),
-        destinations: Some([destination.clone()].into()),
-    }
-}
-
 fn watch(
     client: &Client,
     change: &Version,
+    verb: Verb,
     policy: &Policy,
     timeout: Duration,
 ) -> Result<Waited, Failure> {
-    let apps: BTreeSet<AppGuid> = [policy.source.clone(), policy.destination.clone()].into();
+    let mut watch = match verb {
+        Verb::Add => Watch::added(client, change, policy),
+        Verb::Remove => Watch::removed(client, change, policy),
+    };
     let progress = Progress::start();
-    let waited = wait(change, timeout, || client.status(&apps), |receipts| progress.show(receipts));
+    let waited = wait(timeout, |look| watch.look(look), |tally| progress.show(tally));
     waited.map_err(|source| Failure::Watching { source })
 }
 

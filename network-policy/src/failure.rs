@@ -71,7 +71,8 @@ impl Unconfirmed {
     pub(crate) fn of(verb: Verb, standing: Standing, took: Duration) -> Self {
         match standing {
             Standing::OtherLife => Self::OtherLife,
-            Standing::ServerBehind => Self::ServerBehind { took },
+            // The last look is at each cell, so nobody is only counted in the end.
+            Standing::ServerBehind | Standing::Counted(_) => Self::ServerBehind { took },
             Standing::Incomplete(receipts) if receipts.iter().all(|cell| cell.confirmed) => {
                 Self::Incomplete { took }
             }
@@ -225,7 +226,7 @@ fn advice(error: &ClientError) -> Option<String> {
 fn forbidden(reason: &str) -> String {
     if reason.contains("scopes") {
         return "You need a token with the scope network.admin; network.write will do for apps in\n\
-                spaces of yours, but not for --wait and audit."
+                spaces of yours, but not for --wait, status and audit."
             .to_owned();
     }
     if reason.contains("quota") {
@@ -257,7 +258,7 @@ fn stragglers(receipts: &[Receipt], took: Duration) -> String {
         words::cells(receipts.len()),
         words::took(took)
     );
-    for Receipt { cell, enforced, confirmed: _, silent_seconds } in missing {
+    for Receipt { cell, enforced, confirmed: _, error, silent_seconds } in missing {
         let enforces = match enforced {
             Some(revision) => format!("enforces revision {revision}"),
             None => "has not confirmed anything yet".to_owned(),
@@ -267,6 +268,9 @@ fn stragglers(receipts: &[Receipt], took: Duration) -> String {
             silent => format!("last heard of {silent:.0} s ago"),
         };
         let _ = write!(text, "\n  {}: {enforces}, {heard}", words::shown(cell));
+        if let Some(error) = error {
+            let _ = write!(text, "\n    and says: {}", words::shown(error));
+        }
     }
     text
 }

@@ -13,9 +13,11 @@ mod policies;
 mod progress;
 mod receipts;
 mod run;
+mod status;
 mod table;
 mod verb;
 mod wait;
+mod watch;
 mod words;
 
 use std::{io, process::ExitCode};

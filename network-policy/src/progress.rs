@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{receipts::Receipt, words};
+use crate::{receipts::Tally, words};
 
 /// How many stragglers are named before the rest is a number.
 const NAMED: usize = 3;
@@ -23,17 +23,16 @@ impl Progress {
         Self(bar)
     }
 
-    pub(crate) fn show(&self, receipts: &[Receipt]) {
-        let missing: Vec<&Receipt> = receipts.iter().filter(|cell| !cell.confirmed).collect();
-        if missing.is_empty() {
+    pub(crate) fn show(&self, tally: &Tally) {
+        if tally.missing() == 0 {
             return;
         }
-        self.0.set_message(format!("waiting for {}", names(&missing)));
-        self.0.set_position((receipts.len() - missing.len()) as u64);
+        self.0.set_message(format!("waiting for {}", names(tally)));
+        self.0.set_position(tally.enforced as u64);
         if self.0.length().is_none() {
             self.0.enable_steady_tick(Duration::from_millis(100));
         }
-        self.0.set_length(receipts.len() as u64);
+        self.0.set_length(tally.relevant as u64);
     }
 }
 
@@ -43,10 +42,11 @@ impl Drop for Progress {
     }
 }
 
-fn names(missing: &[&Receipt]) -> String {
+/// Who is waited for; a few by name.
+pub(crate) fn names(tally: &Tally) -> String {
     let named: Vec<String> =
-        missing.iter().take(NAMED).map(|cell| words::shown(&cell.cell)).collect();
-    match missing.len().saturating_sub(NAMED) {
+        tally.waiting.iter().take(NAMED).map(|cell| words::shown(cell)).collect();
+    match tally.missing().saturating_sub(named.len()) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     }
@@ -58,17 +58,14 @@ mod tests {
 
     #[test]
     fn the_bar_can_be_drawn_and_names_a_few() {
-        let receipts: Vec<Receipt> = (0..5)
-            .map(|index| Receipt {
-                cell: format!("cell-{index}"),
-                enforced: None,
-                confirmed: false,
-                silent_seconds: 0.0,
-            })
-            .collect();
-        Progress::start().show(&receipts);
-        let missing: Vec<&Receipt> = receipts.iter().collect();
-        assert_eq!(names(&missing), "cell-0, cell-1, cell-2 and 2 more");
-        assert_eq!(names(&missing[..2]), "cell-0, cell-1");
+        let tally = |missing: usize| Tally {
+            relevant: 9,
+            enforced: 9 - missing,
+            waiting: (0..missing.min(4)).map(|index| format!("cell-{index}")).collect(),
+        };
+        Progress::start().show(&tally(5));
+        assert_eq!(names(&tally(5)), "cell-0, cell-1, cell-2 and 2 more");
+        assert_eq!(names(&tally(2)), "cell-0, cell-1");
+        assert_eq!(names(&tally(0)), "");
     }
 }

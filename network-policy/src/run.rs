@@ -9,7 +9,7 @@ use crate::{
     audit, change,
     connect::client,
     failure::Failure,
-    policies,
+    policies, status,
     verb::Verb,
 };
 
@@ -22,6 +22,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
             change::run(&client(server)?, Verb::Remove, change, json, out)
         }
         Command::Policies(which) => policies::run(&client(server)?, which, json, out),
+        Command::Status(which) => status::run(&client(server)?, which, json, out),
         Command::Audit(which) => audit::run(&client(server)?, which, json, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();

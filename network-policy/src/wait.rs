@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::{Version, wire::status::Status};
 use policy_client::external::ClientError;
 
-use crate::receipts::{Receipt, Standing};
+use crate::receipts::{Receipt, Standing, Tally};
 
 /// Cells answer within milliseconds, so the first looks are close together.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -32,20 +31,28 @@ pub(crate) enum Last {
     Silence(ClientError),
 }
 
+/// How much is wanted to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// How many cells are missing, and each cell's word when none is.
+    Passing,
+    /// Each cell's word.
+    Last,
+}
+
 /// Asks until the change is in force or `timeout` is over; `seen` is told of every answer.
 pub(crate) fn wait(
-    change: &Version,
     timeout: Duration,
-    mut ask: impl FnMut() -> Result<Status, ClientError>,
-    mut seen: impl FnMut(&[Receipt]),
+    mut ask: impl FnMut(Look) -> Result<Standing, ClientError>,
+    mut seen: impl FnMut(&Tally),
 ) -> Result<Waited, ClientError> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let last = match ask() {
-            Ok(status) => {
-                let standing = Standing::of(change, &status);
-                seen(standing.receipts());
+        let look = if began.elapsed() < timeout { Look::Passing } else { Look::Last };
+        let last = match ask(look) {
+            Ok(standing) => {
+                seen(&standing.tally());
                 if standing.is_settled() {
                     let last = Last::Confirmed(standing.into_receipts());
                     return Ok(Waited { last, took: began.elapsed() });
@@ -58,10 +65,10 @@ pub(crate) fn wait(
         };
         let took = began.elapsed();
         let hopeless = matches!(last, Last::Standing(Standing::OtherLife));
-        if hopeless || took >= timeout {
+        if hopeless || look == Look::Last {
             return Ok(Waited { last, took });
         }
-        sleep(pause.min(timeout - took));
+        sleep(pause.min(timeout.saturating_sub(took)));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -78,7 +85,10 @@ fn is_passing(error: &ClientError) -> bool {
 mod tests {
     use std::collections::VecDeque;
 
-    use policy::wire::status::CellStatus;
+    use policy::{
+        Version,
+        wire::status::{CellStatus, Status},
+    };
 
     use super::*;
 
@@ -104,14 +114,21 @@ mod tests {
         answers: [Result<Status, ClientError>; N],
     ) -> Result<Waited, ClientError> {
         let mut answers = VecDeque::from(answers);
-        let ask = || match answers.len() {
-            1 => match answers.front().unwrap() {
-                Ok(status) => Ok(status.clone()),
-                Err(_) => refused(503),
-            },
-            _ => answers.pop_front().unwrap(),
+        let change: Version = "life.7".parse().unwrap();
+        let mut last = None;
+        let ask = |look| {
+            assert_ne!(last, Some(Look::Last), "the last look is the last");
+            last = Some(look);
+            let status = match answers.len() {
+                1 => match answers.front().unwrap() {
+                    Ok(status) => Ok(status.clone()),
+                    Err(_) => refused(503),
+                },
+                _ => answers.pop_front().unwrap(),
+            };
+            status.map(|status| Standing::of(&change, 7, &status))
         };
-        wait(&"life.7".parse().unwrap(), timeout, ask, |_| {})
+        wait(timeout, ask, |_| {})
     }
 
     const LONG: Duration = Duration::from_secs(60);

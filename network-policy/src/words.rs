@@ -41,6 +41,16 @@ pub(crate) fn took(duration: Duration) -> String {
     }
 }
 
+/// When something was: `now`, `12 s ago`, `5 min ago`, `2 h ago`.
+pub(crate) fn ago(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => "now".to_owned(),
+        ..60.0 => format!("{:.0} s ago", seconds.floor()),
+        ..3600.0 => format!("{:.0} min ago", (seconds / 60.0).floor()),
+        _ => format!("{:.0} h ago", (seconds / 3600.0).floor()),
+    }
+}
+
 /// `1 cell`, `3 cells`.
 pub(crate) fn cells(count: usize) -> String {
     if count == 1 { "1 cell".to_owned() } else { format!("{count} cells") }
@@ -66,6 +76,12 @@ mod tests {
     #[test]
     fn names_do_not_move_the_cursor() {
         assert_eq!(shown("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+
+    #[test]
+    fn what_was_is_told_in_the_largest_unit_that_fits() {
+        let times = [0.0, 59.9, 60.0, 3599.0, 7300.0].map(ago);
+        assert_eq!(times, ["now", "59 s ago", "1 min ago", "59 min ago", "2 h ago"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ const LONGEST_LINK_NAME: usize = 15;
 #[expect(missing_docs, reason = "`Config` says what each key means")]
 pub struct File {
     pub connectivity_server_url: String,
+    pub policy_server_urls: Vec<String>,
     pub ca_cert_file: String,
     pub client_cert_file: String,
     pub client_key_file: String,
@@ -74,7 +75,10 @@ impl Config {
         let overlay_network = overlay_network(&mut check, &file.overlay_network);
         let config = Self {
             controller: Settings {
-                url: check.https_url("connectivity_server_url", &file.connectivity_server_url),
+                urls: check.https_urls(
+                    ("connectivity_server_url", &file.connectivity_server_url),
+                    ("policy_server_urls", &file.policy_server_urls),
+                ),
                 ca_cert_file: check.readable("ca_cert_file", &file.ca_cert_file),
                 client_cert_file: check.readable("client_cert_file", &file.client_cert_file),
                 client_key_file: check.readable("client_key_file", &file.client_key_file),
@@ -186,10 +190,14 @@ mod tests {
     fn what_is_left_out_is_what_everybody_uses() {
         let config = Config::check(&file("/dev/null")).unwrap();
         assert_eq!((config.vni, config.vtep_port, config.subnet_prefix_length), (1, 4789, 24));
+        assert_eq!(config.controller.urls, ["https://10.0.16.1:4003"]);
         assert_eq!(config.vtep_name, "silk-vtep");
         assert_eq!(config.poll_interval, Duration::from_secs(30));
         assert_eq!(config.partition_tolerance, Duration::from_secs(604_800));
         assert_eq!((config.health_check_port, config.datastore), (Some(23_954), None));
+        let more = vec!["https://10.0.16.2:4003".into()];
+        let two = File { policy_server_urls: more, ..file("/dev/null") };
+        assert_eq!(Config::check(&two).unwrap().controller.urls.len(), 2);
         let quiet = File { health_check_port: Some(0), ..file("/dev/null") };
         assert_eq!(Config::check(&quiet).unwrap().health_check_port, None);
     }

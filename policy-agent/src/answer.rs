@@ -9,6 +9,7 @@ use std::{
 
 use files::Manner;
 use policy::{AppGuid, TagLength, TaggedPolicy, Version, wire::v1::PolicyList};
+use policy_client::internal::follow::Given;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -36,16 +37,13 @@ pub(crate) enum Refused {
 }
 
 impl Answer {
-    /// Checks `policies`: one unusable tag refuses them all.
-    pub fn check(
-        apps: BTreeSet<AppGuid>,
-        policies: &[TaggedPolicy],
-        version: Option<Version>,
-    ) -> Result<Self, Refused> {
+    /// Checks what was given: one unusable tag refuses it all.
+    pub fn check(given: &Given) -> Result<Self, Refused> {
+        let Given { apps, policies, version } = given;
         let mut owners: BTreeMap<u32, &AppGuid> = BTreeMap::new();
         let mut tags: BTreeMap<&AppGuid, u32> = BTreeMap::new();
         let mut allowances = BTreeSet::new();
-        for TaggedPolicy { policy, source_tag, destination_tag } in policies {
+        for TaggedPolicy { policy, source_tag, destination_tag } in &**policies {
             for (app, tag) in [(&policy.source, source_tag), (&policy.destination, destination_tag)]
             {
                 let owner = *owners.entry(tag.id()).or_insert(app);
@@ -69,7 +67,7 @@ impl Answer {
                 ports: policy.ports,
             });
         }
-        Ok(Self { apps, allowances, version })
+        Ok(Self { apps: apps.clone(), allowances, version: version.clone() })
     }
 }
 
@@ -109,11 +107,11 @@ impl Saved {
         Self { path }
     }
 
-    /// The answer a former life of this agent left, unless it cannot be used.
-    pub fn load(&self) -> Option<Answer> {
+    /// What a former life of this agent was given last, and what that means, unless it cannot be used.
+    pub fn load(&self) -> Option<(Given, Answer)> {
         let path = self.path.as_deref().filter(|path| path.exists())?;
         match read(path) {
-            Ok(answer) => Some(answer),
+            Ok(kept) => Some(kept),
             Err(error) => {
                 let error = service::log::chain(&error);
                 let file = path.display().to_string();
@@ -123,14 +121,15 @@ impl Saved {
         }
     }
 
-    /// Keeps an answer. Failing to is no reason not to enforce it.
-    pub fn store(&self, answer: &Answer, policies: &[TaggedPolicy]) {
+    /// Keeps an answer; blocking, as it waits for the disk. Failing to is no reason not to enforce it.
+    pub fn store(&self, given: &Given) {
         let Some(path) = &self.path else { return };
-        let Answer { apps, allowances: _, version } = answer;
+        let Given { apps, policies, version } = given;
+        let policies: Vec<TaggedPolicy> = policies.iter().cloned().collect();
         let on_disk = OnDisk {
             apps: apps.iter().map(ToString::to_string).collect(),
             version: version.as_ref().map(ToString::to_string),
-            answer: PolicyList::of_tagged(policies, TagLength::DEFAULT),
+            answer: PolicyList::of_tagged(&policies, TagLength::DEFAULT),
         };
         if let Err(error) =
             files::replace(path, gocompat::json::to_string(&on_disk).as_bytes(), Manner::PRIVATE)
@@ -141,17 +140,20 @@ impl Saved {
     }
 }
 
-fn read(path: &Path) -> Result<Answer, Unusable> {
+fn read(path: &Path) -> Result<(Given, Answer), Unusable> {
     parse(&fs::read(path).map_err(Unusable::Read)?)
 }
 
-fn parse(bytes: &[u8]) -> Result<Answer, Unusable> {
+fn parse(bytes: &[u8]) -> Result<(Given, Answer), Unusable> {
     let OnDisk { apps, version, answer } =
         gocompat::json::from_slice(bytes).map_err(Unusable::Json)?;
     let apps =
         apps.iter().map(|app| app.parse()).collect::<Result<_, _>>().map_err(Unusable::App)?;
     let version = version.map(|v| v.parse()).transpose().map_err(Unusable::Version)?;
-    Ok(Answer::check(apps, &answer.into_tagged()?, version)?)
+    let policies = BTreeSet::from_iter(answer.into_tagged()?).into();
+    let given = Given { apps, policies, version };
+    let answer = Answer::check(&given)?;
+    Ok((given, answer))
 }
 
 #[cfg(test)]
@@ -174,8 +176,13 @@ mod tests {
         }
     }
 
+    fn given(policies: &[TaggedPolicy], at: &str) -> Given {
+        let policies = policies.iter().cloned().collect::<BTreeSet<_>>().into();
+        Given { apps: ["web".parse().unwrap()].into(), policies, version: at.parse().ok() }
+    }
+
     fn refusal(policies: &[TaggedPolicy]) -> String {
-        Answer::check(BTreeSet::new(), policies, None).unwrap_err().to_string()
+        Answer::check(&given(policies, "life.7")).unwrap_err().to_string()
     }
 
     #[test]
@@ -198,12 +205,10 @@ mod tests {
         let saved = Saved::at(Some(path.clone()));
         assert_eq!(saved.load(), None);
 
-        let policies = [tagged(("web", 1), ("db", 2))];
-        let apps = ["web".parse().unwrap()].into();
-        let version = Some("life.7".parse().unwrap());
-        let answer = Answer::check(apps, &policies, version).unwrap();
-        saved.store(&answer, &policies);
-        assert_eq!(saved.load(), Some(answer));
+        let given = given(&[tagged(("web", 1), ("db", 2))], "life.7");
+        let answer = Answer::check(&given).unwrap();
+        saved.store(&given);
+        assert_eq!(saved.load(), Some((given, answer)));
 
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();

@@ -43,6 +43,7 @@ pub struct Config {
 #[serde(default)]
 struct Raw {
     policy_server_url: String,
+    policy_server_urls: Vec<String>,
     ca_cert_file: String,
     client_cert_file: String,
     client_key_file: String,
@@ -71,7 +72,10 @@ impl Config {
         let mut check = Check::new();
         let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id };
         let server = Settings {
-            url: check.https_url("policy_server_url", &raw.policy_server_url),
+            urls: check.https_urls(
+                ("policy_server_url", &raw.policy_server_url),
+                ("policy_server_urls", &raw.policy_server_urls),
+            ),
             ca_cert_file: check.readable("ca_cert_file", &raw.ca_cert_file),
             client_cert_file: check.readable("client_cert_file", &raw.client_cert_file),
             client_key_file: check.readable("client_key_file", &raw.client_key_file),
@@ -176,9 +180,27 @@ mod tests {
                 "cni_datastore_path":"/s","subnet_file":"/e","iptables_lock_file":null}"#,
         )
         .unwrap();
+        assert_eq!(config.server.urls, ["https://ps:4003"]);
         assert_eq!(config.vtep.as_str(), "silk-vtep");
         assert_eq!(config.poll_interval, Duration::from_secs(5));
         assert_eq!(config.admin_address.to_string(), "127.0.0.1:8722");
         assert_eq!(config.state_file, None);
+    }
+    #[test]
+    fn several_servers_may_be_named_and_each_is_asked_once() {
+        let file = |urls: &str| {
+            format!(
+                r#"{{{urls},"ca_cert_file":"/dev/null","client_cert_file":"/dev/null",
+                "client_key_file":"/dev/null","cni_datastore_path":"/s","subnet_file":"/e"}}"#
+            )
+        };
+        let urls = |text: &str| check(&file(text)).map(|config| config.server.urls);
+        let two = r#""policy_server_urls":["https://a:4003","https://b:4003"]"#;
+        assert_eq!(urls(two).unwrap(), ["https://a:4003", "https://b:4003"]);
+        let three = format!(r#""policy_server_url":"https://b:4003",{two}"#);
+        assert_eq!(urls(&three).unwrap(), ["https://b:4003", "https://a:4003"]);
+        let error = urls(r#""policy_server_urls":["https://a:4003","b:4003"]"#).unwrap_err();
+        let fault = "policy_server_urls: \"b:4003\" does not begin with https://";
+        assert!(error.contains(fault), "{error}");
     }
 }

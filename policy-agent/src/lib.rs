@@ -17,6 +17,7 @@ mod connections;
 mod cycle;
 mod desired;
 mod files;
+mod keeper;
 mod pass;
 mod poll;
 mod status;
@@ -25,7 +26,10 @@ mod watch;
 mod world;
 
 use netfilter::{Iptables, conntrack::ConntrackTool};
-use policy_client::internal::{Client, SettingsError};
+use policy_client::internal::{
+    Client, Follower, SettingsError,
+    follow::{self, Given},
+};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +58,7 @@ pub enum AgentError {
 
 /// Runs until `shutdown`; rules stay in place after that.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let client = Client::new(&config.server).map_err(AgentError::Server)?;
+    let servers = Client::each(&config.server).map_err(AgentError::Server)?;
     let address = config.admin_address;
     let listener =
         admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
@@ -64,22 +68,40 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let saved = answer::Saved::at(config.state_file.clone());
     let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
     let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(ConntrackTool));
-    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, saved.load(), wakes);
-    let (poller, reach) = poll::Poller::new(&config, client, saved, wake.clone(), statuses.clone());
+    let (kept, answer) = saved.load().unzip();
+    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, answer, wakes);
+    let follower = follower(&config, servers, kept.clone());
+    let (keeper, latest) = keeper::Keeper::after(kept);
+    let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, config.server.timeout);
 
     tracing::info!(
         cell.id = config.cell_id,
-        server.url = config.server.url,
+        server.urls = config.server.urls.join(", "),
         admin.address = %address,
         "The policy agent is starting."
     );
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
+    let keeping = tokio::spawn(keeper::run(saved, latest));
     cycle.run(shutdown).await;
-    // Both end with the token; a panic in one of them has been printed already.
+    // All end with the token; a panic in one of them has been printed already.
     let _ = polling.await;
+    let _ = keeping.await;
     let _ = serving.await;
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
+}
+
+fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {
+    let settings = follow::Settings {
+        cell: config.cell_id.clone(),
+        hold: follow::HOLD,
+        poll_interval: config.poll_interval,
+    };
+    let mut follower = Follower::new(servers, settings);
+    if let Some(kept) = kept {
+        follower.resume(kept);
+    }
+    follower
 }

@@ -11,7 +11,7 @@ Makes this cell's kernel enforce the network policies of the policy server, and 
 Rules stay in place when the agent stops, and when the server is away.
 
 The file is JSON with at least
-  policy_server_url                                   https://host:4003
+  policy_server_url                                   https://host:4003; policy_server_urls if several
   ca_cert_file, client_cert_file, client_key_file     PEM, from the server's pki folder
   cni_datastore_path                                  the container store
   subnet_file                                         flannel's subnet.env, which `overlay` writes

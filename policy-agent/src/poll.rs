@@ -1,34 +1,15 @@
-//! Asks the policy server about the apps of this cell, and holds the question open (design §2.3).
+//! Asks the policy server about the apps of this cell, and holds the question open (design §2.3). Whom
+//! to ask and when is the [`Follower`]'s to decide; here its news become rules, and rules a receipt.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use policy::{AppGuid, Version};
-use policy_client::internal::{self, Client, ClientError, Question};
+use policy::{AppGuid, TaggedPolicy, Version};
+use policy_client::internal::{Backend, Follower, News, ReceiptWords, follow::Given};
 use service::log::chain;
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Config,
-    answer::{Answer, Saved},
-    cycle::Wake,
-    status::Status,
-};
-
-/// How long the server may hold a question.
-const HOLD: Duration = Duration::from_secs(55);
-
-/// An answer that comes sooner than this, and says that nothing changed, was not held.
-const HELD: Duration = Duration::from_secs(1);
-
-/// The first pause after a failure; doubled each time up to the poll interval.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
 
 /// What became of the last question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,28 +22,30 @@ pub(crate) struct Reach {
 
 /// The loop that asks.
 pub(crate) struct Poller {
-    client: Client,
-    saved: Saved,
+    follower: Follower,
+    keeper: Keeper,
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
     reach: watch::Sender<Reach>,
-    poll_interval: Duration,
-    pause: Duration,
+}
+
+/// What the server is asked, and told.
+struct Question {
+    apps: BTreeSet<AppGuid>,
+    /// What the kernel enforces of these.
+    enforced: Option<Version>,
+    words: ReceiptWords,
 }
 
 impl Poller {
     pub fn new(
-        config: &Config,
-        client: Client,
-        saved: Saved,
+        follower: Follower,
+        keeper: Keeper,
         wake: mpsc::Sender<Wake>,
         statuses: watch::Receiver<Status>,
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach { apps: BTreeSet::new(), failure: None });
-        let poll_interval = config.poll_interval;
-        let poller =
-            Self { client, saved, wake, statuses, reach, poll_interval, pause: FIRST_PAUSE };
-        (poller, reaching)
+        (Self { follower, keeper, wake, statuses, reach }, reaching)
     }
 
     /// Asks until `shutdown`.
@@ -79,89 +62,67 @@ impl Poller {
             return;
         }
         loop {
-            let (apps, known) = self.question();
-            let asked = Instant::now();
-            let question = Question { apps: apps.clone(), known: known.clone(), wait: Some(HOLD) };
-            let answer = tokio::select! {
-                answer = self.client.policies(&question) => answer,
-                () = other_apps(self.statuses.clone(), &apps) => continue,
+            let question = Question::of(&self.statuses.borrow_and_update());
+            let Question { apps, enforced, words } = &question;
+            let news = tokio::select! {
+                news = self.follower.ask(apps, enforced.as_ref(), words) => news,
+                () = is_another(self.statuses.clone(), &question) => continue,
             };
-            let pause = self.digest(apps.clone(), known, answer, asked.elapsed()).await;
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = other_apps(self.statuses.clone(), &apps) => {}
+            if let News::Failed { error, .. } = &news
+                && self.follower.has_another()
+            {
+                let error = chain(error);
+                tracing::info!(error, "A policy server gives no usable answer; asking another.");
+                continue;
             }
+            let failure = self.heed(apps, news).await.err();
+            self.report(Reach { apps: question.apps, failure });
         }
     }
 
-    /// The apps here now, and the version the kernel enforces of exactly those.
-    fn question(&mut self) -> (BTreeSet<AppGuid>, Option<Version>) {
-        let status = self.statuses.borrow_and_update();
-        let known = status.receipt_for(&status.apps).cloned();
-        (status.apps.clone(), known)
-    }
-
-    /// Acts on an answer and says how long to wait before the next question.
-    async fn digest(
-        &mut self,
-        apps: BTreeSet<AppGuid>,
-        known: Option<Version>,
-        answer: Result<internal::Answer, ClientError>,
-        took: Duration,
-    ) -> Duration {
-        let outcome = match answer {
-            Ok(internal::Answer::NotModified(_)) => {
-                Ok(if took < HELD { self.jittered() } else { Duration::ZERO })
-            }
-            Ok(internal::Answer::Policies { policies, version }) => {
-                self.take(apps.clone(), known, &policies, version).await
-            }
-            Err(error) => Err(chain(&error)),
+    /// Acts on news. An error says why the kernel enforces nothing newer.
+    async fn heed(&mut self, apps: &BTreeSet<AppGuid>, news: News) -> Result<(), String> {
+        let (policies, version) = match news {
+            News::Unchanged => return Ok(()),
+            News::Failed { error, retry_in: _ } => return Err(chain(&error)),
+            News::Policies { all, version } => (all, version),
         };
-        let (pause, failure) = match outcome {
-            Ok(pause) => {
-                self.pause = FIRST_PAUSE;
-                (pause, None)
-            }
-            Err(reason) => (self.longer_pause(), Some(reason)),
-        };
-        self.report(Reach { apps, failure });
-        pause
+        let taken = self.take(apps.clone(), policies, version).await;
+        if taken.is_err() {
+            self.follower.not_enforced();
+        }
+        taken
     }
 
     /// Hands a new answer to the cycle and waits until the kernel enforces it: the next question is
-    /// the receipt.
+    /// the receipt. Only then is it kept, so that no rule waits for the disk.
     async fn take(
-        &mut self,
+        &self,
         apps: BTreeSet<AppGuid>,
-        known: Option<Version>,
-        policies: &[policy::TaggedPolicy],
+        policies: Arc<BTreeSet<TaggedPolicy>>,
         version: Option<Version>,
-    ) -> Result<Duration, String> {
-        let answer =
-            Answer::check(apps.clone(), policies, version.clone()).map_err(|e| chain(&e))?;
-        if version.is_some() && version == known {
-            // The server did not recognise its own version; asking at once would only repeat this.
-            return Ok(self.jittered());
-        }
-        self.saved.store(&answer, policies);
-        let before = self.statuses.borrow().pass;
+    ) -> Result<(), String> {
+        let given = Given { apps, policies, version };
+        let answer = Answer::check(&given).map_err(|error| chain(&error))?;
+        let mut statuses = self.statuses.clone();
+        let before = statuses.borrow().pass;
         if self.wake.send(Wake::Answer(answer)).await.is_err() {
-            return Ok(Duration::ZERO); // the cycle has ended, and so shall we
+            return Ok(()); // the cycle has ended, and so shall we
         }
         let settled = |status: &Status| {
             let enforced = status.enforced.as_ref();
             status.held.is_none()
-                && enforced.is_some_and(|e| e.apps == apps && e.version == version)
+                && enforced.is_some_and(|e| e.apps == given.apps && e.version == given.version)
         };
         // A pass may have been under way already, hence two; one that is held is an answer as well.
         let passed = |status: &Status| settled(status) || status.pass > before + 1;
-        match self.statuses.wait_for(passed).await {
+        match statuses.wait_for(passed).await {
             Ok(status) if settled(&status) => {}
             Ok(status) => return Err(status.held.clone().unwrap_or_else(|| "not enforced".into())),
-            Err(_) => return Ok(Duration::ZERO),
+            Err(_) => return Ok(()),
         }
-        Ok(if version.is_some() { Duration::ZERO } else { self.jittered() })
+        self.keeper.keep(given);
+        Ok(())
     }
 
     fn report(&self, reach: Reach) {
@@ -175,23 +136,23 @@ impl Poller {
             _ => {}
         }
     }
+}
 
-    /// Cells that were cut off together must not come back together.
-    fn jittered(&self) -> Duration {
-        self.poll_interval.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
-
-    fn longer_pause(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(self.poll_interval);
-        pause.mul_f64(0.5 + fastrand::f64())
+impl Question {
+    /// About the apps here now, with the version the kernel enforces of them, and why it is held if it is.
+    fn of(status: &Status) -> Self {
+        let enforced = status.receipt_for(&status.apps).cloned();
+        let words = ReceiptWords { backend: Some(Backend::Iptables), error: status.held.clone() };
+        Self { apps: status.apps.clone(), enforced, words }
     }
 }
 
-/// Ends when the cell's apps are no longer `apps`: then the question must be another.
-async fn other_apps(mut statuses: watch::Receiver<Status>, apps: &BTreeSet<AppGuid>) {
+/// Ends when the question must be another: the cell has other apps, or its kernel another trouble.
+async fn is_another(mut statuses: watch::Receiver<Status>, question: &Question) {
+    let Question { apps, enforced: _, words } = question;
+    let other = |status: &Status| status.apps != *apps || status.held != words.error;
     // An error means that the cycle has ended; whoever waits here is about to be stopped.
-    if statuses.wait_for(|status| status.apps != *apps).await.is_err() {
+    if statuses.wait_for(other).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

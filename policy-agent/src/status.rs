@@ -69,9 +69,10 @@ impl Status {
         }
     }
 
-    /// The version that may be claimed as a receipt for exactly `apps`.
+    /// The version that may be claimed as a receipt for `apps`: whoever enforces it of more enforces it
+    /// of these.
     pub fn receipt_for(&self, apps: &BTreeSet<AppGuid>) -> Option<&Version> {
-        let enforced = self.enforced.as_ref().filter(|enforced| enforced.apps == *apps)?;
+        let enforced = self.enforced.as_ref().filter(|e| e.apps.is_superset(apps))?;
         enforced.version.as_ref()
     }
 

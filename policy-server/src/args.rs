@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use gocompat::flags::{self, FlagError};
 use ipnet::Ipv4Net;
 use policy_server::{ApiSettings, Config, data_dir::DataDir};
@@ -21,6 +21,7 @@ pub enum Invocation {
     Job(Role, PathBuf),
     Embedded(EmbeddedArgs),
     Token(TokenArgs),
+    Restored(RestoredArgs),
 }
 
 /// Jobs that read a file.
@@ -46,7 +47,8 @@ pub enum Role {
     override_usage = "policy-server -config-file FILE\n       \
                       policy-server COMMAND -config-file FILE\n       \
                       policy-server --embedded [OPTIONS]\n       \
-                      policy-server token --scope SCOPE --subject NAME [OPTIONS]"
+                      policy-server token --scope SCOPE --subject NAME [OPTIONS]\n       \
+                      policy-server restored (-config-file FILE | --embedded [OPTIONS])"
 )]
 struct Args {
     #[command(subcommand)]
@@ -71,6 +73,9 @@ enum Command {
     Serve(Flags),
     /// Print a bearer token for the external API of an embedded server
     Token(TokenArgs),
+    /// Say that the database was restored from a backup, so that no cell takes what it enforces for
+    /// newer than that; prints the name of the life the database begins. Servers may be running
+    Restored(RestoredArgs),
 }
 
 /// Flags by Go's rules, which are not read here.
@@ -130,6 +135,30 @@ pub struct TokenArgs {
     expires_in: u32,
 }
 
+/// Which database was restored.
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["config_file", "embedded"])))]
+pub struct RestoredArgs {
+    /// That of the policy-server with this file; spelled with one dash as well
+    #[arg(long, value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// That of an embedded server
+    #[arg(long)]
+    embedded: bool,
+    /// The embedded server's data directory
+    #[arg(long, value_name = "DIR", default_value = "./netman-data", requires = "embedded")]
+    data_dir: PathBuf,
+    /// The URL it keeps policies at, if it is not in its data directory
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "NETMAN_DATABASE",
+        hide_env_values = true,
+        conflicts_with = "config_file"
+    )]
+    database: Option<StoreUrl>,
+}
+
 /// What `line` asks for, its first word being the name of the program; or the code to exit with, the
 /// reason having been told.
 pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Invocation, ExitCode> {
@@ -154,16 +183,27 @@ fn has_a_word_of_ours(words: &[String]) -> bool {
 }
 
 fn by_words(words: Vec<String>) -> Result<Invocation, ExitCode> {
-    let line = std::iter::once("policy-server".to_owned()).chain(words);
+    let line = std::iter::once("policy-server".to_owned()).chain(dashed(words));
     let Args { command, embedded } = Args::parse_from(line);
     match command {
         None => Ok(Invocation::Embedded(embedded)),
         Some(Command::Token(token)) => Ok(Invocation::Token(token)),
+        Some(Command::Restored(restored)) => Ok(Invocation::Restored(restored)),
         Some(Command::Internal(Flags { words })) => job(Role::Internal, words),
         Some(Command::AsgSyncer(Flags { words })) => job(Role::AsgSyncer, words),
         Some(Command::Migrate(Flags { words })) => job(Role::Migrate, words),
         Some(Command::Serve(Flags { words })) => job(Role::All, words),
     }
+}
+
+/// `words`, with the flag that all jobs have spelled as a command of ours spells flags.
+fn dashed(mut words: Vec<String>) -> Vec<String> {
+    if words.first().is_some_and(|first| first == "restored") {
+        for word in words.iter_mut().filter(|word| word.starts_with("-config-file")) {
+            word.insert(0, '-');
+        }
+    }
+    words
 }
 
 /// Reads the flags of `role`. What comes after them is ignored, as in the existing system.
@@ -228,6 +268,14 @@ impl EmbeddedArgs {
             api: ApiSettings::default(),
             metron_address: None,
         })
+    }
+}
+
+impl RestoredArgs {
+    /// Where an embedded server keeps policies.
+    pub fn embedded_database(&self) -> StoreUrl {
+        let in_directory = || StoreUrl::Sqlite(DataDir::at(&self.data_dir).database());
+        self.database.clone().unwrap_or_else(in_directory)
     }
 }
 

@@ -5,43 +5,107 @@ use std::{sync::Arc, time::Duration};
 
 use policy::Version;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use crate::{server::Server, snapshot::Snapshot};
+use crate::{
+    metrics::Metrics,
+    snapshot::{
+        Snapshot, Standing, Topic,
+        feed::{Claim, Feed},
+    },
+};
 
-/// What a poll is answered.
+/// When the server stops, the polls it holds end within this, one after the other, so that the cells
+/// do not come to the next server all at once.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// The part of [`PARTING`] each poll adds: few need not take as long as many.
+const PARTING_EACH: Duration = Duration::from_millis(1);
+
+/// A question that may wait.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    pub topic: Topic,
+    /// The version the caller has.
+    pub known: Option<Version>,
+    /// How long the caller would like to wait.
+    pub wait: Option<Duration>,
+}
+
+/// What a poll is answered, of which snapshot.
 pub(crate) enum Outcome {
     /// What is asked for, at a version the caller does not have.
     Fresh(Arc<Snapshot>, Version),
-    /// The caller has the current version.
-    Unchanged(Version),
+    /// Nothing has changed since the version the caller has.
+    Unchanged(Arc<Snapshot>, Version),
 }
 
-/// Answers at once if the caller does not have the version that `version_of` finds in the snapshot;
-/// else waits for another, at most for `wait`, and not beyond the server's shutdown.
+/// What may happen to a poll that is held.
+enum Event {
+    Woken(Duration),
+    TimeIsOver,
+    ServerStops,
+}
+
+/// Answers at once if something has changed since the version the caller has; else waits until
+/// something does, at most as long as the caller would, and not for long beyond the server's shutdown.
 pub(crate) async fn hold(
-    server: &Server,
-    known: Option<&Version>,
-    wait: Option<Duration>,
-    version_of: impl Fn(&Snapshot) -> Version,
+    poll: &Poll,
+    feed: &Feed,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
 ) -> Outcome {
-    let deadline = Instant::now() + wait.unwrap_or_default();
-    let mut snapshots = server.feed.subscribe();
+    let Poll { topic, known, wait } = poll;
+    let Some(known) = known else { return fresh(feed.snapshot(), poll) };
+    let mut deadline = Instant::now() + wait.unwrap_or_default();
+    let waiting = feed.waiting();
+    let mut registration = None;
+    let mut stopping = false;
     loop {
-        let snapshot = snapshots.borrow_and_update().clone();
-        let version = version_of(&snapshot);
-        if known != Some(&version) {
-            return Outcome::Fresh(snapshot, version);
+        let snapshot = feed.snapshot();
+        match snapshot.standing(known, topic) {
+            Standing::Outdated => return fresh(snapshot, poll),
+            Standing::Current => {}
+            Standing::Ahead => match feed.examine(known).await {
+                Claim::Settled => continue,
+                Claim::Refuted => return fresh(feed.snapshot(), poll),
+                // Whether it is so nobody can say now; what the caller has may be the best there is.
+                Claim::Open => {}
+            },
         }
+        if Instant::now() >= deadline {
+            return Outcome::Unchanged(snapshot, known.clone());
+        }
+        // Who is registered looks once more before waiting.
+        let Some(registration) = &registration else {
+            registration = Some(waiting.register(topic));
+            continue;
+        };
         drop(snapshot);
-        let changed = async {
+        let event = async {
             tokio::select! {
-                Ok(()) = snapshots.changed() => true,
-                () = sleep_until(deadline) => false,
-                () = server.shutdown.cancelled() => false,
+                ago = registration.woken() => Event::Woken(ago),
+                () = sleep_until(deadline) => Event::TimeIsOver,
+                () = shutdown.cancelled(), if !stopping => Event::ServerStops,
             }
         };
-        if !server.metrics.held(changed).await {
-            return Outcome::Unchanged(version);
+        match metrics.held(event).await {
+            Event::Woken(ago) => metrics.woke(ago),
+            Event::TimeIsOver => {}
+            Event::ServerStops => {
+                stopping = true;
+                let held = u32::try_from(waiting.count()).unwrap_or(u32::MAX);
+                let parting = PARTING_EACH.saturating_mul(held).min(PARTING);
+                deadline = deadline.min(Instant::now() + parting.mul_f64(fastrand::f64()));
+            }
         }
     }
 }
+
+fn fresh(snapshot: Arc<Snapshot>, Poll { topic, known, wait: _ }: &Poll) -> Outcome {
+    let version = snapshot.version_for(topic, known.as_ref());
+    Outcome::Fresh(snapshot, version)
+}
+
+#[cfg(test)]
+mod tests;

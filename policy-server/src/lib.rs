@@ -27,6 +27,7 @@ pub mod roles;
 mod router;
 mod server;
 mod snapshot;
+mod waiting;
 
 pub use api::{ApiSettings, Profile, RateLimit};
 pub use callers::Callers;

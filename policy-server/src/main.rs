@@ -6,9 +6,11 @@ mod job;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use policy_server::{Listeners, auth::LocalSigner, data_dir::DataDir};
+use policy_server::{
+    Listeners, auth::LocalSigner, config::PolicyServer, data_dir::DataDir, roles::restored,
+};
 
-use crate::args::{EmbeddedArgs, Invocation, TokenArgs};
+use crate::args::{EmbeddedArgs, Invocation, RestoredArgs, TokenArgs};
 
 fn main() -> ExitCode {
     service::install_crypto_provider();
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Job(role, path)) => job::run(role, &path),
         Ok(Invocation::Embedded(args)) => told(serve(&args)),
         Ok(Invocation::Token(args)) => told(token(&args)),
+        Ok(Invocation::Restored(args)) => told(another_life(&args)),
         Err(code) => code,
     }
 }
@@ -39,6 +42,18 @@ fn token(args: &TokenArgs) -> anyhow::Result<()> {
         "no key to sign with; `policy-server --embedded` makes one in its data directory",
     )?;
     println!("{}", signer.sign(&args.subject, &args.scope, args.expires_in())?);
+    Ok(())
+}
+
+/// Prints the life that a restored database begins.
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "the life is the answer")]
+async fn another_life(args: &RestoredArgs) -> anyhow::Result<()> {
+    let version = match &args.config_file {
+        Some(path) => restored::of_file(&PolicyServer::read(path)?).await?,
+        None => restored::of_embedded(&args.embedded_database()).await?,
+    };
+    println!("{}", version.life.as_str());
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use events::{Outcome, Peer, Verdict};
-pub(crate) use {measure::measure, store::Operation};
+pub(crate) use {events::PollAnswer, measure::measure, store::Operation};
 
 use crate::{api::Measured, asg::syncer::SyncMetrics};
 use dropsonde::{DropsondeError, Metron, Origin, Unit};
@@ -62,6 +62,16 @@ impl Metrics {
         self.0.events.judged(verdict);
     }
 
+    /// A cell came to enforce something that this server knew of for as long as `took`.
+    pub(crate) fn confirmed(&self, took: Duration) {
+        self.0.events.confirmed(took);
+    }
+
+    /// The database was told what so many cells said.
+    pub(crate) fn receipts_written(&self, count: usize) {
+        self.0.events.receipts_written(count);
+    }
+
     /// The store did something, or the snapshot in its place.
     fn operated(&self, operation: Operation, outcome: Outcome, took: Duration) {
         self.0.events.operated(operation.as_str(), outcome, took);
@@ -80,6 +90,31 @@ impl Metrics {
     pub(crate) async fn held<T>(&self, change: impl Future<Output = T>) -> T {
         let _held = self.0.events.hold();
         measure::resting(change).await
+    }
+
+    /// So many held polls are concerned by a change.
+    pub(crate) fn waking(&self, polls: usize) {
+        self.0.events.waking(polls);
+    }
+
+    /// One of them got its turn.
+    pub(crate) fn woke(&self, after: Duration) {
+        self.0.events.woke(after);
+    }
+
+    /// A question of a cell that may be held was answered.
+    pub(crate) fn poll_answered(&self, how: PollAnswer) {
+        self.0.events.poll_answered(how);
+    }
+
+    /// The snapshot was made anew, for this reason.
+    pub(crate) fn rebuilt(&self, reason: &'static str) {
+        self.0.events.rebuilt(reason);
+    }
+
+    /// The database hinted at a change.
+    pub(crate) fn hinted(&self) {
+        self.0.events.hinted();
     }
 
     /// A request ended.

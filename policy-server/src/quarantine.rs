@@ -1,27 +1,24 @@
 //! Tells the database what this server's cells enforce, so that tags given back become free when no
-//! cell takes them for their last owner's any more (design §2.4).
+//! cell takes them for their last owner's any more (design §2.4). It is also this server's sign of life:
+//! while it is given, other servers take the cells whose polls are held here for heard.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
-use uuid::Uuid;
 
 use crate::server::Server;
 
-const REPORT_EVERY: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Reports until dropped.
 pub(crate) async fn report(server: Arc<Server>) {
-    // A new name at every start: what an earlier process was told by its cells holds until it is
-    // forgotten, since nobody has heard those cells again yet.
-    let name = Uuid::new_v4().to_string();
     let mut tick = interval(REPORT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
         tick.tick().await;
         let report = server.receipts.confirmed(&server.feed.snapshot());
-        match server.store.report_cells(&name, report).await {
+        match server.store.report_cells(server.receipts.server(), report).await {
             Ok(freed) => {
                 failing = false;
                 if freed > 0 {

@@ -1,286 +1,184 @@
-//! What each cell says its kernel enforces (design §2.3). In memory: a cell says it again with every
-//! poll, so a server that starts knows all of them within a minute.
+//! What each cell says its kernel enforces (design §2.3), whichever server it says it to.
+//!
+//! A poll is a receipt. What cells say to this server is in memory ([`here`]), and a [`keeper`] writes
+//! what is new of it to the database, many cells at a time and never because of a poll that says
+//! nothing new: a cell whose poll is held is heard as long as its server lives. What cells said to
+//! others, or before this server was started, is read from there ([`rows`]) when somebody asks. Of both
+//! the last word counts ([`cells`]).
+
+mod cells;
+mod here;
+pub(crate) mod keeper;
+mod moments;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod word;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use policy::{
-    AppGuid, Revision, Version,
-    wire::status::{CellStatus, Status},
-};
-use policy_store::CellsReport;
+use policy::wire::status::CellStatus;
+use policy_store::{CellsReport, PolicyStore, StoreError};
+use tokio::{sync::Notify, time::timeout};
+use uuid::Uuid;
 
-use crate::snapshot::{Snapshot, Subject};
+use self::{
+    cells::{Cell, Cells},
+    here::Here,
+    moments::Moments,
+    rows::Rows,
+};
+use crate::{metrics::Metrics, snapshot::Snapshot};
+
+pub(crate) use self::word::{Backend, Word};
 
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long after a start cells may still be on their way back: longer than an agent pauses between
-/// two attempts.
-const RETURN: Duration = Duration::from_secs(10);
+/// Who asks within this shares what was read of the database. Servers write no more often than this.
+const FRESH: Duration = Duration::from_millis(100);
 
-/// The receipts this server got, by the names cells give themselves.
+/// How long the database may take to tell them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The receipts of all cells, as far as this server knows.
 pub(crate) struct Receipts {
-    cells: Mutex<BTreeMap<String, Receipt>>,
-    started: Instant,
+    /// What this process is called. A new name at every start: what an earlier one was told by its
+    /// cells holds until they speak again.
+    server: String,
+    here: Mutex<Here>,
+    rows: Mutex<Arc<Rows>>,
+    /// Held by who reads them.
+    reading: tokio::sync::Mutex<()>,
+    /// There is something to write.
+    news: Notify,
     /// Whether cells poll this process at all.
-    are_here: bool,
-}
-
-struct Receipt {
-    enforced: Option<Version>,
-    subject: Subject,
-    heard: Instant,
-    holding: usize,
+    are_kept: AtomicBool,
+    moments: Moments,
+    metrics: Metrics,
+    started: Instant,
 }
 
 /// A poll of a cell that is being answered; the cell is being heard as long as this lives.
 pub(crate) struct Hearing<'a> {
     receipts: &'a Receipts,
-    cell: String,
+    cell: &'a str,
 }
 
 impl Receipts {
     /// None yet.
-    pub(crate) fn new() -> Self {
-        Self { cells: Mutex::default(), started: Instant::now(), are_here: true }
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            server: Uuid::new_v4().to_string(),
+            here: Mutex::default(),
+            rows: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            news: Notify::new(),
+            are_kept: AtomicBool::new(false),
+            moments: Moments::default(),
+            metrics,
+            started: Instant::now(),
+        }
     }
 
-    /// Those of a process that cells do not poll: never any, and what cells enforce is never known.
-    pub(crate) fn of_cells_elsewhere() -> Self {
-        Self { are_here: false, ..Self::new() }
+    /// What this process is called among those that share a database.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
     }
 
-    /// Notes that `cell` asks for `subject` and enforces `enforced` of it. Without a version it
-    /// claims nothing: what it enforced of other apps says nothing about these.
-    pub(crate) fn hear(
-        &self,
-        cell: &str,
-        subject: &Subject,
-        enforced: Option<&Version>,
-    ) -> Hearing<'_> {
+    /// Notes what `cell` says, which is there until the answer is dropped.
+    pub(crate) fn hear<'a>(&'a self, cell: &'a str, word: Word) -> Hearing<'a> {
         let now = Instant::now();
-        let mut receipts = self.lock();
-        receipts.retain(|_, receipt| !receipt.is_forgotten(now));
-        let holding = receipts.get(cell).map_or(0, |receipt| receipt.holding);
-        let receipt = Receipt {
-            enforced: enforced.cloned(),
-            subject: subject.clone(),
-            heard: now,
-            holding: holding + 1,
+        let mut here = self.here();
+        let confirmed = here.hear(cell, word, now);
+        let is_news = here.has_unwritten();
+        drop(here);
+        if is_news {
+            self.news.notify_one();
+        }
+        if let Some(took) = confirmed.and_then(|revision| self.moments.since(revision, now)) {
+            self.metrics.confirmed(took);
+        }
+        Hearing { receipts: self, cell }
+    }
+
+    /// The last words of all cells, whichever server they said them to.
+    pub(crate) async fn of_all_servers(&self, store: &dyn PolicyStore) -> Cells {
+        let is_read = match timeout(PATIENCE, self.read(store)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(error = service::log::chain(&error), "Could not read the receipts.");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("The database takes too long to tell the receipts.");
+                false
+            }
         };
-        receipts.insert(cell.to_owned(), receipt);
-        Hearing { receipts: self, cell: cell.to_owned() }
+        let are_here = self.are_kept.load(Ordering::Relaxed);
+        let cells = self.last_words();
+        Cells { cells, is_read, are_here, up: self.started.elapsed() }
     }
 
-    /// The cells that ask about one of `apps`, or all, beside what `snapshot` wants of them.
-    pub(crate) fn status(&self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
+    /// The cells this server heard itself.
+    pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<CellStatus> {
         let now = Instant::now();
-        let concerned = |receipt: &Receipt| apps.is_none_or(|apps| receipt.subject.touches(apps));
-        let known = self.lock();
-        let complete = self.is_complete(known.len(), snapshot, now);
-        let cells = known
-            .iter()
-            .filter(|(_, receipt)| !receipt.is_forgotten(now) && concerned(receipt))
-            .map(|(cell, receipt)| receipt.status(cell, snapshot, now))
-            .collect();
-        let Version { life, revision } = snapshot.version();
-        Status { life: life.as_str().to_owned(), revision: revision.0, complete, cells }
+        let here = self.here();
+        let cells = here.cells().iter();
+        cells
+            .map(|(cell, said)| Cell::here(cell, said, &self.server, now).status(snapshot))
+            .collect()
     }
 
-    /// What all cells of this server have confirmed (design §2.4). A cell that enforces what it asks
-    /// for is as good as one that enforces everything: nothing since then concerned it.
+    /// What all cells have confirmed that this server must vouch for (design §2.4): those it heard last,
+    /// and those nobody else does.
     pub(crate) fn confirmed(&self, snapshot: &Snapshot) -> CellsReport {
-        let now = Instant::now();
-        let cells = self.lock();
-        let lowest = cells
-            .values()
-            .filter(|receipt| !receipt.is_forgotten(now))
-            .map(|receipt| receipt.confirmed(snapshot))
-            .min();
+        let lowest = cells::confirmed(&self.last_words(), snapshot);
         lowest.map_or(CellsReport::Silent, CellsReport::Confirmed)
     }
 
-    /// A server that has just started has not heard of the cells that poll it. All are back when there
-    /// are as many as hold leases; where cells hold none, when they have had the time. A cell that
-    /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if this
-    /// server had heard of it.
-    fn is_complete(&self, heard: usize, snapshot: &Snapshot, now: Instant) -> bool {
-        if !self.are_here {
-            return false;
+    fn last_words(&self) -> Vec<Cell> {
+        let rows = self.rows();
+        cells::all(&self.here(), &rows, &self.server, Instant::now())
+    }
+
+    /// Reads what the database has, unless somebody just did.
+    async fn read(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
+        let _alone = self.reading.lock().await;
+        if self.rows().are_fresh(FRESH, Instant::now()) {
+            return Ok(());
         }
-        let up = now.duration_since(self.started);
-        match snapshot.leases().count() {
-            0 => up >= RETURN,
-            leased => heard >= leased || up > FORGET_AFTER,
-        }
-    }
-
-    /// A panic elsewhere leaves the map whole, since no entry is ever half-written.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Receipt>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Receipt {
-    fn is_forgotten(&self, now: Instant) -> bool {
-        self.holding == 0 && now.duration_since(self.heard) > FORGET_AFTER
-    }
-
-    /// The revision the cell enforces of what it asks for. One that is not in the snapshot, of another
-    /// life or of before a backup was restored, proves nothing. If the snapshot is only late, it counts
-    /// in a moment.
-    fn enforced(&self, snapshot: &Snapshot) -> Option<&Version> {
-        self.enforced.as_ref().filter(|enforced| snapshot.version().includes(enforced))
-    }
-
-    /// Everything up to here is in force on the cell, as far as it concerns it.
-    fn confirmed(&self, snapshot: &Snapshot) -> Revision {
-        match self.enforced(snapshot) {
-            Some(enforced) if enforced.includes(&snapshot.version_of(&self.subject)) => {
-                snapshot.version().revision
+        let asked = Instant::now();
+        let rows = Arc::new(Rows::of_heard(store.receipts().await?, asked));
+        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows.clone();
+        if self.are_kept.load(Ordering::Relaxed) {
+            let mut here = self.here();
+            here.compare(&rows, &self.server, asked);
+            if here.has_unwritten() {
+                self.news.notify_one();
             }
-            Some(enforced) => enforced.revision,
-            None => Revision::default(),
         }
+        Ok(())
     }
 
-    fn status(&self, cell: &str, snapshot: &Snapshot, now: Instant) -> CellStatus {
-        let enforced = self.enforced(snapshot);
-        let Self { enforced: _, subject, heard, holding } = self;
-        let wanted = snapshot.version_of(subject);
-        let silent = if *holding > 0 { Duration::ZERO } else { now.duration_since(*heard) };
-        CellStatus {
-            cell: cell.to_owned(),
-            enforced: enforced.map(|enforced| enforced.revision.0),
-            wanted: wanted.revision.0,
-            silent_seconds: silent.as_secs_f64(),
-            apps: snapshot.apps_of(subject),
-        }
+    fn rows(&self) -> Arc<Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A panic elsewhere leaves it whole, since no entry is ever half-written.
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
-        if let Some(receipt) = self.receipts.lock().get_mut(&self.cell) {
-            receipt.holding -= 1;
-            receipt.heard = Instant::now();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use policy::{Life, TagLength};
-    use policy_store::State;
-
-    use super::*;
-
-    fn version(revision: u64) -> Version {
-        Version { life: Life::new("life").unwrap(), revision: Revision(revision) }
-    }
-
-    fn snapshot(revision: u64) -> Snapshot {
-        with_leases(revision, vec![])
-    }
-
-    fn with_leases(revision: u64, leases: Vec<policy::Lease>) -> Snapshot {
-        let version = version(revision);
-        let state = State { version, policies: vec![], leases, security_groups: vec![] };
-        Snapshot::of(state, TagLength::DEFAULT)
-    }
-
-    fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_cell_is_known_by_its_last_word() {
-        let receipts = Receipts::new();
-        let subject = Subject::Apps(apps(&["a", "b"]));
-        drop(receipts.hear("cell-1", &subject, None));
-        assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
-        let hearing = receipts.hear("cell-1", &subject, Some(&version(4)));
-        let status = receipts.status(&snapshot(5), None);
-        assert_eq!((status.life.as_str(), status.revision), ("life", 5));
-        let [cell] = &status.cells[..] else { panic!("{status:?}") };
-        assert_eq!((cell.enforced, cell.wanted, cell.apps), (Some(4), 5, 2));
-        assert_eq!(cell.silent_seconds, 0.0, "its poll is being held");
-        drop(hearing);
-        assert!(receipts.status(&snapshot(5), None).cells[0].silent_seconds > 0.0);
-    }
-
-    #[test]
-    fn a_server_knows_when_it_may_not_know_every_cell_yet() {
-        let lease = |host: u8| {
-            let subnet = format!("10.255.{host}.0/24").parse().unwrap();
-            policy::Lease::new([10, 0, 16, host].into(), subnet)
-        };
-        let snapshot = with_leases(5, vec![lease(1), lease(2)]);
-        let mut receipts = Receipts::new();
-        drop(receipts.hear("one", &Subject::Apps(apps(&["a"])), None));
-        assert!(!receipts.status(&snapshot, None).complete);
-        receipts.started -= RETURN;
-        assert!(!receipts.status(&snapshot, None).complete, "the other may be cut off");
-        drop(receipts.hear("two", &Subject::Apps(apps(&["b"])), None));
-        assert!(receipts.status(&snapshot, Some(&apps(&["a"]))).complete, "all leases are back");
-
-        let mut receipts = Receipts::new();
-        let without_leases = self::snapshot(5);
-        assert!(!receipts.status(&without_leases, None).complete);
-        receipts.started -= RETURN;
-        assert!(receipts.status(&without_leases, None).complete, "they have had the time");
-        receipts.started -= FORGET_AFTER;
-        assert!(receipts.status(&snapshot, None).complete, "whoever is still away is gone");
-    }
-
-    #[test]
-    fn only_cells_that_ask_about_an_app_are_told_of() {
-        let receipts = Receipts::new();
-        drop(receipts.hear("two", &Subject::Apps(apps(&["a", "b"])), None));
-        drop(receipts.hear("all", &Subject::Everything, None));
-        drop(receipts.hear("none", &Subject::Apps(apps(&[])), None));
-        let cells = |asked: Option<BTreeSet<AppGuid>>| -> Vec<String> {
-            let status = receipts.status(&snapshot(5), asked.as_ref());
-            status.cells.into_iter().map(|cell| cell.cell).collect()
-        };
-        assert_eq!(cells(None), ["all", "none", "two"]);
-        assert_eq!(cells(Some(apps(&["b", "x"]))), ["all", "two"]);
-        assert_eq!(cells(Some(apps(&["x"]))), ["all"]);
-    }
-
-    #[test]
-    fn revisions_of_another_life_are_no_receipt() {
-        let receipts = Receipts::new();
-        let foreign = Version { life: Life::new("other").unwrap(), ..version(9) };
-        drop(receipts.hear("cell-1", &Subject::Everything, Some(&foreign)));
-        assert_eq!(receipts.status(&snapshot(5), None).cells[0].enforced, None);
-    }
-
-    #[test]
-    fn revisions_that_are_still_to_come_are_no_receipt() {
-        let receipts = Receipts::new();
-        drop(receipts.hear("cell-1", &Subject::Everything, Some(&version(9))));
-        let enforced = |revision| receipts.status(&snapshot(revision), None).cells[0].enforced;
-        assert_eq!((enforced(5), enforced(8), enforced(9)), (None, None, Some(9)));
-    }
-
-    #[test]
-    fn cells_confirm_what_the_slowest_of_them_enforces() {
-        let receipts = Receipts::new();
-        assert_eq!(receipts.confirmed(&snapshot(5)), CellsReport::Silent);
-        let confirmed = |revision| CellsReport::Confirmed(Revision(revision));
-        drop(receipts.hear("one", &Subject::Everything, Some(&version(5))));
-        assert_eq!(receipts.confirmed(&snapshot(5)), confirmed(5));
-        assert_eq!(receipts.confirmed(&snapshot(7)), confirmed(5), "7 concerns it");
-        drop(receipts.hear("two", &Subject::Everything, Some(&version(6))));
-        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(5));
-        drop(receipts.hear("one", &Subject::Everything, Some(&version(6))));
-        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(6));
-        drop(receipts.hear("new", &Subject::Everything, None));
-        assert_eq!(receipts.confirmed(&snapshot(6)), confirmed(0), "it may enforce anything");
+        self.receipts.here().leave(self.cell, Instant::now());
     }
 }

@@ -16,8 +16,9 @@ pub mod migrate;
 mod nobody;
 mod platform;
 mod prepared;
+pub mod restored;
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use policy_store::{ConnectError, Options, PolicyStore, Schema, StoreError};
 use service::tls::TlsError;
@@ -48,6 +49,8 @@ pub enum RunError {
     /// The text of 2016 for a database that is away.
     #[error("db connect: db connection timeout")]
     ConnectOf2016(#[source] ConnectError),
+    #[error("there is no database at {}", .0.display())]
+    NoDatabase(PathBuf),
     #[error("opening the database")]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -87,8 +87,9 @@ fn external_2024() -> Vec<Row> {
         row(GET,    "/networking/:version/external/policies",          WRITE,  "PoliciesIndex",  policies::index),
         row(POST,   "/networking/:version/external/policies/cleanup",  ADMIN,  "Cleanup",        external::cleanup::clean_up),
         row(GET,    "/networking/:version/external/tags",              ADMIN,  "TagsIndex",      external::tags),
-        // Ours: what cells enforce, and who changed what.
-        row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status),
+        // Ours: what cells enforce, where policies are in force, and who changed what.
+        row(GET,    "/networking/:version/external/status",            ADMIN,  "Status",         external::status::of_cells),
+        row(GET,    "/networking/:version/external/policies/status",   ADMIN,  "PoliciesStatus", external::status::of_policies),
         row(GET,    "/networking/:version/external/audit",             ADMIN,  "AuditIndex",     external::audit::index),
         // Clients of 2016 delete this way; only version 0 ever knew it (§2.2, §16).
         row(DELETE, "/networking/v0/external/policies",                WRITE,  "DeletePolicies", policies::delete),

@@ -13,6 +13,7 @@ use crate::{
     apps::Apps,
     auth::Verifier,
     cleaner::Cleaner,
+    hold::{Outcome, Poll, hold},
     metrics::Metrics,
     receipts::Receipts,
     snapshot::{Snapshot, feed::Feed},
@@ -41,12 +42,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Answers `poll` now, or when there is something to answer.
+    pub(crate) async fn hold(&self, poll: &Poll) -> Outcome {
+        hold(poll, &self.feed, &self.metrics, &self.shutdown).await
+    }
+
     /// A snapshot that holds everything the database held when it was asked for, whichever server
     /// wrote it. Callers read what they wrote elsewhere, and the database tells one revision instead
     /// of every policy.
     pub(crate) async fn current(&self) -> Result<Arc<Snapshot>, ApiError> {
         let version = self.store.version().await.map_err(ApiError::ReadFailed)?;
-        self.feed.shows(&version).await.map_err(ApiError::Behind)?;
+        self.feed.reaches(&version).await.map_err(ApiError::Behind)?;
         Ok(self.feed.snapshot())
     }
 

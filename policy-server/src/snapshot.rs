@@ -1,22 +1,27 @@
 //! What the database holds, in memory, as of one revision (design §2.2). Immutable: a change makes
 //! another snapshot, which shares almost everything with the one before.
 
+mod app;
+mod delta;
 pub(crate) mod feed;
+mod groups;
 mod lines;
+mod making;
+mod touched;
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeSet,
-    net::Ipv4Addr,
-    sync::{Arc, OnceLock},
-};
+use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use imbl::{HashMap, OrdMap, OrdSet};
 use policy::{AppGuid, Lease, Revision, TagLength, TaggedPolicy, Version, wire::line::KeptLine};
-use policy_store::{Change, Filter, NumberedGroup, State};
-use thiserror::Error;
+use policy_store::{Filter, NumberedGroup};
 
-use lines::Lines;
+use app::App;
+use groups::Groups;
+use making::Leap;
+pub(crate) use {
+    delta::Delta,
+    touched::{Touched, Which},
+};
 
 /// Which policies somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,21 +32,45 @@ pub(crate) enum Subject {
     Apps(BTreeSet<AppGuid>),
 }
 
+/// What a poll may be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Policies(Subject),
+    Leases,
+    /// The security groups of these spaces, and those of all.
+    SecurityGroups(BTreeSet<String>),
+}
+
+/// How a version that somebody has stands to what a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing of what was asked for has changed since.
+    Current,
+    /// Something has, or may have.
+    Outdated,
+    /// It is of the same life and later than anything the snapshot holds.
+    Ahead,
+}
+
 /// A policy, and how cells are told of it: they ask far more often than policies change.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub tagged: TaggedPolicy,
     /// The policy in the forms of version 1.
     pub line: KeptLine,
+    /// The revision that added it, or, if that is forgotten, one by which it was there.
+    #[allow(dead_code, reason = "for those who tell where a policy is in force")]
+    pub since: Revision,
 }
 
 /// Everything cells ask for, as of `version`.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     version: Version,
-    /// The revision of the state this began with. What changed when before that is not known, so
-    /// nothing is said to be older.
+    /// What changed up to here is not known, so nothing is said to be older.
     base: Revision,
+    /// What happened in between is not known, either.
+    leaps: Vec<Leap>,
     tag_length: TagLength,
     policies: OrdSet<Arc<Entry>>,
     policies_changed: Revision,
@@ -49,85 +78,10 @@ pub(crate) struct Snapshot {
     apps: HashMap<AppGuid, App>,
     leases: OrdMap<Ipv4Addr, Lease>,
     leases_changed: Revision,
-    security_groups: Arc<[NumberedGroup]>,
-    security_groups_changed: Revision,
-}
-
-#[derive(Debug, Clone, Default)]
-struct App {
-    policies: OrdSet<Arc<Entry>>,
-    changed: Revision,
-    /// Put together when somebody first asks; `None` inside where there are too many.
-    lines: OnceLock<Option<Arc<Lines>>>,
-}
-
-/// The log does not fit what it is applied to. The snapshot must be made anew.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("revision {revision} does not follow from revision {held}: {what}")]
-pub(crate) struct Inconsistent {
-    revision: Revision,
-    held: Revision,
-    what: &'static str,
+    groups: Groups,
 }
 
 impl Snapshot {
-    /// A snapshot that begins with `state`; tags are written with `tag_length`.
-    pub(crate) fn of(state: State, tag_length: TagLength) -> Self {
-        let State { version, policies, leases, security_groups } = state;
-        let base = version.revision;
-        let mut snapshot = Self {
-            version,
-            base,
-            tag_length,
-            policies: OrdSet::new(),
-            policies_changed: base,
-            apps: HashMap::new(),
-            leases: leases.into_iter().map(|lease| (lease.underlay_ip, lease)).collect(),
-            leases_changed: base,
-            security_groups: security_groups.into(),
-            security_groups_changed: base,
-        };
-        for policy in policies {
-            snapshot.add(policy, base);
-        }
-        snapshot
-    }
-
-    /// The snapshot after what `log` says.
-    pub(crate) fn after(&self, log: Vec<(Revision, Change)>) -> Result<Self, Inconsistent> {
-        let mut next = self.clone();
-        for (revision, change) in log {
-            let held = next.version.revision;
-            let must = |holds: bool, what| {
-                if holds { Ok(()) } else { Err(Inconsistent { revision, held, what }) }
-            };
-            let follows =
-                revision.0 == held.0 + 1 || (revision == held && held > self.version.revision);
-            must(follows, "a revision is missing")?;
-            match change {
-                Change::PolicyAdded(policy) => {
-                    must(next.add(policy, revision), "a policy that exists was added")?;
-                }
-                Change::PolicyRemoved(policy) => {
-                    must(next.remove(&policy, revision), "a policy that is missing was removed")?;
-                }
-                Change::LeaseAdded(lease) => {
-                    let before = next.leases.insert(lease.underlay_ip, lease);
-                    must(before.is_none(), "a cell got a second lease")?;
-                    next.leases_changed = revision;
-                }
-                Change::LeaseRemoved(lease) => {
-                    let before = next.leases.remove(&lease.underlay_ip);
-                    must(before == Some(lease), "a lease that is missing was removed")?;
-                    next.leases_changed = revision;
-                }
-                Change::SecurityGroupsReplaced => next.security_groups_changed = revision,
-            }
-            next.version.revision = revision;
-        }
-        Ok(next)
-    }
-
     /// The life of the database and the newest revision held.
     pub(crate) fn version(&self) -> &Version {
         &self.version
@@ -135,14 +89,75 @@ impl Snapshot {
 
     /// The version of what `subject` asks for: the last change that touched it.
     pub(crate) fn version_of(&self, subject: &Subject) -> Version {
-        let changed = match subject {
+        self.at(self.changed_of(subject).max(self.base))
+    }
+
+    /// How `known` stands to what is held about `topic`.
+    pub(crate) fn standing(&self, known: &Version, topic: &Topic) -> Standing {
+        if known.life != self.version.life {
+            Standing::Outdated
+        } else if known.revision > self.version.revision {
+            Standing::Ahead
+        } else if self.remembers(known.revision) && known.revision >= self.changed(topic) {
+            Standing::Current
+        } else {
+            Standing::Outdated
+        }
+    }
+
+    /// The version by which somebody who has `known` is given what `topic` is about: that of its last
+    /// change, and never one that looks older than what they have.
+    pub(crate) fn version_for(&self, topic: &Topic, known: Option<&Version>) -> Version {
+        let changed = self.at(self.changed(topic).max(self.base));
+        match known {
+            Some(known) if known.life == changed.life && known.revision > changed.revision => {
+                self.version.clone()
+            }
+            _ => changed,
+        }
+    }
+
+    fn changed(&self, topic: &Topic) -> Revision {
+        match topic {
+            Topic::Policies(subject) => self.changed_of(subject),
+            Topic::Leases => self.leases_changed,
+            Topic::SecurityGroups(spaces) => self.groups.changed_for(spaces),
+        }
+    }
+
+    fn changed_of(&self, subject: &Subject) -> Revision {
+        match subject {
             Subject::Everything => self.policies_changed,
             Subject::Apps(apps) => {
-                let changes = apps.iter().filter_map(|app| Some(self.apps.get(app)?.changed));
-                changes.max().unwrap_or(self.base)
+                self.known(apps).map(|(_, app)| app.changed).max().unwrap_or_default()
             }
+        }
+    }
+
+    /// `subject`, its names sharing the memory of those held here: thousands of polls ask about the
+    /// same apps for minutes.
+    pub(crate) fn sharing(&self, subject: Subject) -> Subject {
+        let shared = |guid: AppGuid| {
+            self.apps.get_key_value(&guid).map_or(guid.clone(), |(held, _)| held.clone())
         };
-        self.at(changed.max(self.base))
+        match subject {
+            Subject::Everything => Subject::Everything,
+            Subject::Apps(apps) => Subject::Apps(apps.into_iter().map(shared).collect()),
+        }
+    }
+
+    /// Whether everything is known that happened since `revision`.
+    fn remembers(&self, revision: Revision) -> bool {
+        (self.base..=self.version.revision).contains(&revision)
+            && !self.leaps.iter().any(|leap| leap.passes(revision))
+    }
+
+    /// Those of `apps` that have policies, or had some.
+    fn known<'a>(
+        &'a self,
+        apps: &'a BTreeSet<AppGuid>,
+    ) -> impl Iterator<Item = (&'a AppGuid, &'a App)> {
+        apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?)))
     }
 
     /// The policies `subject` asks for.
@@ -178,12 +193,8 @@ impl Snapshot {
     /// Ordered by app, and then by policy.
     fn touching(&self, apps: &BTreeSet<AppGuid>) -> Vec<Arc<Entry>> {
         let mut found = Vec::new();
-        for (guid, app) in apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?))) {
-            let its = |entry: &&Arc<Entry>| {
-                let source = &entry.tagged.policy.source;
-                source == guid || !apps.contains(source)
-            };
-            found.extend(app.policies.iter().filter(its).cloned());
+        for (guid, app) in self.known(apps) {
+            found.extend(app.policies.iter().filter(|entry| entry.is_told_by(guid, apps)).cloned());
         }
         found
     }
@@ -191,8 +202,7 @@ impl Snapshot {
     /// How many policies `apps` have, and their lines with tags, in the form of version 1, separated by
     /// commas; `None` if they are too many to be put together.
     pub(crate) fn lines_of(&self, apps: &BTreeSet<AppGuid>) -> Option<(usize, String)> {
-        let known = apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?)));
-        let lines: Option<Vec<_>> = known.map(|(guid, app)| app.lines(guid)).collect();
+        let lines: Option<Vec<_>> = self.known(apps).map(|(guid, app)| app.lines(guid)).collect();
         lines.map(|lines| lines::join(&lines))
     }
 
@@ -206,80 +216,41 @@ impl Snapshot {
         }
     }
 
-    /// The version of the list of leases.
-    pub(crate) fn leases_version(&self) -> Version {
-        self.at(self.leases_changed)
-    }
-
     /// The leases, ordered by the cells' addresses.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
     }
 
-    /// The version of the list of security groups.
+    /// The version of the security groups: the last change of any of them.
     pub(crate) fn security_groups_version(&self) -> Version {
-        self.at(self.security_groups_changed)
+        self.at(self.groups.changed())
     }
 
     /// The security groups, ordered by number.
     pub(crate) fn security_groups(&self) -> &Arc<[NumberedGroup]> {
-        &self.security_groups
-    }
-
-    /// This snapshot with the security groups the store has by now. They may be newer than the
-    /// snapshot; the change that made them so then comes with a later one, and nothing is missed.
-    pub(crate) fn with_security_groups(self, groups: Vec<NumberedGroup>) -> Self {
-        Self { security_groups: groups.into(), ..self }
-    }
-
-    /// Whether most of the apps remembered have no policy any more. Each policy names at most two.
-    pub(crate) fn is_mostly_memories(&self) -> bool {
-        self.apps.len() > 4 * self.policies.len() + 65_536
+        self.groups.list()
     }
 
     fn at(&self, revision: Revision) -> Version {
         Version { life: self.version.life.clone(), revision }
     }
+}
 
-    /// Whether the policy was new.
-    fn add(&mut self, tagged: TaggedPolicy, revision: Revision) -> bool {
-        let line = KeptLine::new(&tagged, self.tag_length);
-        let entry = Arc::new(Entry { tagged, line });
-        for app in [&entry.tagged.policy.source, &entry.tagged.policy.destination] {
-            let app = self.apps.entry(app.clone()).or_default();
-            app.policies.insert(entry.clone());
-            app.change(revision);
-        }
-        self.policies_changed = revision;
-        self.policies.insert(entry).is_none()
+impl Entry {
+    /// The apps at both ends.
+    fn apps(&self) -> [&AppGuid; 2] {
+        [&self.tagged.policy.source, &self.tagged.policy.destination]
     }
 
-    /// Whether the policy was there.
-    fn remove(&mut self, tagged: &TaggedPolicy, revision: Revision) -> bool {
-        let entry = Arc::new(Entry { tagged: tagged.clone(), line: KeptLine::default() });
-        for app in [&tagged.policy.source, &tagged.policy.destination] {
-            let app = self.apps.entry(app.clone()).or_default();
-            app.policies.remove(&entry);
-            app.change(revision);
-        }
-        self.policies_changed = revision;
-        self.policies.remove(&entry).is_some()
+    /// Whether, of all `apps` that are asked about, it is `app`, one of its ends, that tells of this
+    /// policy: between two of them it is the source.
+    fn is_told_by(&self, app: &AppGuid, apps: &BTreeSet<AppGuid>) -> bool {
+        let source = &self.tagged.policy.source;
+        source == app || !apps.contains(source)
     }
 }
 
-impl App {
-    /// Its policies have changed.
-    fn change(&mut self, revision: Revision) {
-        self.changed = revision;
-        self.lines.take();
-    }
-
-    fn lines(&self, guid: &AppGuid) -> Option<Arc<Lines>> {
-        self.lines.get_or_init(|| Lines::of(guid, &self.policies).map(Arc::new)).clone()
-    }
-}
-
-/// Entries are told apart by their policies alone; the line follows from these.
+/// Entries are told apart by their policies alone.
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.tagged.cmp(&other.tagged)

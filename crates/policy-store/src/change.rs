@@ -1,6 +1,6 @@
 use policy::{Lease, Revision, TaggedPolicy, Version};
 
-use crate::NumberedGroup;
+use crate::{AssignedTag, NumberedGroup};
 
 /// One thing that happened at a revision. A revision may consist of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub enum Change {
     LeaseRemoved(Lease),
     /// The security groups are others than before; the store says which.
     SecurityGroupsReplaced,
+    /// Somebody asked for a tag and got one ([`tag_for`](crate::PolicyStore::tag_for)). Of tags that
+    /// policies give out or give back, the policies tell.
+    TagGiven(AssignedTag),
 }
 
 /// Answer of [`changes_since`](crate::PolicyStore::changes_since).
@@ -38,4 +41,8 @@ pub struct State {
     pub leases: Vec<Lease>,
     /// Every security group, ordered by number.
     pub security_groups: Vec<NumberedGroup>,
+    /// Changes the log still keeps, oldest first; after `compacted`, up to `version`.
+    pub log: Vec<(Revision, Change)>,
+    /// What happened up to here is forgotten.
+    pub compacted: Revision,
 }

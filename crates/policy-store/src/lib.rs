@@ -24,6 +24,7 @@ mod open;
 mod pool;
 mod pooled;
 mod postgres;
+mod receipts;
 mod row;
 mod security_groups;
 mod server;
@@ -48,6 +49,7 @@ pub use metered::{StoreFigures, StorePeaks};
 pub use migrate::migrate;
 pub use open::{Options, Schema, StoreUrl, StoreUrlError, open};
 pub use pool::{InvalidPool, LeaseKind, LeasePool};
+pub use receipts::{HeardReceipt, ReceiptStore, StoredReceipt};
 pub use security_groups::{NumberedGroup, SecurityGroupStore};
 pub use server::{Connections, DatabaseServer, DatabaseTls};
 pub use tag::AssignedTag;
@@ -59,7 +61,7 @@ pub use tag::AssignedTag;
 /// they run: what they were changing then happened wholly or not at all.
 #[async_trait]
 pub trait PolicyStore:
-    AuditTrail + LeadershipStore + LeaseStore + SecurityGroupStore + TagQuarantine
+    AuditTrail + LeadershipStore + LeaseStore + ReceiptStore + SecurityGroupStore + TagQuarantine
 {
     /// Adds all of `policies` or, on any error, none. Adding a policy that exists is success.
     ///
@@ -85,12 +87,17 @@ pub trait PolicyStore:
     async fn tags(&self) -> Result<Vec<AssignedTag>, StoreError>;
 
     /// The tag of `id`, which is a `kind` (`router`, say); given out on first use and kept until
-    /// `id` takes part in a policy that is removed. Takes no revision: no policy changes.
+    /// `id` takes part in a policy that is removed. Giving takes a revision; the time of the last
+    /// update stays, as no policy changes.
     async fn tag_for(&self, id: &str, kind: &str) -> Result<Tag, StoreError>;
 
     /// When policies were last created or deleted, in nanoseconds since 1970: a marker that moves
     /// with every such call, never backwards (spec/policy-server.md §5.2).
     async fn last_updated(&self) -> Result<i64, StoreError>;
+
+    /// What [`last_updated`](Self::last_updated) was when this store last looked at the database, which
+    /// every [`changes_since`](Self::changes_since) does; `None` before the first look.
+    fn last_updated_seen(&self) -> Option<i64>;
 
     /// The life of the database and the last revision taken.
     async fn version(&self) -> Result<Version, StoreError>;
@@ -100,6 +107,16 @@ pub trait PolicyStore:
 
     /// Everything, as of one instant.
     async fn state(&self) -> Result<State, StoreError>;
+
+    /// Begins another life of the database if it is still in that of `seen`, and its revision is lower:
+    /// after a restore, it fell (design §2.3). `None`: whatever life it is in. The log is forgotten, and
+    /// what cells confirmed counts no more. Returns the version since.
+    async fn begin_another_life(&self, seen: Option<&Version>) -> Result<Version, StoreError>;
+
+    /// Returns when somebody may have changed something: at once if that was since the last call, which
+    /// only one caller should make. A hint and nothing else: PostgreSQL tells of most changes, and other
+    /// databases of none, so that this never returns.
+    async fn hint(&self);
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -1,6 +1,7 @@
 //! A database whose use is counted, for whoever watches over it (spec/policy-server.md §11).
 
 use std::{
+    future::ready,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -15,7 +16,8 @@ use tokio::time::Instant;
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
-    session::{Backend, Found, HeldLease, Position, Session},
+    row::{HeardRow, ReceiptRow},
+    session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
 /// How a database was used so far. A query is one step of a transaction, its beginning and its
@@ -145,6 +147,18 @@ impl<B: Backend> Backend for Metered<B> {
         self.meter.measure(self.backend.read()).await.map(|session| self.session(session))
     }
 
+    /// No query yet, unless there is nobody to put it to.
+    async fn alone(&self, purpose: Purpose) -> Result<Self::Session, StoreError> {
+        match self.backend.alone(purpose).await {
+            Ok(session) => Ok(self.session(session)),
+            Err(error) => self.meter.measure(ready(Err(error))).await,
+        }
+    }
+
+    async fn hint(&self) {
+        self.backend.hint().await;
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.meter.measure(self.backend.ping()).await
     }
@@ -180,13 +194,13 @@ measured! {
     compact(revision: Revision) -> ();
     touch(micros: i64) -> ();
     explain() -> ();
+    renew_life() -> ();
     log(changes: &[(Revision, Change)]) -> ();
     logged(since: Revision) -> Vec<(Revision, Change)>;
     select(filter: &Filter) -> Vec<TaggedPolicy>;
     find(policies: &[&Policy]) -> Vec<Found>;
     insert(policies: &[TaggedPolicy]) -> ();
     remove(found: &[Found]) -> ();
-    last_updated() -> i64;
     seed(length: TagLength) -> ();
     tags() -> Vec<AssignedTag>;
     tags_of(ids: &[&str]) -> Vec<AssignedTag>;
@@ -195,10 +209,14 @@ measured! {
     release_tags(tags: &[Tag]) -> Vec<(Tag, String)>;
     quarantined_of(ids: &[&str]) -> Vec<(Tag, String)>;
     quarantine(released: &[(Tag, String)], at: Revision) -> ();
-    end_quarantine(confirmed: Option<Revision>) -> usize;
+    end_quarantine(lifetime: Duration) -> usize;
     count_quarantined() -> usize;
-    report_server(server: &str, confirmed: Option<Revision>, lifetime: Duration) -> ();
+    report_server(server: &str, confirmed: Option<Revision>, lifetime: Duration) -> bool;
     confirmed() -> Vec<Revision>;
+    put_receipts(server: &str, receipts: &[ReceiptRow]) -> ();
+    receipts() -> Vec<HeardRow>;
+    forget_receipts(silent_for: Duration) -> u64;
+    forget_cells(server: &str, cells: &[&str]) -> ();
     leases() -> Vec<HeldLease>;
     insert_lease(lease: &Lease, renewed_at: i64) -> ();
     remove_lease(underlay_ip: Ipv4Addr) -> ();

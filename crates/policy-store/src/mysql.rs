@@ -11,12 +11,13 @@ mod leases;
 mod names;
 mod policies;
 mod quarantine;
+mod receipts;
 mod rows;
 mod schema;
 mod security_groups;
 mod tags;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{future::pending, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
@@ -27,7 +28,8 @@ use crate::{
     StoreError,
     error::Doing,
     pooled::{Pooled, lend},
-    session::{Backend, Found, HeldLease, Position, Session},
+    row::{HeardRow, ReceiptRow},
+    session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 use names::Names;
 
@@ -50,7 +52,7 @@ pub(crate) struct MySql {
     names: Arc<Names>,
 }
 
-/// A transaction.
+/// A transaction, or a connection for single statements.
 pub(crate) struct MySqlSession {
     transaction: Pooled<sqlx::MySql>,
     names: Arc<Names>,
@@ -91,6 +93,15 @@ impl Backend for MySql {
 
     async fn read(&self) -> Result<MySqlSession, StoreError> {
         self.begin(BEGIN_READ, "starting to read").await
+    }
+
+    async fn alone(&self, _: Purpose) -> Result<MySqlSession, StoreError> {
+        let transaction = Pooled::alone(&self.pool, "taking a connection").await?;
+        Ok(MySqlSession { transaction, names: self.names.clone() })
+    }
+
+    async fn hint(&self) {
+        pending::<()>().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -145,6 +156,10 @@ impl Session for MySqlSession {
         on!(self, changes::explain())
     }
 
+    async fn renew_life(&mut self) -> Result<(), StoreError> {
+        on!(self, changes::renew_life())
+    }
+
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
         on!(self, changes::log(changes))
     }
@@ -167,10 +182,6 @@ impl Session for MySqlSession {
 
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
         on!(self, policies::remove(found))
-    }
-
-    async fn last_updated(&mut self) -> Result<i64, StoreError> {
-        on!(self, policies::last_updated())
     }
 
     async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
@@ -209,8 +220,8 @@ impl Session for MySqlSession {
         on!(self, quarantine::add(released, at))
     }
 
-    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
-        on!(self, quarantine::end(confirmed))
+    async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError> {
+        on!(self, quarantine::end(lifetime))
     }
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
@@ -222,12 +233,32 @@ impl Session for MySqlSession {
         server: &str,
         confirmed: Option<Revision>,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         on!(self, quarantine::report(server, confirmed, lifetime))
     }
 
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         on!(self, quarantine::confirmed())
+    }
+
+    async fn put_receipts(
+        &mut self,
+        server: &str,
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StoreError> {
+        on!(self, receipts::put(server, receipts))
+    }
+
+    async fn receipts(&mut self) -> Result<Vec<HeardRow>, StoreError> {
+        on!(self, receipts::list())
+    }
+
+    async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        on!(self, receipts::forget(silent_for))
+    }
+
+    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        on!(self, receipts::forget_cells(server, cells))
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

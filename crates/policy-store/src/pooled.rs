@@ -1,4 +1,4 @@
-//! A connection lent by a pool, in a transaction.
+//! A connection lent by a pool, most often for a transaction.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -13,12 +13,14 @@ use crate::{StoreError, error::Doing};
 /// How long undoing a transaction nobody waits for may take.
 const UNDOING: Duration = Duration::from_secs(5);
 
-/// A transaction on a lent connection. Dropped before it is committed, it is undone, and the
+/// A lent connection, in a transaction or not. Dropped before it is committed, it is undone, and the
 /// connection goes back; dropped while a statement is under way, in which state nobody knows what
 /// the connection is in, so it is closed, without a word to a database that may not be there.
 pub(crate) struct Pooled<DB: Speaks> {
     /// `None` only after the end.
     connection: Option<PoolConnection<DB>>,
+    /// Whether there is a transaction to end.
+    begun: bool,
     busy: bool,
 }
 
@@ -71,10 +73,16 @@ impl<DB: Speaks> Pooled<DB> {
         doing: &'static str,
     ) -> Result<Self, StoreError> {
         let connection = lend(pool).await.doing(doing)?;
-        let mut begun = Self { connection: Some(connection), busy: false };
+        let mut begun = Self { connection: Some(connection), begun: true, busy: false };
         DB::run(&mut begun.use_it(), statements).await.doing(doing)?;
         begun.free();
         Ok(begun)
+    }
+
+    /// A connection without a transaction: each statement takes effect alone, and at once.
+    pub(crate) async fn alone(pool: &Pool<DB>, doing: &'static str) -> Result<Self, StoreError> {
+        let connection = lend(pool).await.doing(doing)?;
+        Ok(Self { connection: Some(connection), begun: false, busy: false })
     }
 
     /// The connection for one statement; say [`free`](Self::free) when it is over.
@@ -89,8 +97,10 @@ impl<DB: Speaks> Pooled<DB> {
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        DB::run(&mut self.use_it(), DB::COMMIT).await.doing("committing")?;
-        self.free();
+        if self.begun {
+            DB::run(&mut self.use_it(), DB::COMMIT).await.doing("committing")?;
+            self.free();
+        }
         // Back to the pool, with nothing to undo.
         self.connection = None;
         Ok(())
@@ -131,6 +141,9 @@ impl<DB: Speaks> Drop for Pooled<DB> {
             drop(connection.detach());
             return;
         };
+        if !self.begun {
+            return;
+        }
         runtime.spawn(async move {
             let undone = timeout(UNDOING, DB::run(&mut connection, DB::ROLLBACK)).await;
             if !matches!(undone, Ok(Ok(()))) {

@@ -4,10 +4,12 @@
 mod audit;
 mod changes;
 mod connect;
+mod hints;
 mod leaders;
 mod leases;
 mod policies;
 mod quarantine;
+mod receipts;
 mod schema;
 mod security_groups;
 mod tags;
@@ -18,12 +20,15 @@ use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
 use sqlx::PgPool;
 
+use hints::Hints;
+
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, DatabaseServer, Filter, NumberedGroup, Options,
     StoreError,
     error::Doing,
     pooled::{Pooled, lend},
-    session::{Backend, Found, HeldLease, Position, Session},
+    row::{HeardRow, ReceiptRow},
+    session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
 /// Writers queue at this row, and nobody else's statements run in between. What a change concerns is a
@@ -41,9 +46,10 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 pub(crate) struct Postgres {
     pool: PgPool,
+    hints: Hints,
 }
 
-/// A transaction.
+/// A transaction, or a connection for single statements.
 pub(crate) struct PostgresSession(Pooled<sqlx::Postgres>);
 
 impl Postgres {
@@ -53,7 +59,7 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let pool = connect::pool(server, options).await?;
         schema::bring_up_to_date(&pool, server, options).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, hints: Hints::from(connect::connect_options(server)) })
     }
 }
 
@@ -69,6 +75,14 @@ impl Backend for Postgres {
         Pooled::begin(&self.pool, BEGIN_READ, "starting to read").await.map(PostgresSession)
     }
 
+    async fn alone(&self, _: Purpose) -> Result<PostgresSession, StoreError> {
+        Pooled::alone(&self.pool, "taking a connection").await.map(PostgresSession)
+    }
+
+    async fn hint(&self) {
+        self.hints.next().await;
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let doing = "asking for a sign of life";
         let mut connection = lend(&self.pool).await.doing(doing)?;
@@ -77,11 +91,12 @@ impl Backend for Postgres {
     }
 
     async fn close(&self) {
+        self.hints.close();
         self.pool.close().await;
     }
 
     fn connections(&self) -> u32 {
-        self.pool.size()
+        self.pool.size() + self.hints.connections()
     }
 }
 
@@ -120,6 +135,10 @@ impl Session for PostgresSession {
         on!(self, changes::explain())
     }
 
+    async fn renew_life(&mut self) -> Result<(), StoreError> {
+        on!(self, changes::renew_life())
+    }
+
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
         on!(self, changes::log(changes))
     }
@@ -142,10 +161,6 @@ impl Session for PostgresSession {
 
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
         on!(self, policies::remove(found))
-    }
-
-    async fn last_updated(&mut self) -> Result<i64, StoreError> {
-        on!(self, changes::last_updated())
     }
 
     async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
@@ -184,8 +199,8 @@ impl Session for PostgresSession {
         on!(self, quarantine::add(released, at))
     }
 
-    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
-        on!(self, quarantine::end(confirmed))
+    async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError> {
+        on!(self, quarantine::end(lifetime))
     }
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
@@ -197,12 +212,32 @@ impl Session for PostgresSession {
         server: &str,
         confirmed: Option<Revision>,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         on!(self, quarantine::report(server, confirmed, lifetime))
     }
 
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         on!(self, quarantine::confirmed())
+    }
+
+    async fn put_receipts(
+        &mut self,
+        server: &str,
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StoreError> {
+        on!(self, receipts::put(server, receipts))
+    }
+
+    async fn receipts(&mut self) -> Result<Vec<HeardRow>, StoreError> {
+        on!(self, receipts::list())
+    }
+
+    async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        on!(self, receipts::forget(silent_for))
+    }
+
+    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        on!(self, receipts::forget_cells(server, cells))
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

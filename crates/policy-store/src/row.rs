@@ -9,7 +9,11 @@ use policy::{
 use serde_json::json;
 use sqlx::FromRow;
 
-use crate::{Action, Actor, AuditEntry, Change, NumberedGroup, StoreError};
+use crate::{Action, Actor, AssignedTag, AuditEntry, Change, NumberedGroup, StoreError};
+
+mod receipt;
+
+pub(crate) use receipt::{HeardRow, ReceiptRow};
 
 /// A policy with the tags of both ends.
 #[derive(FromRow)]
@@ -81,6 +85,23 @@ const POLICY_REMOVED: &str = "policy-removed";
 const LEASE_ADDED: &str = "lease-added";
 const LEASE_REMOVED: &str = "lease-removed";
 const SECURITY_GROUPS_REPLACED: &str = "security-groups-replaced";
+/// Its id is in the column of sources, and its kind in that of protocols.
+const TAG_GIVEN: &str = "tag-given";
+
+/// Those of `rows`, whose policies are `policy`, that a packet can match. Version 0 of the existing system
+/// takes ports above 65535, which no packet has (spec/policy-server.md §2.8). Such a policy allows
+/// nothing, and must not keep the others from being read.
+pub(crate) fn matchable<R>(mut rows: Vec<R>, policy: impl Fn(&R) -> &PolicyRow) -> Vec<R> {
+    let all = rows.len();
+    rows.retain(|row| policy(row).start_port <= u16::MAX.into());
+    if rows.len() < all {
+        tracing::warn!(
+            policies.count = all - rows.len(),
+            "Left out policies with ports above 65535, which an older server took; they allow nothing."
+        );
+    }
+    rows
+}
 
 impl TryFrom<PolicyRow> for TaggedPolicy {
     type Error = StoreError;
@@ -158,6 +179,12 @@ impl From<&(Revision, Change)> for ChangeRow {
             Change::LeaseAdded(added) => lease(LEASE_ADDED, added),
             Change::LeaseRemoved(removed) => lease(LEASE_REMOVED, removed),
             Change::SecurityGroupsReplaced => of_kind(SECURITY_GROUPS_REPLACED),
+            Change::TagGiven(AssignedTag { id, kind, tag }) => Self {
+                source: Some(id.clone()),
+                source_tag: Some(tag.id().into()),
+                protocol: Some(kind.clone()),
+                ..of_kind(TAG_GIVEN)
+            },
         }
     }
 }
@@ -181,6 +208,14 @@ impl TryFrom<ChangeRow> for (Revision, Change) {
             overlay_hwaddr,
         } = row;
         let half = || StoreError::unreadable("change of revision", number);
+        if kind == TAG_GIVEN {
+            let given = AssignedTag {
+                id: source.ok_or_else(half)?,
+                kind: protocol.ok_or_else(half)?,
+                tag: tag(source_tag.ok_or_else(half)?)?,
+            };
+            return Ok((revision(number)?, Change::TagGiven(given)));
+        }
         let policy = || {
             TaggedPolicy::try_from(PolicyRow {
                 source: source.ok_or_else(half)?,
@@ -249,8 +284,10 @@ impl TryFrom<GroupRow> for NumberedGroup {
             staging_spaces,
             running_spaces,
         } = row;
-        let spaces = |text: String| {
-            serde_json::from_str(&text).map_err(|_| StoreError::unreadable("list of spaces", text))
+        // `null` is how Go writes a list that nobody has begun.
+        let spaces = |text: String| match serde_json::from_str::<Option<Vec<String>>>(&text) {
+            Ok(spaces) => Ok(spaces.unwrap_or_default()),
+            Err(_) => Err(StoreError::unreadable("list of spaces", text)),
         };
         Ok(Self {
             id: u64::try_from(id).map_err(|_| StoreError::unreadable("group number", id))?,
@@ -355,4 +392,50 @@ fn ports(start: i64, end: i64) -> Result<PortRange, StoreError> {
 
 pub(crate) fn stored(Revision(number): Revision) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(start_port: i64, end_port: i64) -> PolicyRow {
+        PolicyRow {
+            source: "web".to_owned(),
+            source_tag: 1,
+            destination: "db".to_owned(),
+            destination_tag: 2,
+            protocol: "tcp".to_owned(),
+            start_port,
+            end_port,
+        }
+    }
+
+    #[test]
+    fn a_port_no_packet_has_is_left_out_and_what_nobody_wrote_is_unreadable() {
+        let rows = vec![row(1, 1), row(70_000, 70_000), row(65_535, 65_535)];
+        let ports = matchable(rows, |row| row).into_iter().map(|row| row.start_port);
+        assert_eq!(ports.collect::<Vec<_>>(), [1, 65_535]);
+        for (start, end) in [(0, 0), (-1, 1), (2, 1), (1, 70_000)] {
+            let rows = matchable(vec![row(start, end)], |row| row);
+            let read: Result<Vec<_>, _> = rows.into_iter().map(TaggedPolicy::try_from).collect();
+            assert!(read.is_err(), "{start}-{end}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_spaces_may_be_null() {
+        let row = GroupRow {
+            id: 1,
+            guid: "sg-1".to_owned(),
+            name: "dns".to_owned(),
+            rules: "null".to_owned(),
+            staging_default: false,
+            running_default: false,
+            staging_spaces: "null".to_owned(),
+            running_spaces: r#"["space-1"]"#.to_owned(),
+        };
+        let group = NumberedGroup::try_from(row).unwrap().group;
+        assert_eq!(group.staging_spaces, [""; 0]);
+        assert_eq!(group.running_spaces, ["space-1"]);
+    }
 }

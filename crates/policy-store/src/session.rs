@@ -3,7 +3,10 @@ use std::{net::Ipv4Addr, time::Duration};
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy, Version};
 
-use crate::{AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError};
+use crate::{
+    AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
+    row::{HeardRow, ReceiptRow},
+};
 
 /// A database, as far as it differs from the others: how transactions begin, and what one can do.
 ///
@@ -21,6 +24,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// A transaction that sees one instant and changes nothing.
     async fn read(&self) -> Result<Self::Session, StoreError>;
 
+    /// A session without a transaction, for what is one statement anyway. There is nothing to commit.
+    async fn alone(&self, purpose: Purpose) -> Result<Self::Session, StoreError>;
+
+    /// See [`PolicyStore::hint`](crate::PolicyStore::hint).
+    async fn hint(&self);
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
@@ -29,6 +38,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// How many connections are open.
     fn connections(&self) -> u32;
+}
+
+/// What a session without a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Reading,
+    Writing,
 }
 
 /// One transaction. Dropping it before [`commit`](Session::commit), at whatever moment, undoes it,
@@ -54,6 +70,9 @@ pub(crate) trait Session: Send {
     /// Notes the last move as ours, without moving anything.
     async fn explain(&mut self) -> Result<(), StoreError>;
 
+    /// Gives the database's life another name. What cells have confirmed was in the one before.
+    async fn renew_life(&mut self) -> Result<(), StoreError>;
+
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError>;
 
     /// The changes after `since`, in order.
@@ -72,9 +91,6 @@ pub(crate) trait Session: Send {
 
     /// Removes policies, and destinations that are then nobody's.
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError>;
-
-    /// When policies were last created or deleted, in microseconds since 1970.
-    async fn last_updated(&mut self) -> Result<i64, StoreError>;
 
     // === tags ===
 
@@ -110,22 +126,39 @@ pub(crate) trait Session: Send {
         at: Revision,
     ) -> Result<(), StoreError>;
 
-    /// Frees tags released at a revision before `confirmed`, or all; returns how many.
-    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError>;
+    /// Forgets servers that have not reported for `lifetime`, and frees the tags released at a revision
+    /// before the lowest that those left have confirmed, or all if none says; returns how many.
+    async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError>;
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError>;
 
     /// Notes what the cells of `server` have confirmed (`None`: it has none that says), now by the
-    /// database's clock, and forgets servers that have not reported for `lifetime`.
+    /// database's clock; no cell can have confirmed more than there is. Returns whether
+    /// [`end_quarantine`](Self::end_quarantine) would find anything to do.
     async fn report_server(
         &mut self,
         server: &str,
         confirmed: Option<Revision>,
         lifetime: Duration,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 
     /// What the cells of each server have confirmed, where they say.
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError>;
+
+    // === receipts ===
+
+    /// Writes receipts of different cells, unless there are later ones.
+    async fn put_receipts(
+        &mut self,
+        server: &str,
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StoreError>;
+
+    async fn receipts(&mut self) -> Result<Vec<HeardRow>, StoreError>;
+
+    async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
+
+    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError>;
 
     // === leases ===
 
@@ -180,6 +213,8 @@ pub(crate) struct Position {
     /// Whether somebody who takes no revisions has changed policies: the time of the last update is
     /// another than the one we left.
     pub foreign: bool,
+    /// When policies were last created or deleted, in microseconds since 1970.
+    pub last_updated: i64,
 }
 
 /// A policy that exists.

@@ -9,23 +9,32 @@ mod leaders;
 mod leases;
 mod policies;
 mod quarantine;
+mod receipts;
 mod security_groups;
 mod tags;
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    future::pending,
+    net::Ipv4Addr,
+    ops::{Deref, DerefMut},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolicy};
 use sqlx::{
-    SqlitePool,
+    SqliteConnection, SqlitePool,
     migrate::Migrator,
+    pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, Options, StoreError,
     error::Doing,
-    session::{Backend, Found, HeldLease, Position, Session},
+    row::{HeardRow, ReceiptRow},
+    session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -35,8 +44,13 @@ const BUSY: Duration = Duration::from_secs(10);
 
 const READERS: u32 = 4;
 
-/// A transaction; rolled back when dropped.
-pub(crate) struct SqliteSession(sqlx::Transaction<'static, sqlx::Sqlite>);
+/// A transaction, rolled back when dropped, or a connection for single statements.
+pub(crate) struct SqliteSession(Lent);
+
+enum Lent {
+    Transaction(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Alone(PoolConnection<sqlx::Sqlite>),
+}
 
 pub(crate) struct Sqlite {
     /// One connection, so that writers queue here, in order, and not on SQLite's file lock, where
@@ -90,12 +104,26 @@ impl Backend for Sqlite {
         self.writer
             .begin_with("BEGIN IMMEDIATE")
             .await
-            .map(SqliteSession)
+            .map(SqliteSession::begun)
             .doing("starting to write")
     }
 
     async fn read(&self) -> Result<SqliteSession, StoreError> {
-        self.readers.begin().await.map(SqliteSession).doing("starting to read")
+        self.readers.begin().await.map(SqliteSession::begun).doing("starting to read")
+    }
+
+    async fn alone(&self, purpose: Purpose) -> Result<SqliteSession, StoreError> {
+        let pool = match purpose {
+            Purpose::Reading => &self.readers,
+            Purpose::Writing => &self.writer,
+        };
+        let lent = pool.acquire().await.doing("taking a connection")?;
+        Ok(SqliteSession(Lent::Alone(lent)))
+    }
+
+    /// Servers on one file are told by looking, which costs nothing here.
+    async fn hint(&self) {
+        pending::<()>().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -113,10 +141,39 @@ impl Backend for Sqlite {
     }
 }
 
+impl SqliteSession {
+    fn begun(transaction: sqlx::Transaction<'static, sqlx::Sqlite>) -> Self {
+        Self(Lent::Transaction(transaction))
+    }
+}
+
+impl Deref for Lent {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        match self {
+            Self::Transaction(transaction) => transaction,
+            Self::Alone(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Transaction(transaction) => transaction,
+            Self::Alone(connection) => connection,
+        }
+    }
+}
+
 #[async_trait]
 impl Session for SqliteSession {
     async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.doing("committing")
+        match self.0 {
+            Lent::Transaction(transaction) => transaction.commit().await.doing("committing"),
+            Lent::Alone(_) => Ok(()),
+        }
     }
 
     async fn position(&mut self) -> Result<Position, StoreError> {
@@ -137,6 +194,10 @@ impl Session for SqliteSession {
 
     async fn explain(&mut self) -> Result<(), StoreError> {
         changes::explain(&mut self.0).await
+    }
+
+    async fn renew_life(&mut self) -> Result<(), StoreError> {
+        changes::renew_life(&mut self.0).await
     }
 
     async fn log(&mut self, changes: &[(Revision, Change)]) -> Result<(), StoreError> {
@@ -161,10 +222,6 @@ impl Session for SqliteSession {
 
     async fn remove(&mut self, found: &[Found]) -> Result<(), StoreError> {
         policies::remove(&mut self.0, found).await
-    }
-
-    async fn last_updated(&mut self) -> Result<i64, StoreError> {
-        policies::last_updated(&mut self.0).await
     }
 
     async fn seed(&mut self, length: TagLength) -> Result<(), StoreError> {
@@ -203,8 +260,8 @@ impl Session for SqliteSession {
         quarantine::add(&mut self.0, released, at).await
     }
 
-    async fn end_quarantine(&mut self, confirmed: Option<Revision>) -> Result<usize, StoreError> {
-        quarantine::end(&mut self.0, confirmed).await
+    async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError> {
+        quarantine::end(&mut self.0, lifetime).await
     }
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError> {
@@ -216,12 +273,32 @@ impl Session for SqliteSession {
         server: &str,
         confirmed: Option<Revision>,
         lifetime: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         quarantine::report(&mut self.0, server, confirmed, lifetime).await
     }
 
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         quarantine::confirmed(&mut self.0).await
+    }
+
+    async fn put_receipts(
+        &mut self,
+        server: &str,
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StoreError> {
+        receipts::put(&mut self.0, server, receipts).await
+    }
+
+    async fn receipts(&mut self) -> Result<Vec<HeardRow>, StoreError> {
+        receipts::list(&mut self.0).await
+    }
+
+    async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        receipts::forget(&mut self.0, silent_for).await
+    }
+
+    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        receipts::forget_cells(&mut self.0, server, cells).await
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

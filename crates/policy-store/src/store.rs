@@ -7,6 +7,7 @@
 mod changes;
 mod leases;
 mod policies;
+mod receipts;
 mod security_groups;
 mod shared;
 mod tags;
@@ -14,23 +15,25 @@ mod writer;
 
 use std::{
     net::Ipv4Addr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
-    LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup, Options,
-    PolicyStore, SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks, TagQuarantine,
+    HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup,
+    Options, PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures,
+    StorePeaks, StoredReceipt, TagQuarantine,
     metered::Metered,
-    session::{Backend, HeldLease, Position, Session},
+    session::{Backend, HeldLease, Position, Purpose, Session},
 };
 pub(crate) use tags::can_be_kept;
 
+use changes::Look;
 use policies::Kind;
 use shared::Shared;
 use writer::{Writer, persistently};
@@ -44,9 +47,13 @@ pub(crate) struct Store<B: Backend> {
     ledger: Arc<Ledger<Metered<B>>>,
     writer: Writer,
     positions: Shared<Position>,
-    /// Times of the last update, in microseconds since 1970.
-    updates: Shared<i64>,
+    updates: Shared<Position>,
+    seen: Seen,
 }
+
+/// The time of the last update, in microseconds since 1970, as of the last look.
+#[derive(Debug, Default)]
+struct Seen(Mutex<Option<i64>>);
 
 /// The database and the rules by which it is written.
 pub(crate) struct Ledger<B> {
@@ -54,7 +61,7 @@ pub(crate) struct Ledger<B> {
     rules: Rules,
     /// Held by whoever writes. Writers queue here, in order and for nothing, and not at the lock in the
     /// database, each with a connection.
-    turn: Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What is the same for all changes.
@@ -77,12 +84,13 @@ impl<B: Backend> Store<B> {
             patience: options.patience,
         };
         let backend = Metered::new(backend);
-        let ledger = Arc::new(Ledger { backend, rules, turn: Mutex::new(()) });
+        let ledger = Arc::new(Ledger { backend, rules, turn: tokio::sync::Mutex::new(()) });
         Self {
             writer: Writer::start(ledger.clone()),
             ledger,
             positions: Shared::new(),
             updates: Shared::new(),
+            seen: Seen::default(),
         }
     }
 }
@@ -120,6 +128,33 @@ macro_rules! read {
     };
 }
 
+/// One call, one statement that reads, or very few of which each stands alone.
+macro_rules! ask {
+    ($store:expr, $doing:literal, |$session:ident| $work:expr) => {
+        $store
+            .ledger
+            .within($doing, async {
+                let mut $session = $store.ledger.backend.alone(Purpose::Reading).await?;
+                $work
+            })
+            .await
+    };
+}
+
+/// The same, of a statement that writes what is no change: beside those who write changes, and not in
+/// turn with them.
+macro_rules! note {
+    ($store:expr, $doing:literal, |$session:ident| $work:expr) => {
+        persistently(|| {
+            $store.ledger.within($doing, async {
+                let mut $session = $store.ledger.backend.alone(Purpose::Writing).await?;
+                $work
+            })
+        })
+        .await
+    };
+}
+
 /// One call, one transaction that writes, tried again when it was given up in favour of another.
 macro_rules! write {
     ($store:expr, $doing:literal, |$session:ident| $work:expr) => {
@@ -151,31 +186,33 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn tags(&self) -> Result<Vec<AssignedTag>, StoreError> {
-        read!(self, "listing tags", |session| session.tags().await)
+        ask!(self, "listing tags", |session| session.tags().await)
     }
 
     async fn tag_for(&self, id: &str, kind: &str) -> Result<Tag, StoreError> {
-        let tags: Result<_, StoreError> = write!(self, "giving out a tag", |session| {
-            tags::ensure(&mut session, &[id], kind).await
-        });
-        Ok(tags?[id])
+        let held: Result<Option<Tag>, StoreError> =
+            ask!(self, "looking up a tag", |session| tags::of(&mut session, id, kind).await);
+        if let Some(tag) = held? {
+            return Ok(tag);
+        }
+        let rules = &self.ledger.rules;
+        write!(self, "giving out a tag", |session| {
+            tags::give(&mut session, rules, id, kind).await
+        })
     }
 
     async fn last_updated(&self) -> Result<i64, StoreError> {
-        let reading = async {
-            read!(self, "reading the time of the last update", |session| {
-                session.last_updated().await
-            })
-        };
-        let micros = self.updates.ask(reading).await?;
-        Ok(micros.saturating_mul(1000))
+        let position = self.updates.ask(self.position()).await?;
+        Ok(nanos(position.last_updated))
+    }
+
+    fn last_updated_seen(&self) -> Option<i64> {
+        self.seen.get().map(nanos)
     }
 
     async fn version(&self) -> Result<Version, StoreError> {
         let reading = async {
-            let read: Result<Position, StoreError> =
-                read!(self, "reading the revision", |session| session.position().await);
-            match read? {
+            match self.position().await? {
                 position if position.foreign => self.adopted().await,
                 position => Ok(position),
             }
@@ -184,6 +221,11 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn changes_since(&self, since: &Version) -> Result<Changes, StoreError> {
+        match Look::at(&self.position().await?, since) {
+            Look::Nothing => return Ok(Changes::Log(Vec::new())),
+            Look::Forgotten => return Ok(Changes::Forgotten),
+            Look::Changed | Look::Foreign => {}
+        }
         let read: Result<Option<Changes>, StoreError> =
             read!(self, "reading the log of changes", |session| {
                 changes::since(&mut session, since).await
@@ -197,6 +239,16 @@ impl<B: Backend> PolicyStore for Store<B> {
 
     async fn state(&self) -> Result<State, StoreError> {
         read!(self, "reading everything", |session| changes::state(&mut session).await)
+    }
+
+    async fn begin_another_life(&self, seen: Option<&Version>) -> Result<Version, StoreError> {
+        write!(self, "beginning another life", |session| {
+            changes::begin_another_life(&mut session, seen).await
+        })
+    }
+
+    async fn hint(&self) {
+        self.ledger.backend.hint().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -222,16 +274,39 @@ impl<B: Backend> PolicyStore for Store<B> {
 }
 
 impl<B: Backend> Store<B> {
+    /// Where the database stands: one look, one statement.
+    async fn position(&self) -> Result<Position, StoreError> {
+        let read: Result<Position, StoreError> =
+            ask!(self, "reading the revision", |session| session.position().await);
+        let position = read?;
+        self.seen.set(position.last_updated);
+        Ok(position)
+    }
+
     /// Where the database stands, once what somebody else changed has its revision.
     async fn adopted(&self) -> Result<Position, StoreError> {
         write!(self, "giving a change of others a revision", |session| session.position().await)
     }
 }
 
+impl Seen {
+    fn set(&self, micros: i64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(micros);
+    }
+
+    fn get(&self) -> Option<i64> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn nanos(micros: i64) -> i64 {
+    micros.saturating_mul(1000)
+}
+
 #[async_trait]
 impl<B: Backend> LeaseStore for Store<B> {
     async fn leases(&self) -> Result<Vec<Lease>, StoreError> {
-        read!(self, "listing leases", |session| leases::list(&mut session).await)
+        ask!(self, "listing leases", |session| leases::list(&mut session).await)
     }
 
     async fn acquire_lease(
@@ -263,7 +338,7 @@ impl<B: Backend> LeaseStore for Store<B> {
 
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         let held: Result<Vec<HeldLease>, StoreError> =
-            read!(self, "looking over the leases", |session| session.leases().await);
+            ask!(self, "looking over the leases", |session| session.leases().await);
         if !held?.iter().any(|held| held.lapses(expiry, now)) {
             return Ok(0);
         }
@@ -294,27 +369,63 @@ impl<B: Backend> SecurityGroupStore for Store<B> {
     }
 
     async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError> {
-        read!(self, "listing security groups", |session| session.security_groups().await)
+        ask!(self, "listing security groups", |session| session.security_groups().await)
     }
 }
 
 #[async_trait]
 impl<B: Backend> AuditTrail for Store<B> {
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        read!(self, "reading the audit trail", |session| session.audit(query).await)
+        ask!(self, "reading the audit trail", |session| session.audit(query).await)
     }
 }
 
 #[async_trait]
 impl<B: Backend> TagQuarantine for Store<B> {
     async fn report_cells(&self, server: &str, report: CellsReport) -> Result<usize, StoreError> {
-        write!(self, "noting what cells enforce", |session| {
+        note!(self, "noting what cells enforce", |session| {
             tags::report_cells(&mut session, server, report).await
         })
     }
 
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {
-        read!(self, "counting quarantined tags", |session| session.count_quarantined().await)
+        ask!(self, "counting quarantined tags", |session| session.count_quarantined().await)
+    }
+}
+
+#[async_trait]
+impl<B: Backend> ReceiptStore for Store<B> {
+    async fn write_receipts(
+        &self,
+        server: &str,
+        receipts: &[StoredReceipt],
+    ) -> Result<(), StoreError> {
+        let rows = receipts::last_words(receipts);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        note!(self, "writing what cells said", |session| session.put_receipts(server, &rows).await)
+    }
+
+    async fn receipts(&self) -> Result<Vec<HeardReceipt>, StoreError> {
+        let rows: Result<Vec<_>, StoreError> =
+            ask!(self, "reading what cells said", |session| session.receipts().await);
+        rows?.into_iter().map(HeardReceipt::try_from).collect()
+    }
+
+    async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
+        note!(self, "forgetting servers that are gone", |session| {
+            session.forget_receipts(silent_for).await
+        })
+    }
+
+    async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        note!(self, "forgetting cells that are gone", |session| {
+            session.forget_cells(server, cells).await
+        })
     }
 }
 

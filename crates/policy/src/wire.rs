@@ -6,6 +6,7 @@
 //! carry the names they have in the existing system, since its refusals of a body tell them.
 
 pub mod audit;
+pub mod delta;
 pub mod lease;
 pub mod line;
 pub mod security_group;

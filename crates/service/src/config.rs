@@ -87,6 +87,26 @@ impl Check {
         url
     }
 
+    /// The addresses of a server that may have several: the one in the first key, then those in the
+    /// second, each once. There must be one at least.
+    pub fn https_urls(
+        &mut self,
+        (key, value): (&str, &str),
+        (keys, values): (&str, &[String]),
+    ) -> Vec<String> {
+        let mut urls = Vec::new();
+        if !value.is_empty() || values.is_empty() {
+            urls.push(self.https_url(key, value));
+        }
+        for value in values {
+            let url = self.https_url(keys, value);
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        urls
+    }
+
     /// `debug`, `info`, `warn`, `error` or `fatal`; nothing means `info`.
     pub fn log_level(&mut self, key: &str, value: &str) -> String {
         if !matches!(value, "" | "debug" | "info" | "warn" | "error" | "fatal") {

@@ -59,6 +59,18 @@ fn status(life: &str, cells: &[(&str, Option<u64>, f64)]) -> Reply {
     )
 }
 
+/// How far the policy from web to db has got.
+fn count(enforced: usize, waiting: &[&str]) -> Reply {
+    let body = format!(
+        "{{\"life\":\"life\",\"revision\":7,\"complete\":true,\"policies\":[\
+         {{\"source\":{{\"id\":\"web\"}},\"destination\":{{\"id\":\"db\",\"protocol\":\"tcp\",\
+         \"ports\":{{\"start\":5432,\"end\":5432}}}},\"revision\":7,\"relevant\":{},\
+         \"enforced\":{enforced},\"waiting\":{waiting:?}}}]}}",
+        enforced + waiting.len(),
+    );
+    (200, "", body)
+}
+
 /// Times differ from run to run.
 fn timeless(text: &str) -> String {
     let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -115,7 +127,8 @@ fn waiting_ends_when_every_cell_concerned_has_confirmed() {
     let replies = || {
         vec![
             changed(),
-            status("life", &[("cell-1", Some(6), 0.0), ("cell-2", None, 3.0)]),
+            count(0, &["cell-1", "cell-2"]),
+            count(2, &[]),
             status("life", &[("cell-1", Some(7), 0.0), ("cell-2", Some(9), 0.0)]),
         ]
     };
@@ -126,7 +139,12 @@ fn waiting_ends_when_every_cell_concerned_has_confirmed() {
         timeless(&ran.stdout),
         "Allowed web -> db, tcp 5432.\nEnforced by 2 cells after N ms.\n"
     );
-    assert!(server.asked()[1].starts_with("GET /networking/v1/external/status?id=db%2Cweb "));
+    let asked = server.asked();
+    let of_policy = "GET /networking/v1/external/policies/status?source_id=web&dest_id=db ";
+    assert!(asked[1].starts_with(of_policy) && asked[2].starts_with(of_policy), "{asked:?}");
+    let of_cells = "GET /networking/v1/external/status?id=db%2Cweb ";
+    assert!(asked[3].starts_with(of_cells), "the long answer once, at the end: {asked:?}");
+    assert_eq!(asked.len(), 4);
 
     let ran = against(&Server::saying(replies()), &format!("{ADD} --wait --json"));
     let (front, waited) = ran.stdout.split_once("\"waited_ms\":").unwrap();
@@ -137,6 +155,24 @@ fn waiting_ends_when_every_cell_concerned_has_confirmed() {
          {\"cell\":\"cell-2\",\"enforced\":9,\"confirmed\":true}],"
     );
     assert!(waited.trim_end().trim_end_matches('}').parse::<u64>().unwrap() >= 20);
+}
+
+#[test]
+fn a_server_that_counts_nothing_and_a_removal_are_watched_cell_by_cell() {
+    let cells = || status("life", &[("cell-1", Some(7), 0.0)]);
+    let no_such_route = (404, "", "404 page not found\n".to_owned());
+    let late = status("life", &[("cell-1", Some(6), 0.0)]);
+    let server = Server::saying(vec![changed(), no_such_route, late, cells()]);
+    assert_eq!(against(&server, &format!("{ADD} --wait")).code, 0);
+    let of_policies = |asked: &[String]| {
+        asked.iter().filter(|request| request.contains("/policies/status")).count()
+    };
+    assert_eq!((of_policies(&server.asked()), server.asked().len()), (1, 4), "asked for once");
+
+    let server = Server::saying(vec![changed(), cells()]);
+    let removal = "remove-policy web db --protocol tcp --port 5432 --wait";
+    assert_eq!(against(&server, removal).code, 0);
+    assert_eq!((of_policies(&server.asked()), server.asked().len()), (0, 2));
 }
 
 #[test]
@@ -340,6 +376,35 @@ fn the_audit_trail_is_a_table_or_the_json_of_the_api() {
 }
 
 #[test]
+fn the_status_is_a_table_or_the_json_of_the_api() {
+    let (code, headers, body) = count(1, &["cell-2"]);
+    let server = Server::saying(vec![(code, headers, body.clone())]);
+    let ran = against(&server, "status web db");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "late cells are no failure of ours");
+    insta::assert_snapshot!(ran.stdout, @r"
+    source  destination  protocol  ports  revision  enforced  waiting for
+    web     db           tcp       5432   7         1 of 2    cell-2
+    ");
+    assert_eq!(against(&server, "status --json").stdout, format!("{body}\n"));
+    let asked = server.asked();
+    let of_some = "GET /networking/v1/external/policies/status?id=db%2Cweb HTTP/1.1";
+    assert!(asked[0].starts_with(of_some), "{asked:?}");
+    assert!(asked[1].starts_with("GET /networking/v1/external/policies/status HTTP/1.1"));
+
+    let (_, _, body) = status("life", &[("cell-1", Some(7), 0.0)]);
+    let server = Server::saying(vec![(200, "", body.clone())]);
+    let ran = against(&server, "status web --cells");
+    assert!(ran.code == 0 && ran.stdout.contains("cell-1  7"), "{}", ran.stdout);
+    assert_eq!(against(&server, "status --cells --json").stdout, format!("{body}\n"));
+    let asked = server.asked();
+    assert!(asked[0].starts_with("GET /networking/v1/external/status?id=web HTTP/1.1"));
+    assert!(asked[1].starts_with("GET /networking/v1/external/status HTTP/1.1"));
+
+    let other = Server::saying(vec![(200, "", "{}".to_owned())]);
+    assert_eq!(against(&other, "status").code, 1, "that is no policy server's");
+}
+
+#[test]
 fn help_teaches() {
     for (name, line) in [
         ("help", "--help"),
@@ -348,6 +413,7 @@ fn help_teaches() {
         ("remove-policy", "remove-policy --help"),
         ("policies", "policies --help"),
         ("audit-help", "audit --help"),
+        ("status-help", "status --help"),
         ("completions", "completions --help"),
     ] {
         let ran = run(line, &[("NETWORK_POLICY_TOKEN", "geheim")]);

@@ -145,7 +145,7 @@ impl Cell {
     pub fn config(&self) -> Config {
         Config {
             controller: Settings {
-                url: String::new(),
+                urls: vec![String::new()],
                 ca_cert_file: PathBuf::new(),
                 client_cert_file: PathBuf::new(),
                 client_key_file: PathBuf::new(),

@@ -3,6 +3,7 @@ use std::{collections::VecDeque, net::Ipv4Addr};
 use containers::Container;
 use netfilter::{FakeKernel, Observed, conntrack::Connection};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
+use policy_client::internal::follow::Given;
 use service::log::chain;
 use std::sync::{Arc, Mutex};
 
@@ -98,7 +99,7 @@ impl Cell {
 }
 
 fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
-    let tagged: Vec<_> = policies
+    let tagged: BTreeSet<_> = policies
         .iter()
         .map(|(source, source_tag, destination, destination_tag)| TaggedPolicy {
             policy: Policy {
@@ -112,7 +113,7 @@ fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
         })
         .collect();
     let apps = apps.iter().map(|app| app.parse().unwrap()).collect();
-    Answer::check(apps, &tagged, None).unwrap()
+    Answer::check(&Given { apps, policies: tagged.into(), version: None }).unwrap()
 }
 
 /// From another cell to 10.255.30.3:8080.

@@ -2,6 +2,7 @@ use std::{
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -10,12 +11,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::get,
 };
-use policy_client::internal::Settings;
+use policy_client::internal::{Client, Settings, follow};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::*;
-use crate::status::Enforced;
+use crate::{answer::Saved, keeper, status::Enforced};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -39,7 +44,7 @@ impl Server {
             service::tls::mutual_server(&path("ca.crt"), &path("us.crt"), &path("us.key")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = Settings {
-            url: format!("https://{}", listener.local_addr().unwrap()),
+            urls: vec![format!("https://{}", listener.local_addr().unwrap())],
             ca_cert_file: path("ca.crt"),
             client_cert_file: path("us.crt"),
             client_key_file: path("us.key"),
@@ -54,23 +59,35 @@ impl Server {
         Self { asked, settings, _files: files }
     }
 
+    async fn next_question(&mut self) -> HeaderMap {
+        timeout(DEADLINE, self.asked.recv()).await.expect("a question in time").unwrap()
+    }
+
     /// The `If-None-Match` of the next question.
     async fn next_receipt(&mut self) -> Option<String> {
-        let headers = timeout(DEADLINE, self.asked.recv()).await.expect("a question in time");
-        let receipt = headers.unwrap().get("if-none-match").cloned();
-        receipt.map(|value| value.to_str().unwrap().to_owned())
+        text(&self.next_question().await, "if-none-match")
     }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
 async fn answer(
     State((script, tell)): State<(Script, mpsc::UnboundedSender<HeaderMap>)>,
     headers: HeaderMap,
 ) -> (StatusCode, HeaderMap, &'static str) {
+    let known = headers.get("if-none-match").cloned();
     tell.send(headers).unwrap();
     let next = script.lock().unwrap().pop_front();
     let Some((status, etag, body)) = next else { return std::future::pending().await };
     let etag = etag.map(|etag| (axum::http::header::ETAG, etag.parse().unwrap()));
-    (status, etag.into_iter().collect(), body)
+    let mut headers: HeaderMap = etag.into_iter().collect();
+    if status == StatusCode::IM_USED {
+        headers.insert("im", "netman-changes".parse().unwrap());
+        headers.insert("delta-base", known.expect("changes are to something"));
+    }
+    (status, headers, body)
 }
 
 /// An authority, and one certificate of it that serves both sides.
@@ -92,29 +109,57 @@ struct Scene {
     wakes: mpsc::Receiver<Wake>,
     statuses: watch::Sender<Status>,
     reach: watch::Receiver<Reach>,
+    _agent: Vec<AbortOnDrop>,
+}
+
+/// A task that is killed with the scene.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Scene {
     async fn play(
         script: impl IntoIterator<Item = (StatusCode, Option<&'static str>, &'static str)>,
     ) -> Self {
-        let server = Server::start(Arc::new(Mutex::new(script.into_iter().collect()))).await;
-        let client = Client::new(&server.settings).unwrap();
         let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
+        Self::resume(script, Saved::at(None), first).await
+    }
+
+    /// With what `saved` holds, after a pass that came to `first`.
+    async fn resume(
+        script: impl IntoIterator<Item = (StatusCode, Option<&'static str>, &'static str)>,
+        saved: Saved,
+        first: Status,
+    ) -> Self {
+        let server = Server::start(Arc::new(Mutex::new(script.into_iter().collect()))).await;
+        Self::before(server, saved, first)
+    }
+
+    fn before(server: Server, saved: Saved, first: Status) -> Self {
+        let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
-        let (reach, reaching) = watch::channel(Reach { apps: apps(&[]), failure: None });
-        let poller = Poller {
-            client,
-            saved: Saved::at(None),
-            wake,
-            statuses: watching,
-            reach,
+        let kept = saved.load().map(|(given, _)| given);
+        let settings = follow::Settings {
+            cell: "cell-1".into(),
+            hold: follow::HOLD,
             poll_interval: Duration::from_millis(20),
-            pause: FIRST_PAUSE,
         };
-        tokio::spawn(poller.run(CancellationToken::new()));
-        Self { server, wakes, statuses, reach: reaching }
+        let mut follower = Follower::new(clients, settings);
+        if let Some(kept) = kept.clone() {
+            follower.resume(kept);
+        }
+        let (keeper, latest) = Keeper::after(kept);
+        let (poller, reach) = Poller::new(follower, keeper, wake, watching);
+        let agent = vec![
+            AbortOnDrop(tokio::spawn(poller.run(CancellationToken::new()))),
+            AbortOnDrop(tokio::spawn(keeper::run(saved, latest))),
+        ];
+        Self { server, wakes, statuses, reach, _agent: agent }
     }
 
     async fn next_answer(&mut self) -> Answer {
@@ -184,4 +229,81 @@ async fn an_unreadable_answer_is_refused_whole_and_asked_for_again() {
     timeout(DEADLINE, failed).await.expect("a failure in time").unwrap();
     let answer = scene.next_answer().await;
     assert_eq!(answer.version.unwrap().to_string(), "life.8");
+}
+
+#[tokio::test]
+async fn a_receipt_for_more_apps_is_one_for_these() {
+    let both = apps(&["web", "db"]);
+    let first = Status { pass: 1, held: None, apps: both, ..Status::unknown() };
+    let script = [(StatusCode::OK, Some("\"life.7\""), EMPTY)];
+    let mut scene = Scene::resume(script, Saved::at(None), first).await;
+    let answer = scene.next_answer().await;
+    scene.enforce(&answer);
+    while scene.server.next_receipt().await.as_deref() != Some("\"life.7\"") {}
+    scene.statuses.send_modify(|status| status.apps = apps(&["db"]));
+    assert_eq!(scene.server.next_receipt().await.as_deref(), Some("\"life.7\""));
+}
+
+#[tokio::test]
+async fn the_kernels_trouble_is_told_while_a_question_is_held() {
+    let mut scene = Scene::play([]).await;
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-backend").as_deref(), Some("iptables"));
+    assert_eq!(text(&question, "netman-error"), None);
+    scene.statuses.send_modify(|status| status.held = Some("no iptables".into()));
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-error").as_deref(), Some("no iptables"));
+    scene.statuses.send_modify(|status| status.held = None);
+    assert_eq!(text(&scene.server.next_question().await, "netman-error"), None);
+}
+
+const ONE: &str = r#"{"total_policies":1,"policies":[{"source":{"id":"web","tag":"0001"},"destination":
+    {"id":"db","tag":"0002","protocol":"tcp","ports":{"start":80,"end":80}}}]}"#;
+const ANOTHER: &str = r#"{"total_policies":2,"removed":[],"added":[{"source":{"id":"log","tag":"0003"},
+    "destination":{"id":"web","tag":"0001","protocol":"udp","ports":{"start":53,"end":53}}}]}"#;
+
+#[tokio::test]
+async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = Saved::at(Some(folder.path().join("answer.json")));
+    let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
+    let script = [(StatusCode::OK, Some("\"life.7\""), ONE)];
+    let mut scene = Scene::resume(script, saved.clone(), first.clone()).await;
+    let answer = scene.next_answer().await;
+    assert_eq!(saved.load(), None, "nothing is kept before it is enforced");
+    scene.enforce(&answer);
+    let kept = async {
+        while saved.load().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, kept).await.expect("it is kept in time");
+    drop(scene);
+
+    let (_, answer) = saved.load().unwrap();
+    let enforced = Enforced { apps: answer.apps.clone(), version: answer.version.clone() };
+    let first = Status { enforced: Some(enforced), ..first };
+    let script = [(StatusCode::IM_USED, Some("\"life.8\""), ANOTHER)];
+    let mut scene = Scene::resume(script, saved, first).await;
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "if-none-match").as_deref(), Some("\"life.7\""));
+    assert_eq!(text(&question, "a-im").as_deref(), Some("netman-changes"));
+    let answer = scene.next_answer().await;
+    assert_eq!(answer.allowances.len(), 2, "what was kept and what is new");
+    assert_eq!(answer.version.unwrap().to_string(), "life.8");
+}
+
+#[tokio::test]
+async fn nothing_has_failed_while_another_server_answers() {
+    let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
+    // Whichever of the two is this cell's own.
+    for away in 0..2 {
+        let script = [(StatusCode::OK, Some("\"life.7\""), EMPTY)];
+        let mut server = Server::start(Arc::new(Mutex::new(script.into()))).await;
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        server.settings.urls.insert(away, format!("https://{nobody}"));
+        let mut scene = Scene::before(server, Saved::at(None), first.clone());
+        scene.next_answer().await;
+        assert_eq!(scene.reach.borrow().failure, None);
+    }
 }

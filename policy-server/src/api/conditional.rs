@@ -1,30 +1,62 @@
 //! The request headers of a poll that may be held (design §2.3), and the answer's.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{ETAG, IF_NONE_MATCH},
+        header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
     },
     response::{IntoResponse, Response},
 };
-use policy::Version;
+use percent_encoding::percent_decode;
+use policy::{Version, wire::delta};
+
+use crate::{
+    receipts::{Backend, Word},
+    snapshot::Subject,
+};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// RFC 3229: which ways to tell a change the caller understands, which one was taken, and since when.
+const A_IM: HeaderName = HeaderName::from_static("a-im");
+const IM: HeaderName = HeaderName::from_static("im");
+const DELTA_BASE: HeaderName = HeaderName::from_static("delta-base");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
+const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
+const ERROR: HeaderName = HeaderName::from_static("netman-error");
 
 /// The longest a poll is held, in seconds.
 const LONGEST_WAIT: u64 = 60;
 
-/// Longer names are refused a receipt: they are no host names, and receipts stay in memory.
+/// Longer names are refused a receipt: they are no host names, and receipts are kept.
 const LONGEST_CELL: usize = 255;
+
+/// What is kept of a cell's error, in bytes as sent.
+const LONGEST_ERROR: usize = 512;
 
 /// Whose poll it is.
 pub(crate) fn cell(headers: &HeaderMap) -> Option<&str> {
     let cell = headers.get(CELL)?.to_str().ok()?;
     (1..=LONGEST_CELL).contains(&cell.len()).then_some(cell)
+}
+
+/// What the poll says of its cell, which asks about `subject` and has `known` of it. An error is
+/// percent-encoded, since a header has no room for every character.
+pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&Version>) -> Word {
+    let backend = headers.get(BACKEND).and_then(|name| Backend::named(name.to_str().ok()?));
+    let error = headers.get(ERROR).map(|error| {
+        let sent = error.as_bytes();
+        let sent = &sent[..sent.len().min(LONGEST_ERROR)];
+        String::from_utf8_lossy(&Cow::from(percent_decode(sent))).into_owned()
+    });
+    Word {
+        subject: subject.clone(),
+        enforced: known.cloned(),
+        backend,
+        error: error.filter(|error| !error.trim().is_empty()),
+    }
 }
 
 /// The version the caller has. What cannot be read, and `*`, mean none: the answer is then complete.
@@ -39,6 +71,21 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let seconds = preferences.flat_map(|value| value.split(',')).find_map(wait_seconds)?;
     Some(Duration::from_secs(seconds.clamp(1, LONGEST_WAIT)))
+}
+
+/// Whether the caller would rather be told what has changed than everything.
+pub(crate) fn takes_changes(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(A_IM).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|way| {
+        let mut parts = way.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(delta::MANIPULATION));
+        // `q=0` says that it is not wanted; how much it is wanted otherwise makes no difference.
+        let unwanted = |parameter: &str| {
+            let weight = parameter.strip_prefix("q=").and_then(|weight| weight.parse().ok());
+            weight.is_some_and(|weight: f32| weight <= 0.0)
+        };
+        named && !parts.any(unwanted)
+    })
 }
 
 /// Parameters after a semicolon say nothing about `wait`.
@@ -58,21 +105,34 @@ pub(crate) fn not_modified() -> Response {
     StatusCode::NOT_MODIFIED.into_response()
 }
 
+/// `response` as one that tells what has changed since `base`.
+pub(crate) fn change(mut response: Response, base: &Version) -> Response {
+    *response.status_mut() = StatusCode::IM_USED;
+    let headers = response.headers_mut();
+    headers.insert(IM, HeaderValue::from_static(delta::MANIPULATION));
+    headers.insert(DELTA_BASE, etag(base));
+    response
+}
+
 /// `response` with its version, and the preference it followed.
 pub(crate) fn stamped(
     mut response: Response,
     version: &Version,
     waited: Option<Duration>,
 ) -> Response {
-    let mut insert = |name, text: &str| {
-        let value = HeaderValue::from_str(text).expect("a life has no special characters");
-        response.headers_mut().insert(name, value);
-    };
-    insert(ETAG, &version.to_etag());
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag(version));
+    // Of no use to anybody else, and of none to the caller in a moment.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(waited) = waited {
-        insert(PREFERENCE_APPLIED, &format!("wait={}", waited.as_secs()));
+        let applied = HeaderValue::from_str(&format!("wait={}", waited.as_secs()));
+        headers.insert(PREFERENCE_APPLIED, applied.expect("a number has no special characters"));
     }
     response
+}
+
+fn etag(version: &Version) -> HeaderValue {
+    HeaderValue::from_str(&version.to_etag()).expect("a life has no special characters")
 }
 
 #[cfg(test)]
@@ -104,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_told_to_those_who_say_that_they_take_them() {
+        let takes = |values: &[&str]| {
+            takes_changes(&values.iter().map(|value| (A_IM, value.parse().unwrap())).collect())
+        };
+        assert!(takes(&["netman-changes"]) && takes(&["vcdiff, Netman-Changes ; q=0.5"]));
+        assert!(takes(&["vcdiff", "feed,netman-changes;q=1"]));
+        for not in ["", "netman", "netman-changes-2", "vcdiff;netman-changes", "netman-changes;q=0"]
+        {
+            assert!(!takes(&[not]), "{not:?}");
+        }
+        assert!(!takes(&[]));
+    }
+
+    #[test]
     fn the_known_version_is_the_first_that_is_one() {
         assert_eq!(knows("\"a-b.7\"").as_deref(), Some("a-b.7"));
         assert_eq!(knows("\"other\", W/\"a.8\"").as_deref(), Some("a.8"));
@@ -112,11 +186,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_cell_tells_its_back_end_and_what_troubles_it() {
+        let word = |backend: &str, error: &str| {
+            let values = [(BACKEND, backend), (ERROR, error)];
+            let headers =
+                values.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect();
+            let Word { backend, error, .. } = word(&headers, &Arc::new(Subject::Everything), None);
+            (backend.map(Backend::as_str), error)
+        };
+        let told = word("nftables", "iptables%3A%20no%20such%20table%20%E2%80%9Cx%E2%80%9D");
+        assert_eq!(
+            told,
+            (Some("nftables"), Some("iptables: no such table \u{201c}x\u{201d}".into()))
+        );
+        assert_eq!(word("ebpf", ""), (None, None));
+        assert_eq!(word("iptables", &"x".repeat(600)).1.unwrap().len(), LONGEST_ERROR);
+        assert_eq!(word("", "100%").1.as_deref(), Some("100%"), "what is not encoded stays");
+    }
+
     proptest! {
         #[test]
         fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, CELL]
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, BACKEND, ERROR]
                     .into_iter()
                     .map(|name| (name, value.clone()))
                     .collect();
@@ -127,7 +220,9 @@ mod tests {
                     let stamped = stamped(not_modified(), &known, None);
                     prop_assert!(stamped.headers().contains_key(ETAG));
                 }
-                let _ = cell(&headers);
+                let _ = (cell(&headers), takes_changes(&headers));
+                let word = word(&headers, &Arc::new(Subject::Everything), None);
+                prop_assert!(word.error.is_none_or(|error| error.len() <= 3 * LONGEST_ERROR));
             }
         }
     }

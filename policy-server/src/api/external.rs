@@ -3,22 +3,16 @@
 pub(crate) mod audit;
 pub(crate) mod cleanup;
 pub(crate) mod policies;
+pub(crate) mod status;
 
 use std::sync::Arc;
 
-use axum::{
-    Extension,
-    extract::{RawQuery, State},
-    response::Response,
-};
-use policy::wire::{
-    status::Status,
-    tag::{TagBody, TagList},
-};
+use axum::{Extension, extract::State, response::Response};
+use policy::wire::tag::{TagBody, TagList};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{error::ApiError, json, openapi::refusals, query, version::Version};
+use super::{error::ApiError, json, openapi::refusals, version::Version};
 use crate::{auth::Identity, server::Server};
 
 /// Answer of whoami.
@@ -116,51 +110,4 @@ pub(crate) async fn tags(State(server): State<Arc<Server>>) -> Result<Response, 
         kind: tag.kind,
     };
     Ok(json(&TagList { tags: tags.into_iter().map(body).collect() }))
-}
-
-/// Ask what cells enforce.
-///
-/// Each cell tells which revision its kernel enforces. A change is in force everywhere as soon as
-/// `complete` is true and each cell's `enforced` has reached its revision, or the cell's `wanted` if
-/// that is smaller: the cell is not concerned then.
-#[utoipa::path(
-    get,
-    path = "/networking/{version}/external/status",
-    operation_id = "getStatus",
-    tag = "insight",
-    params(
-        ("version" = Version, Path),
-        (
-            "id" = Option<Vec<String>>, Query, style = Form, explode = false,
-            description = "Only cells that ask about one of these apps.",
-        ),
-    ),
-    responses(
-        (
-            status = 200,
-            description = "The cells and what they enforce.",
-            body = Status,
-            example = json!({
-                "life": "0a7c9a52-7a57-44e5-8f0c-5ad0b0b4f0a1",
-                "revision": 42,
-                "complete": true,
-                "cells": [{
-                    "cell": "cell-1",
-                    "enforced": 42,
-                    "wanted": 41,
-                    "silent_seconds": 0.0,
-                    "apps": 117,
-                }],
-            }),
-        ),
-        refusals::ForAdmins,
-    ),
-    security(("token" = ["network.admin"])),
-)]
-pub(crate) async fn status(
-    State(server): State<Arc<Server>>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let apps = query::apps(query.as_deref(), "id");
-    json(&server.receipts.status(&server.feed.snapshot(), apps.as_ref()))
 }

@@ -72,10 +72,7 @@ impl Iterator for Pieces {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
-    use policy::{
-        Policy, Protocol, Tag, TagLength, TaggedPolicy,
-        wire::{line::KeptLine, v1},
-    };
+    use policy::{Policy, Protocol, Revision, Tag, TagLength, TaggedPolicy, wire::v1};
 
     use super::*;
 
@@ -92,8 +89,7 @@ mod tests {
                     source_tag: Tag::new(number).unwrap(),
                     destination_tag: Tag::new(1).unwrap(),
                 };
-                let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-                Arc::new(Entry { tagged, line })
+                Arc::new(Entry::new(tagged, Revision(1), TagLength::DEFAULT))
             })
             .collect()
     }

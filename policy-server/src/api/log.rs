@@ -104,7 +104,13 @@ impl Drop for Line {
         match status {
             None => write_at!(info, "hung-up", ACCESS, "The caller hung up."),
             Some(500..) => write_at!(error, "failed", ACCESS, "Failed to answer."),
-            Some(_) => write_at!(info, "answered", ACCESS, "Answered."),
+            Some(_) => {
+                // Lager's readers look for refusals among the errors (spec/policy-server.md §2.5).
+                if error.is_some() {
+                    write_at!(error, "refused", LAGER, "Refused.");
+                }
+                write_at!(info, "answered", ACCESS, "Answered.");
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-use policy::{Policy, Protocol, Tag, TagLength, TaggedPolicy, wire::line::KeptLine};
+use policy::{Policy, Protocol, Revision, Tag, TagLength, TaggedPolicy};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,8 +29,7 @@ fn entry(source: &str, destination: &str) -> Arc<Entry> {
         source_tag: Tag::new(1).unwrap(),
         destination_tag: Tag::new(2).unwrap(),
     };
-    let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-    Arc::new(Entry { tagged, line })
+    Arc::new(Entry::new(tagged, Revision(1), TagLength::DEFAULT))
 }
 
 /// Whether `user` may change a policy between each pair.

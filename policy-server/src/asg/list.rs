@@ -10,6 +10,9 @@ use super::page::Page;
 /// How often a list that changes while it is read is read again at once.
 const ATTEMPTS: u32 = 3;
 
+/// No list has more pages; one that says so would be kept in memory until there is none left.
+const MOST_PAGES: u32 = 1000;
+
 /// Cloud Controller, as far as it knows security groups.
 #[async_trait]
 pub trait SecurityGroupSource: Send + Sync {
@@ -78,7 +81,7 @@ async fn read(
     updated: Option<OffsetDateTime>,
 ) -> Result<Reading, SourceError> {
     let mut groups = Vec::new();
-    for number in 1.. {
+    for number in 1..=MOST_PAGES {
         let page = source.page(number).await?;
         let now = source.last_update().await?;
         if now != updated {
@@ -86,10 +89,11 @@ async fn read(
         }
         groups.extend(page.groups);
         if !page.has_next {
-            break;
+            return Ok(Reading::Whole(groups));
         }
     }
-    Ok(Reading::Whole(groups))
+    let source = format!("it has more than {MOST_PAGES} pages").into();
+    Err(SourceError { what: "security groups".to_owned(), source })
 }
 
 #[cfg(test)]
@@ -169,6 +173,15 @@ pub(super) mod tests {
         assert_eq!(look(&script, None).await.unwrap(), fresh(&["a", "b", "c"], at(5)));
         let asked = script.asked.lock().unwrap().join(", ");
         assert_eq!(asked, "update, page 1, update, page 2, update");
+    }
+
+    #[tokio::test]
+    async fn a_list_without_an_end_is_given_up() {
+        let group: &[&str] = &["a"];
+        let longest = Script::new(&[Some(5)], &vec![group; MOST_PAGES as usize]);
+        assert!(matches!(look(&longest, None).await.unwrap(), Look::Fresh { .. }));
+        let endless = Script::new(&[Some(5)], &vec![group; MOST_PAGES as usize + 1]);
+        look(&endless, None).await.unwrap_err();
     }
 
     #[tokio::test]

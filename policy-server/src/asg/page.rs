@@ -30,7 +30,7 @@ pub enum PageError {
 #[serde(default)]
 struct Body {
     pagination: Pagination,
-    resources: Vec<Resource>,
+    resources: Option<Vec<Resource>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -100,12 +100,14 @@ impl Page {
     pub fn read(body: &[u8]) -> Result<Self, PageError> {
         let Body { pagination, resources } =
             gocompat::json::from_slice(body).map_err(PageError::Unparsed)?;
-        let groups = resources.into_iter().enumerate().map(|(index, resource)| {
+        // Without a list there is nothing to go on with, whatever is said of a next page.
+        let has_list = resources.is_some();
+        let groups = resources.into_iter().flatten().enumerate().map(|(index, resource)| {
             if resource.guid.is_empty() { Err(PageError::NoGuid(index)) } else { resource.group() }
         });
         Ok(Self {
             groups: groups.collect::<Result<_, _>>()?,
-            has_next: pagination.next.is_some_and(|next| !next.href.is_empty()),
+            has_next: has_list && pagination.next.is_some_and(|next| !next.href.is_empty()),
         })
     }
 }
@@ -175,13 +177,22 @@ mod tests {
     #[test]
     fn the_last_page_has_no_next_however_that_is_said() {
         let has_next = |pagination: &str| {
-            let body = format!(r#"{{"pagination":{pagination},"resources":null}}"#);
+            let body = format!(r#"{{"pagination":{pagination},"resources":[]}}"#);
             Page::read(body.as_bytes()).unwrap().has_next
         };
         assert!(has_next(r#"{"next":{"href":"https://cc/v3/security_groups?page=2"}}"#));
         for last in ["null", "{}", r#"{"next":null}"#, r#"{"next":{}}"#, r#"{"next":{"href":""}}"#]
         {
             assert!(!has_next(last), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_a_list_is_the_last_one() {
+        for resources in [r#""resources":null,"#, ""] {
+            let body = format!(r#"{{{resources}"pagination":{{"next":{{"href":"page=2"}}}}}}"#);
+            let page = Page::read(body.as_bytes()).unwrap();
+            assert_eq!(page, Page { groups: Vec::new(), has_next: false }, "{body}");
         }
     }
 

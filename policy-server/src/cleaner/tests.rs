@@ -1,4 +1,4 @@
-use policy::{Protocol, Tag, TagLength, TaggedPolicy, wire::line::KeptLine};
+use policy::{Protocol, Revision, Tag, TagLength, TaggedPolicy};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,8 +13,7 @@ fn entry(source: &str, destination: &str) -> Arc<Entry> {
     };
     let (source_tag, destination_tag) = (Tag::new(1).unwrap(), Tag::new(2).unwrap());
     let tagged = TaggedPolicy { policy, source_tag, destination_tag };
-    let line = KeptLine::new(&tagged, TagLength::DEFAULT);
-    Arc::new(Entry { tagged, line })
+    Arc::new(Entry::new(tagged, Revision(1), TagLength::DEFAULT))
 }
 
 fn entries(ends: &[(&str, &str)]) -> Vec<Arc<Entry>> {

@@ -27,7 +27,6 @@ const SECONDS: [f64; 14] =
 pub enum Peer {
     Uaa,
     CloudController,
-    Locket,
 }
 
 /// How an operation, or a question to another service, ended.
@@ -56,6 +55,14 @@ pub(super) enum Status {
     HungUp,
 }
 
+/// How a poll of policies was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum PollAnswer {
+    Whole,
+    Delta,
+    Unchanged,
+}
+
 /// The counters; each is registered under its name, and told of through a method.
 pub(super) struct Events {
     registry: Registry,
@@ -63,6 +70,11 @@ pub(super) struct Events {
     request_seconds: Family<RouteLabels, Histogram>,
     errors: Counter,
     polls_held: Gauge,
+    polls_woken: Counter,
+    poll_wake_seconds: Histogram,
+    polls_answered: Family<HowLabels, Counter>,
+    snapshot_rebuilds: Family<ReasonLabels, Counter>,
+    snapshot_hints: Counter,
     operations: Family<OperationOutcomeLabels, Counter>,
     operation_seconds: Family<OperationLabels, Histogram>,
     verdicts: Family<VerdictLabels, Counter>,
@@ -70,6 +82,8 @@ pub(super) struct Events {
     outbound_seconds: Family<PeerLabels, Histogram>,
     security_group_seconds: Family<StepLabels, Histogram>,
     datagrams: Family<FateLabels, Counter>,
+    confirm_seconds: Histogram,
+    receipts_written: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,6 +134,16 @@ struct FateLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabels {
+    how: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 impl Events {
     /// Nothing has happened yet.
     pub(super) fn new() -> Self {
@@ -134,6 +158,20 @@ impl Events {
             ),
             errors: counted(to, "http_errors", "Requests answered with an error"),
             polls_held: counted(to, "polls_held", "Polls that wait for a change"),
+            polls_woken: counted(to, "polls_woken", "Held polls that a change concerned"),
+            poll_wake_seconds: {
+                let seconds = Histogram::new(SECONDS);
+                let help = "Time from a change in the snapshot to the turn of a held poll";
+                to.register_with_unit("poll_wake", help, Unit::Seconds, seconds.clone());
+                seconds
+            },
+            polls_answered: counted(to, "polls_answered", "Polls of policies, by their answer"),
+            snapshot_rebuilds: counted(
+                to,
+                "snapshot_rebuilds",
+                "How often the snapshot was made of the whole state, by reason",
+            ),
+            snapshot_hints: counted(to, "snapshot_hints", "Hints of the database at a change"),
             operations: counted(
                 to,
                 "store_operations",
@@ -157,6 +195,12 @@ impl Events {
                 "Time it took to bring security groups up to date",
             ),
             datagrams: counted(to, "dropsonde_datagrams", "Datagrams for metron"),
+            confirm_seconds: confirming(to),
+            receipts_written: counted(
+                to,
+                "receipts_written",
+                "What cells said and was new, written",
+            ),
             registry,
         }
     }
@@ -181,6 +225,31 @@ impl Events {
         Held(&self.polls_held)
     }
 
+    pub(super) fn waking(&self, polls: usize) {
+        self.polls_woken.inc_by(polls as u64);
+    }
+
+    pub(super) fn woke(&self, after: Duration) {
+        self.poll_wake_seconds.observe(after.as_secs_f64());
+    }
+
+    pub(super) fn poll_answered(&self, how: PollAnswer) {
+        let how = match how {
+            PollAnswer::Whole => "whole",
+            PollAnswer::Delta => "delta",
+            PollAnswer::Unchanged => "unchanged",
+        };
+        self.polls_answered.get_or_create(&HowLabels { how }).inc();
+    }
+
+    pub(super) fn rebuilt(&self, reason: &'static str) {
+        self.snapshot_rebuilds.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(super) fn hinted(&self) {
+        self.snapshot_hints.inc();
+    }
+
     pub(super) fn operated(&self, operation: &'static str, outcome: Outcome, took: Duration) {
         let outcome = outcome.as_str();
         self.operations.get_or_create(&OperationOutcomeLabels { operation, outcome }).inc();
@@ -200,7 +269,6 @@ impl Events {
         let peer = match peer {
             Peer::Uaa => "uaa",
             Peer::CloudController => "cloud_controller",
-            Peer::Locket => "locket",
         };
         let outcome = outcome.as_str();
         self.outbound.get_or_create(&OutboundLabels { peer, outcome }).inc();
@@ -210,6 +278,14 @@ impl Events {
     pub(super) fn security_groups(&self, step: &'static str, took: Duration) {
         let labels = StepLabels { step };
         self.security_group_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn confirmed(&self, took: Duration) {
+        self.confirm_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn receipts_written(&self, count: usize) {
+        self.receipts_written.inc_by(count as u64);
     }
 
     pub(super) fn datagram(&self, fate: Fate) {
@@ -264,6 +340,13 @@ fn counted<M: Metric + Default + Clone>(registry: &mut Registry, name: &str, hel
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
+}
+
+fn confirming(registry: &mut Registry) -> Histogram {
+    let histogram = Histogram::new(SECONDS);
+    let help = "Time from when this server knew of a change until a cell said that it enforces it";
+    registry.register_with_unit("cell_confirm", help, Unit::Seconds, histogram.clone());
+    histogram
 }
 
 fn timed<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Histogram>

@@ -67,11 +67,11 @@ mod tests {
             policy_store::open(&url, &Options { tag_length, ..Options::default() }).await.unwrap();
         let metrics = Metrics::new();
         let store = metrics.telling_of(store);
-        let (feed, _) = feed::start(store.clone(), tag_length).await.unwrap();
+        let (feed, _) = feed::start(store.clone(), tag_length, Metrics::new()).await.unwrap();
         let server = Server {
             store: store.clone(),
             feed,
-            receipts: Receipts::new(),
+            receipts: Receipts::new(metrics.clone()),
             verifier: Arc::new(LocalVerifier::load_or_make(&data).unwrap()),
             self_service: false,
             apps: None,
@@ -116,6 +116,9 @@ mod tests {
             r#"store_operations_total{operation="StoreCreateTag",outcome="succeeded"} 1"#,
             r#"tags{state="used"} 1"#,
             r#"cells{state="behind"} 0"#,
+            r#"cells{state="failing"} 0"#,
+            "receipts_written_total 0",
+            "cell_confirm_seconds_count 0",
         ] {
             assert!(page.contains(&format!("netman_policy_server_{line}\n")), "{line}: {page}");
         }

@@ -50,6 +50,8 @@ pub(super) enum CellState {
     Behind,
     /// It has not said what it enforces.
     Unknown,
+    /// It says that it cannot enforce what it should.
+    Failing,
     /// It is not heard of any more.
     Silent,
 }
@@ -57,7 +59,7 @@ pub(super) enum CellState {
 impl Readings {
     pub(super) async fn take(server: &Server) -> Self {
         let snapshot = server.feed.snapshot();
-        let cells = server.receipts.status(&snapshot, None).cells;
+        let cells = server.receipts.of_this_server(&snapshot);
         let highest = server.tag_length.highest() as usize;
         Self {
             policies: snapshot.policy_count(),
@@ -74,8 +76,9 @@ impl Readings {
 
 /// Each state is there, be it with none, so that an alert on it has something to look at.
 fn count(cells: &[CellStatus]) -> BTreeMap<CellState, usize> {
-    use CellState::{Behind, Current, Silent, Unknown};
-    let mut counts = BTreeMap::from([Current, Behind, Unknown, Silent].map(|state| (state, 0)));
+    use CellState::{Behind, Current, Failing, Silent, Unknown};
+    let mut counts =
+        BTreeMap::from([Current, Behind, Unknown, Failing, Silent].map(|state| (state, 0)));
     for cell in cells {
         *counts.entry(CellState::of(cell)).or_default() += 1;
     }
@@ -106,6 +109,7 @@ impl CellState {
     fn of(cell: &CellStatus) -> Self {
         match cell.enforced {
             _ if cell.silent_seconds > SILENCE => Self::Silent,
+            _ if cell.error.is_some() => Self::Failing,
             None => Self::Unknown,
             Some(enforced) if enforced < cell.wanted => Self::Behind,
             Some(_) => Self::Current,
@@ -117,6 +121,7 @@ impl CellState {
             Self::Current => "current",
             Self::Behind => "behind",
             Self::Unknown => "unknown",
+            Self::Failing => "failing",
             Self::Silent => "silent",
         }
     }
@@ -127,12 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_current_behind_unknown_or_silent() {
+    fn a_cell_is_current_behind_unknown_failing_or_silent() {
         let cell = |enforced, silent_seconds| CellStatus {
             enforced,
             wanted: 7,
             silent_seconds,
             ..CellStatus::default()
+        };
+        let failing = |silent_seconds| {
+            let error = Some("no such table".to_owned());
+            CellStatus { error, ..cell(Some(7), silent_seconds) }
         };
         let cells = [
             cell(Some(7), 0.0),
@@ -140,11 +149,15 @@ mod tests {
             cell(Some(6), 0.0),
             cell(None, 0.0),
             cell(Some(7), 91.0),
+            failing(0.0),
+            failing(91.0),
         ];
         let counts: Vec<_> =
             count(&cells).into_iter().map(|(state, count)| (state.as_str(), count)).collect();
-        assert_eq!(counts, [("current", 2), ("behind", 1), ("unknown", 1), ("silent", 1)]);
+        let expected =
+            [("current", 2), ("behind", 1), ("unknown", 1), ("failing", 1), ("silent", 2)];
+        assert_eq!(counts, expected);
         assert_eq!(count(&[]).values().sum::<usize>(), 0);
-        assert_eq!(count(&[]).len(), 4, "none is worth saying");
+        assert_eq!(count(&[]).len(), 5, "none is worth saying");
     }
 }

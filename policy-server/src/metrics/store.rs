@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
 use policy_store::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
-    LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup, PolicyStore,
-    SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks, TagQuarantine,
+    HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup,
+    PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks,
+    StoredReceipt, TagQuarantine,
 };
 
 use super::{Metrics, Outcome};
@@ -125,6 +126,10 @@ impl PolicyStore for Told {
         self.metrics.operation(Operation::LastUpdated, self.store.last_updated()).await
     }
 
+    fn last_updated_seen(&self) -> Option<i64> {
+        self.store.last_updated_seen()
+    }
+
     async fn version(&self) -> Result<Version, StoreError> {
         self.store.version().await
     }
@@ -135,6 +140,14 @@ impl PolicyStore for Told {
 
     async fn state(&self) -> Result<State, StoreError> {
         self.store.state().await
+    }
+
+    async fn begin_another_life(&self, seen: Option<&Version>) -> Result<Version, StoreError> {
+        self.store.begin_another_life(seen).await
+    }
+
+    async fn hint(&self) {
+        self.store.hint().await;
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -218,6 +231,29 @@ impl TagQuarantine for Told {
 
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {
         self.store.quarantined_tags().await
+    }
+}
+
+#[async_trait]
+impl ReceiptStore for Told {
+    async fn write_receipts(
+        &self,
+        server: &str,
+        receipts: &[StoredReceipt],
+    ) -> Result<(), StoreError> {
+        self.store.write_receipts(server, receipts).await
+    }
+
+    async fn receipts(&self) -> Result<Vec<HeardReceipt>, StoreError> {
+        self.store.receipts().await
+    }
+
+    async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
+        self.store.forget_receipts(silent_for).await
+    }
+
+    async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
+        self.store.forget_cells(server, cells).await
     }
 }
 

@@ -19,7 +19,6 @@ use crate::{
     callers::Admission,
     config::{All, AsgSyncer},
     metrics::{Metrics, dropsonde::Origin},
-    receipts::Receipts,
 };
 
 /// How long after it lost the lead a syncer competes for it again.
@@ -41,7 +40,6 @@ pub async fn run(
         store: store.clone(),
         metrics: metrics.clone(),
         admission,
-        receipts: Receipts::new(),
         tag_length: config.tag_length,
         lease_pool: cells.lease_pool,
         shutdown: shutdown.clone(),

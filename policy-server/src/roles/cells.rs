@@ -6,13 +6,18 @@ use std::{
 };
 
 use super::members::Members;
-use crate::{quarantine, server::Server};
+use crate::{quarantine, receipts::keeper, server::Server};
 
 /// How often leases are looked over for those that nobody renews any more.
 const LAPSE_EVERY: Duration = Duration::from_secs(10);
 
-/// Lets leases lapse, and tells the database what cells enforce.
+/// Lets leases lapse, keeps what cells say, and tells the database what they enforce.
 pub(super) fn look_after(server: &Arc<Server>, members: &mut Members) {
+    let keeping = server.clone();
+    members.start("the keeper of receipts", |stop| async move {
+        keeper::run(keeping, stop).await;
+        Ok(())
+    });
     members.start_endless("the watch over leases", lapse(server.clone()));
     members.start_endless("the report about cells", quarantine::report(server.clone()));
 }

@@ -20,9 +20,7 @@ use crate::{
     config::Embedded,
     data_dir::{self, DataDir, FileError, Readers},
     metrics::{Metrics, dropsonde::Origin},
-    pki,
-    receipts::Receipts,
-    router,
+    pki, router,
 };
 
 /// Contents of `addresses.json`.
@@ -66,7 +64,6 @@ pub async fn run(
         store: store.clone(),
         metrics,
         admission: callers.map_or_else(|| Admission::local(local), Admission::of),
-        receipts: Receipts::new(),
         tag_length,
         lease_pool,
         shutdown: shutdown.clone(),

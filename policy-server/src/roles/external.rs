@@ -14,7 +14,6 @@ use crate::{
     config::{Address, External},
     listeners::listen,
     metrics::{Metrics, dropsonde::Origin},
-    receipts::Receipts,
     router,
     server::Server,
 };
@@ -35,8 +34,6 @@ pub async fn run(
         store: store.clone(),
         metrics,
         admission,
-        // Cells come to the internal API's process.
-        receipts: Receipts::of_cells_elsewhere(),
         tag_length: config.tag_length,
         lease_pool: LeasePool::default(),
         shutdown: shutdown.clone(),

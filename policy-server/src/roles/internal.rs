@@ -14,7 +14,6 @@ use crate::{
     config::{Address, Internal},
     listeners::listen,
     metrics::{Metrics, dropsonde::Origin},
-    receipts::Receipts,
     router,
     server::Server,
 };
@@ -33,7 +32,6 @@ pub async fn run(
         store: store.clone(),
         metrics,
         admission: nobody::admission(),
-        receipts: Receipts::new(),
         tag_length: config.tag_length,
         lease_pool: config.lease_pool,
         shutdown: shutdown.clone(),

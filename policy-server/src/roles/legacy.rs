@@ -16,7 +16,6 @@ use crate::{
     config::{Address, Legacy},
     listeners::listen,
     metrics::{Metrics, dropsonde::Origin},
-    receipts::Receipts,
     router,
 };
 
@@ -39,7 +38,6 @@ pub async fn run(
         store: store.clone(),
         admission: admission(&config, &metrics)?,
         metrics,
-        receipts: Receipts::new(),
         tag_length: config.tag_length,
         lease_pool: config.lease_pool,
         shutdown: shutdown.clone(),

@@ -19,7 +19,6 @@ pub(super) struct Parts {
     pub store: Arc<dyn PolicyStore>,
     pub metrics: Metrics,
     pub admission: Admission,
-    pub receipts: Receipts,
     pub tag_length: TagLength,
     pub lease_pool: LeasePool,
     pub shutdown: CancellationToken,
@@ -35,15 +34,15 @@ pub(super) struct Prepared {
 impl Parts {
     /// Takes the first snapshot, and tells metron how things stand before any caller can know.
     pub(super) async fn prepare(self) -> Result<Prepared, RunError> {
-        let Self { store, metrics, admission, receipts, tag_length, lease_pool, shutdown } = self;
+        let Self { store, metrics, admission, tag_length, lease_pool, shutdown } = self;
         let store = metrics.telling_of(store);
-        let (feed, feeder) = feed::start(store.clone(), tag_length).await?;
+        let (feed, feeder) = feed::start(store.clone(), tag_length, metrics.clone()).await?;
         let emitter = Emitter::start(metrics.clone(), feed.clone(), store.clone());
         let Admission { verifier, self_service, apps, cleaner } = admission;
         let server = Arc::new(Server {
             store,
             feed,
-            receipts,
+            receipts: Receipts::new(metrics.clone()),
             verifier,
             self_service,
             apps,

@@ -1,26 +1,28 @@
-//! Keeps the snapshot current: woken by this server's own writes, and in any case looking at the
-//! revision every [`LOOK_EVERY`], since other servers may share the database (design §2.2).
+//! Where readers find the current snapshot, and what keeps it current: the feeder, woken by this
+//! server's own writes, and in any case looking at the revision every 200 ms, since other servers may
+//! share the database (design §2.2).
+
+mod claims;
+mod feeder;
+mod updates;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use policy::{TagLength, Version};
-use policy_store::{Changes, PolicyStore, StoreError};
+use policy_store::{PolicyStore, StoreError};
 use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, timeout},
 };
 
-use super::Snapshot;
-
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// How often security groups are compared with the database's. A syncer of the existing system, which may
-/// run beside ours while they are being exchanged, changes them and leaves no trace but that.
-const COMPARE_EVERY: Duration = Duration::from_secs(10);
+use super::{Snapshot, Touched};
+use crate::{metrics::Metrics, waiting::Waiting};
+use claims::Claims;
+pub(crate) use {claims::Claim, feeder::Feeder};
 
 /// How long a writer waits for the snapshot to hold what it wrote. It takes a millisecond or so;
 /// only a database in trouble makes it longer.
@@ -30,23 +32,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Feed {
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// When the last look at the database began that found out how it stands.
+    looks: watch::Receiver<Instant>,
+    waiting: Arc<Waiting>,
     nudge: Arc<Notify>,
-    compared: Compared,
+    claims: Arc<Claims>,
+    /// When this server wrote last.
+    written: Arc<Mutex<Option<Instant>>>,
 }
 
-/// The task that keeps it current.
-pub(crate) struct Feeder {
-    store: Arc<dyn PolicyStore>,
-    tag_length: TagLength,
+/// Where new snapshots come from.
+pub(crate) struct Source {
     snapshots: watch::Sender<Arc<Snapshot>>,
+    looks: watch::Sender<Instant>,
+    waiting: Arc<Waiting>,
     nudge: Arc<Notify>,
-    compared: Compared,
-    failing: bool,
+    claims: Arc<Claims>,
+    metrics: Metrics,
 }
-
-/// When the snapshot was last known to be as the database.
-#[derive(Clone)]
-struct Compared(Arc<Mutex<Instant>>);
 
 /// The snapshot does not get to a version.
 #[derive(Debug, Error)]
@@ -59,14 +62,27 @@ pub(crate) struct Behind {
 pub(crate) async fn start(
     store: Arc<dyn PolicyStore>,
     tag_length: TagLength,
+    metrics: Metrics,
 ) -> Result<(Feed, Feeder), StoreError> {
-    let first = Snapshot::of(store.state().await?, tag_length);
-    let (sender, receiver) = watch::channel(Arc::new(first));
-    let nudge = Arc::new(Notify::new());
-    let compared = Compared(Arc::new(Mutex::new(Instant::now())));
-    let feed = Feed { snapshots: receiver, nudge: nudge.clone(), compared: compared.clone() };
-    let feeder = Feeder { store, tag_length, snapshots: sender, nudge, compared, failing: false };
-    Ok((feed, feeder))
+    let (feed, source) = joined(Snapshot::of(feeder::whole(&*store).await?, tag_length), metrics);
+    Ok((feed, Feeder::new(store, tag_length, source)))
+}
+
+/// A feed that begins with `first`, and its source.
+pub(crate) fn joined(first: Snapshot, metrics: Metrics) -> (Feed, Source) {
+    let (snapshots, current) = watch::channel(Arc::new(first));
+    let (looks, last_look) = watch::channel(Instant::now());
+    let (waiting, nudge) = (Arc::<Waiting>::default(), Arc::new(Notify::new()));
+    let claims = Arc::new(Claims::begin());
+    let feed = Feed {
+        snapshots: current,
+        looks: last_look,
+        waiting: waiting.clone(),
+        nudge: nudge.clone(),
+        claims: claims.clone(),
+        written: Arc::default(),
+    };
+    (feed, Source { snapshots, looks, waiting, nudge, claims, metrics })
 }
 
 impl Feed {
@@ -80,14 +96,25 @@ impl Feed {
         self.snapshots.clone()
     }
 
-    /// How long ago the snapshot was last known to be as the database.
-    pub(crate) fn age(&self) -> Duration {
-        self.compared.last().elapsed()
+    /// Who waits for another.
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
-    /// Waits until the snapshot holds `version`, which the store has just returned.
+    /// How long ago the snapshot was last known to be as the database.
+    pub(crate) fn age(&self) -> Duration {
+        self.looks.borrow().elapsed()
+    }
+
+    /// Waits until the snapshot holds `version`, which this server has just written.
     pub(crate) async fn shows(&self, version: &Version) -> Result<(), Behind> {
-        let mut snapshots = self.subscribe();
+        self.wrote();
+        self.reaches(version).await
+    }
+
+    /// Waits until the snapshot holds `version`, which the store has just told.
+    pub(crate) async fn reaches(&self, version: &Version) -> Result<(), Behind> {
+        let mut snapshots = self.snapshots.clone();
         if snapshots.borrow().version().includes(version) {
             return Ok(());
         }
@@ -100,183 +127,28 @@ impl Feed {
     }
 }
 
-impl Feeder {
-    /// Runs until dropped.
-    pub(crate) async fn run(mut self) {
-        let mut tick = interval(LOOK_EVERY);
-        let mut compare = interval(COMPARE_EVERY);
-        for timer in [&mut tick, &mut compare] {
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
-        loop {
-            let comparing = tokio::select! {
-                () = self.nudge.notified() => false,
-                _ = tick.tick() => false,
-                _ = compare.tick() => true,
-            };
-            let began = Instant::now();
-            let looked = self.look(comparing).await;
-            if looked.is_ok() {
-                self.compared.at(began);
-            }
-            match looked {
-                Ok(()) if self.failing => {
-                    self.failing = false;
-                    tracing::info!("The database answers again.");
-                }
-                Ok(()) => {}
-                Err(error) if !self.failing => {
-                    self.failing = true;
-                    let error = service::log::chain(&error);
-                    tracing::error!(
-                        error,
-                        "Cannot read changes; cells are told what was known last."
-                    );
-                }
-                Err(_) => {}
-            }
-        }
+impl Source {
+    /// Returns when somebody cannot wait for the next look at the database.
+    pub(crate) async fn nudged(&self) {
+        self.nudge.notified().await;
     }
 
-    async fn look(&self, comparing: bool) -> Result<(), StoreError> {
-        let current = self.snapshots.borrow().clone();
-        if comparing && self.store.security_groups().await?[..] != current.security_groups()[..] {
-            self.store.announce_security_groups(current.version()).await?;
-        }
-        let next = match self.store.changes_since(current.version()).await {
-            Ok(Changes::Log(log)) if log.is_empty() => return Ok(()),
-            Ok(Changes::Log(log)) => match current.after(log) {
-                Ok(next) if next.is_mostly_memories() => {
-                    self.rebuild("to forget apps long gone").await?
-                }
-                Ok(next) if next.security_groups_version() != current.security_groups_version() => {
-                    next.with_security_groups(self.store.security_groups().await?)
-                }
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::error!(%error, "The log of changes does not fit the snapshot.");
-                    self.rebuild("as the log does not fit").await?
-                }
-            },
-            Ok(Changes::Forgotten) => self.rebuild("as the log does not reach back").await?,
-            // A newer server on the same database may log kinds of change that this one cannot know.
-            Err(error @ StoreError::Unreadable { .. }) => {
-                let next = self.rebuild("as the log cannot be read").await?;
-                tracing::warn!(error = service::log::chain(&error), "Passed over the log.");
-                next
-            }
-            Err(error) => return Err(error),
-        };
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Puts `next` in the place of the current snapshot, and then wakes those who wait for what is
+    /// different.
+    pub(crate) fn publish(&self, next: Snapshot, touched: &Touched) {
         self.snapshots.send_replace(Arc::new(next));
-        Ok(())
+        self.metrics.waking(self.waiting.wake(touched));
     }
 
-    async fn rebuild(&self, why: &'static str) -> Result<Snapshot, StoreError> {
-        let state = self.store.state().await?;
-        tracing::info!(why, version = %state.version, "Took the whole state anew.");
-        Ok(Snapshot::of(state, self.tag_length))
-    }
-}
-
-impl Compared {
-    fn at(&self, moment: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
-    }
-
-    fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The snapshot is as the database was at some time after `began`.
+    pub(crate) fn looked(&self, began: Instant) {
+        self.looks.send_replace(began);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use policy::{Policy, Protocol};
-    use policy_store::{Actor, Options, StoreUrl};
-    use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-
-    use super::*;
-    use crate::snapshot::Subject;
-
-    fn policy(port: u16) -> Policy {
-        Policy {
-            source: "web".parse().unwrap(),
-            destination: "db".parse().unwrap(),
-            protocol: Protocol::Tcp,
-            ports: port.to_string().parse().unwrap(),
-        }
-    }
-
-    async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
-        let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
-        let options = Options { log_kept: 1000, ..Options::default() };
-        policy_store::open(&url, &options).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_server_that_was_away_for_long_takes_the_whole_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
-        let mut last = store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
-        for _ in 0..600 {
-            store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
-            store.create(&[policy(2)], &Actor::system("test")).await.unwrap();
-            last = store.delete(&[policy(2)], &Actor::system("test")).await.unwrap();
-        }
-        assert_eq!(feed.snapshot().version().revision.0, 0, "nobody feeds it yet");
-        feeder.look(false).await.unwrap();
-        let snapshot = feed.snapshot();
-        assert_eq!(*snapshot.version(), last);
-        assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_log_it_cannot_read_does_not_keep_it_from_the_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
-        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
-        let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
-        let mut newer = SqliteConnection::connect_with(&file).await.unwrap();
-        for statement in [
-            "UPDATE netman_revision SET revision = 2",
-            "INSERT INTO netman_changes (revision, kind) VALUES (2, 'of-tomorrow')",
-        ] {
-            sqlx::query(statement).execute(&mut newer).await.unwrap();
-        }
-        feeder.look(false).await.unwrap();
-        let snapshot = feed.snapshot();
-        assert_eq!(snapshot.version().revision.0, 2);
-        assert_eq!(snapshot.policies_of(&Subject::Everything).len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_an_older_syncer_does_is_found_by_comparing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(&dir).await;
-        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
-        let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
-        let mut older = SqliteConnection::connect_with(&file).await.unwrap();
-        let insert = "INSERT INTO security_groups (guid, name) VALUES ('sg-1', 'dns')";
-        sqlx::query(insert).execute(&mut older).await.unwrap();
-        feeder.look(false).await.unwrap();
-        assert_eq!(feed.snapshot().security_groups_version().revision.0, 0);
-        feeder.look(true).await.unwrap();
-        let snapshot = feed.snapshot();
-        assert_eq!(snapshot.security_groups_version().revision.0, 1);
-        assert_eq!(snapshot.security_groups()[0].group.guid, "sg-1");
-        feeder.look(true).await.unwrap();
-        assert_eq!(*feed.snapshot().version(), *snapshot.version(), "once is enough");
-    }
-
-    #[tokio::test]
-    async fn without_its_database_it_keeps_the_last_snapshot() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(&dir).await;
-        store.create(&[policy(1)], &Actor::system("test")).await.unwrap();
-        let (feed, feeder) = start(store.clone(), TagLength::DEFAULT).await.unwrap();
-        store.close().await;
-        assert!(feeder.look(false).await.is_err());
-        assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use policy::{Life, Policy, Protocol, Tag};
+use policy_store::{Change, State};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,8 +23,14 @@ fn tagged(source: usize, destination: usize, port: u16) -> TaggedPolicy {
 
 fn empty(revision: u64) -> Snapshot {
     let version = Version { life: Life::new("life").unwrap(), revision: Revision(revision) };
-    let state =
-        State { version, policies: Vec::new(), leases: Vec::new(), security_groups: Vec::new() };
+    let state = State {
+        compacted: version.revision,
+        version,
+        policies: Vec::new(),
+        leases: Vec::new(),
+        security_groups: Vec::new(),
+        log: Vec::new(),
+    };
     Snapshot::of(state, TagLength::DEFAULT)
 }
 
@@ -75,7 +82,7 @@ fn leases_have_a_version_of_their_own() {
     let first = lease("10.0.0.1", "10.255.1.0/24");
     let snapshot = empty(1).after(vec![(Revision(2), Change::LeaseAdded(first))]).unwrap();
     let snapshot = snapshot.after(vec![added(3, tagged(0, 1, 1))]).unwrap();
-    assert_eq!(snapshot.leases_version().revision.0, 2);
+    assert_eq!(snapshot.version_for(&Topic::Leases, None).revision.0, 2);
     assert_eq!(snapshot.version_of(&Subject::Everything).revision.0, 3);
     let again = lease("10.0.0.1", "10.255.2.0/24");
     assert!(snapshot.after(vec![(Revision(4), Change::LeaseAdded(again))]).is_err());
@@ -109,6 +116,8 @@ proptest! {
                 policies: truth.keys().cloned().collect(),
                 leases: Vec::new(),
                 security_groups: Vec::new(),
+                log: Vec::new(),
+                compacted: next.version().revision,
             };
             let rebuilt = Snapshot::of(state, TagLength::DEFAULT);
             let mut told: Vec<_> =
@@ -136,4 +145,146 @@ proptest! {
             snapshot = next;
         }
     }
+}
+
+/// Somebody who follows a snapshot by deltas.
+#[derive(Clone)]
+struct Follower {
+    version: Version,
+    policies: BTreeSet<TaggedPolicy>,
+}
+
+impl Follower {
+    fn of(snapshot: &Snapshot, asked: &Subject) -> Self {
+        let policies = snapshot.policies_of(asked);
+        let policies = policies.iter().map(|entry| entry.tagged.clone()).collect();
+        Self { version: snapshot.version().clone(), policies }
+    }
+
+    fn apply(&mut self, delta: Delta) {
+        for entry in delta.removed {
+            assert!(self.policies.remove(&entry.tagged), "{entry:?} was not there");
+        }
+        for entry in delta.added {
+            assert!(self.policies.insert(entry.tagged.clone()), "{entry:?} was there");
+        }
+        assert_eq!(self.policies.len(), delta.total);
+    }
+}
+
+fn state_of(version: Version, truth: &BTreeMap<TaggedPolicy, ()>) -> State {
+    State {
+        compacted: version.revision,
+        version,
+        policies: truth.keys().cloned().collect(),
+        leases: Vec::new(),
+        security_groups: Vec::new(),
+        log: Vec::new(),
+    }
+}
+
+proptest! {
+    /// Whoever has any version that is remembered, and applies what became different since, has what
+    /// whoever asks for everything is told.
+    #[test]
+    fn a_base_and_its_delta_are_the_whole(
+        steps in prop::collection::vec((0usize..4, 0usize..4, 1u16..4, 0u8..8), 1..60),
+        asked in prop::sample::subsequence(APPS.to_vec(), 0..=4),
+    ) {
+        let asked = apps(&asked);
+        let Subject::Apps(guids) = &asked else { unreachable!("it was made of apps") };
+        let mut snapshot = empty(0);
+        let mut truth: BTreeMap<TaggedPolicy, ()> = BTreeMap::new();
+        let mut followers = vec![Follower::of(&snapshot, &asked)];
+        for (revision, (source, destination, port, how)) in (1..).zip(steps) {
+            let policy = tagged(source, destination, port);
+            let step = if truth.remove(&policy).is_some() {
+                removed(revision, policy)
+            } else {
+                truth.insert(policy.clone(), ());
+                added(revision, policy)
+            };
+            snapshot = match how {
+                0 => {
+                    let mut version = snapshot.version().clone();
+                    version.revision.0 += 1;
+                    snapshot.rebuilt(state_of(version, &truth)).0
+                }
+                _ => snapshot.after(vec![step]).unwrap(),
+            };
+            let whole = Follower::of(&snapshot, &asked);
+            for follower in &followers {
+                let mut follower = follower.clone();
+                follower.apply(snapshot.delta(guids, &follower.version).unwrap());
+                prop_assert_eq!(&follower.policies, &whole.policies);
+            }
+            followers.push(whole);
+        }
+    }
+
+    /// Made anew in the same life, a snapshot tells a new version to those who get something else, and
+    /// to those who may have seen what was missed.
+    #[test]
+    fn rebuilding_concerns_those_who_get_something_else(
+        before in prop::collection::btree_set((0usize..4, 0usize..4, 1u16..3), 0..10),
+        after in prop::collection::btree_set((0usize..4, 0usize..4, 1u16..3), 0..10),
+        asked in prop::sample::subsequence(APPS.to_vec(), 0..=4),
+        passed in 1u64..4,
+    ) {
+        let truth = |policies: &BTreeSet<(usize, usize, u16)>| {
+            policies.iter().map(|&(a, b, port)| (tagged(a, b, port), ())).collect()
+        };
+        let version = |revision| Version { life: Life::new("life").unwrap(), revision: Revision(revision) };
+        let first = Snapshot::of(state_of(version(5), &truth(&before)), TagLength::DEFAULT);
+        let (next, touched) = first.rebuilt(state_of(version(5 + passed), &truth(&after)));
+        let fresh = Snapshot::of(state_of(version(5 + passed), &truth(&after)), TagLength::DEFAULT);
+        let subject = apps(&asked);
+        prop_assert_eq!(next.policies_of(&subject), fresh.policies_of(&subject));
+        prop_assert_eq!(next.version(), fresh.version());
+        let topic = Topic::Policies(subject.clone());
+        let differs = next.policies_of(&subject) != first.policies_of(&subject);
+        let outdated = next.standing(&version(5), &topic) == Standing::Outdated;
+        prop_assert_eq!(outdated, differs);
+        let Which::Some(touched) = touched.apps else { panic!("one can tell") };
+        prop_assert_eq!(subject.touches(&touched), differs);
+        for between in 6..5 + passed {
+            prop_assert_eq!(next.standing(&version(between), &topic), Standing::Outdated);
+        }
+        prop_assert_eq!(next.standing(&version(5 + passed), &topic), Standing::Current);
+        prop_assert_eq!(next.standing(&version(6 + passed), &topic), Standing::Ahead);
+    }
+}
+
+#[test]
+fn what_is_not_remembered_is_not_told_by_a_delta() {
+    let asked: BTreeSet<AppGuid> = ["a".parse().unwrap()].into();
+    let mut snapshot = empty(7);
+    for revision in 8..8 + 70 {
+        let policy = tagged(0, 1, u16::try_from(revision).unwrap());
+        snapshot = snapshot.after(vec![added(revision, policy)]).unwrap();
+    }
+    let since = |life: &str, revision| {
+        let version = Version { life: Life::new(life).unwrap(), revision: Revision(revision) };
+        snapshot.delta(&asked, &version).map(|delta| delta.added.len())
+    };
+    assert_eq!(since("life", 77), Some(0));
+    assert_eq!(since("life", 13), Some(64));
+    assert_eq!(since("life", 12), None, "an app remembers 64 changes");
+    assert_eq!(since("life", 78), None, "not yet");
+    assert_eq!(since("life", 6), None, "from before the snapshot began");
+    assert_eq!(since("other", 77), None);
+}
+
+#[test]
+fn no_version_given_looks_older_than_the_one_that_is_there() {
+    let snapshot = empty(7).after(vec![added(8, tagged(0, 1, 1))]).unwrap();
+    let snapshot = snapshot.after(vec![added(9, tagged(2, 3, 1))]).unwrap();
+    let topic = Topic::Policies(apps(&["a"]));
+    let given = |life: &str, revision| {
+        let known = Version { life: Life::new(life).unwrap(), revision: Revision(revision) };
+        snapshot.version_for(&topic, Some(&known)).revision.0
+    };
+    assert_eq!((given("life", 7), given("life", 8), given("life", 9)), (8, 8, 9));
+    assert_eq!(given("other", 9), 8);
+    assert_eq!(snapshot.version_for(&topic, None).revision.0, 8);
 }

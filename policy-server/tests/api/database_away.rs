@@ -1,6 +1,6 @@
 use reqwest::Method;
 
-use crate::world::{World, sentences, v1};
+use crate::world::{World, eventually, sentences, v1};
 
 #[tokio::test]
 async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
@@ -29,7 +29,11 @@ async fn callers_are_told_in_the_known_words_and_cells_what_was_known_last() {
     assert_eq!(tags.refusal(), failed("database read failed"));
     let audit = world.get("/networking/v1/external/audit").await;
     assert_eq!(audit.refusal(), failed("database read failed"));
-    let updated = world.ask("/networking/v1/internal/policies_last_updated", &[]).await;
+    let updated = eventually("the last look is too old to be told of", async || {
+        let updated = world.ask("/networking/v1/internal/policies_last_updated", &[]).await;
+        (updated.status != 200).then_some(updated)
+    })
+    .await;
     assert_eq!(updated.refusal(), failed("database read failed"));
     let tag = world.put("/networking/v1/internal/tags", r#"{"id":"a","type":"b"}"#).await;
     assert_eq!(tag.refusal(), failed("database create failed"));

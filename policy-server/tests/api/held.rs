@@ -98,10 +98,7 @@ async fn who_has_another_version_is_answered_in_full_at_once() {
     let world = World::start().await;
     let version = world.create(&["web db tcp 1"]).await;
     let (life, revision) = version.rsplit_once('.').unwrap();
-    let later = format!("{life}.{}", revision.parse::<u64>().unwrap() + 5);
-    for known in
-        [format!("other-life.{revision}"), format!("{life}.0"), later, "*".into(), "?".into()]
-    {
+    for known in [format!("other-life.{revision}"), format!("{life}.0"), "*".into(), "?".into()] {
         let known = format!("\"{known}\"");
         let answer = world.ask(POLICIES, &[("If-None-Match", &known), ("Prefer", "wait=55")]).await;
         assert_eq!((answer.status, etag(&answer)), (200, version.clone()), "{known}");
@@ -109,6 +106,140 @@ async fn who_has_another_version_is_answered_in_full_at_once() {
     }
     let nothing_known = world.ask(POLICIES, &[("Prefer", "wait=55")]).await;
     assert_eq!(nothing_known.status, 200);
+}
+
+/// As after a backup was restored: what the cell enforces is of a past that never comes, and a number
+/// that will come again.
+#[tokio::test]
+async fn a_later_version_than_the_database_has_ends_its_life_once() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    let ask = async |version: &str, later: u64| {
+        let (life, revision) = version.rsplit_once('.').unwrap();
+        let known = format!("\"{life}.{}\"", revision.parse::<u64>().unwrap() + later);
+        world.ask(POLICIES, &[("If-None-Match", &known), ("Prefer", "wait=55")]).await
+    };
+    let answer = ask(&version, 5).await;
+    assert_eq!((answer.status, sentences(&answer.json()).len()), (200, 1));
+    let renewed = etag(&answer);
+    let life = |version: &str| version.rsplit_once('.').unwrap().0.to_owned();
+    assert_ne!(life(&renewed), life(&version));
+    let changed = world.create(&["web db tcp 2"]).await;
+    assert_eq!(life(&changed), life(&renewed), "it goes on in the new one");
+
+    // Another claim is answered with what there is: a cell in error must not end every life.
+    let answer = ask(&changed, 5).await;
+    assert_eq!((answer.status, etag(&answer)), (200, changed.clone()));
+    assert_eq!(sentences(&answer.json()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_noticed_and_every_cell_hears() {
+    let world = World::start().await;
+    world.create(&["web db tcp 1"]).await;
+    let known = world.create(&["web db tcp 2"]).await;
+    let held = hold(&world, "cell-1", &format!("{POLICIES}?id=web"), &known, 55).await;
+    let mut database = world.database().await;
+    for statement in [
+        "DELETE FROM policies WHERE destination_id IN (SELECT id FROM destinations WHERE port = 2)",
+        "DELETE FROM netman_changes WHERE revision = 2",
+        "UPDATE netman_revision SET revision = 1",
+    ] {
+        sqlx::query(statement).execute(&mut database).await.unwrap();
+    }
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, sentences(&answer.json())), (200, vec!["web db tcp 1-1".into()]));
+    let life = |version: &str| version.rsplit_once('.').unwrap().0.to_owned();
+    assert_ne!(life(&etag(&answer)), life(&known));
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_tells_nobody_what_they_know() {
+    let world = World::start().await;
+    let first = world.create(&["web db tcp 1"]).await;
+    let second = world.create(&["other third tcp 1"]).await;
+    let (dir, _) = world.stop().await;
+    let world = World::start_in(dir, &[], "10.255.0.0/16").await;
+    let path = format!("{POLICIES}?id=web");
+    for (known, status) in [(&first, 304), (&second, 304), (&first.replace(".1", ".0"), 200)] {
+        let answer = world.ask(&path, &[("If-None-Match", &format!("\"{known}\""))]).await;
+        assert_eq!(answer.status, status, "{known}");
+        if status == 304 {
+            assert_eq!(&etag(&answer), known, "its own version is echoed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_changes_is_told_those_alone() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1", "web db tcp 2"]).await;
+    let ask = async |path: &str, known: &str, ways: &str| {
+        let known = format!("\"{known}\"");
+        world.ask(path, &[("If-None-Match", &known), ("A-IM", ways)]).await
+    };
+    let web = format!("{POLICIES}?id=web");
+    assert_eq!(ask(&web, &known, "netman-changes").await.status, 304);
+    world.delete(&["web db tcp 1"]).await;
+    let now = world.create(&["web db tcp 3", "other third tcp 1"]).await;
+
+    let answer = ask(&web, &known, "netman-changes").await;
+    assert_eq!((answer.status, etag(&answer)), (226, now.clone()));
+    assert_eq!(answer.header("im"), "netman-changes");
+    assert_eq!(answer.header("delta-base"), format!("\"{known}\""));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let line = |port: u16| {
+        format!(
+            r#"{{"source":{{"id":"web","tag":"0001"}},"destination":{{"id":"db","tag":"0002","protocol":"tcp","ports":{{"start":{port},"end":{port}}}}}}}"#
+        )
+    };
+    let text = format!(r#"{{"total_policies":2,"removed":[{}],"added":[{}]}}"#, line(1), line(3));
+    assert_eq!(answer.text, text);
+
+    // Everybody else is told the whole: who asks for other changes or none, for everything, in an older
+    // form, or since a version that is not remembered.
+    let whole = async |path: &str, known: &str, ways: &str| {
+        let answer = ask(path, known, ways).await;
+        assert_eq!((answer.status, etag(&answer)), (200, now.clone()), "{path} {known} {ways}");
+        assert!(!answer.headers.contains_key("im") && answer.json()["policies"].is_array());
+    };
+    whole(&web, &known, "vcdiff").await;
+    whole(POLICIES, &known, "netman-changes").await;
+    whole("/networking/v0/internal/policies?id=web", &known, "netman-changes").await;
+    whole(&web, "other.1", "netman-changes").await;
+}
+
+/// From a version that a server does not remember any more it can tell no changes.
+#[tokio::test]
+async fn a_cell_that_nothing_concerned_for_long_is_told_how_late_it_is() {
+    let world = World::start().await;
+    let known = world.create(&["web db tcp 1"]).await;
+    let store = {
+        let url = StoreUrl::Sqlite(world.data().join("netman.db"));
+        policy_store::open(&url, &Options::default()).await.unwrap()
+    };
+    let other = |port: u16| Policy {
+        source: "other".parse().unwrap(),
+        destination: "third".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        ports: port.to_string().parse().unwrap(),
+    };
+    let mut latest = known.clone();
+    for port in 1..=256 {
+        latest = store.create(&[other(port)], &Actor::system("test")).await.unwrap().to_string();
+    }
+    let web = format!("{POLICIES}?id=web");
+    let quoted = format!("\"{known}\"");
+    let headers = [("If-None-Match", quoted.as_str()), ("A-IM", "netman-changes")];
+    let answer = eventually("the server knows the last change", async || {
+        let answer = world.ask(&web, &headers).await;
+        (answer.status == 226).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.text, r#"{"total_policies":1,"removed":[],"added":[]}"#);
+    assert_eq!(etag(&answer), latest);
+    let unasked = world.ask(&web, &headers[..1]).await;
+    assert_eq!((unasked.status, etag(&unasked)), (304, known));
 }
 
 #[tokio::test]
@@ -184,7 +315,7 @@ async fn a_change_made_elsewhere_reaches_held_polls() {
 async fn our_own_client_is_understood() {
     let world = World::start().await;
     let client = internal::Client::new(&internal::Settings {
-        url: world.internal.clone(),
+        urls: vec![world.internal.clone()],
         ca_cert_file: world.pki("ca.crt"),
         client_cert_file: world.pki("agent.crt"),
         client_key_file: world.pki("agent.key"),
@@ -194,7 +325,8 @@ async fn our_own_client_is_understood() {
     .unwrap();
     let first = world.create(&["web db tcp 1"]).await;
     let apps = ["web".parse().unwrap()].into();
-    let question = internal::Question { apps, known: None, wait: Some(Duration::from_secs(55)) };
+    let wait = Some(Duration::from_secs(55));
+    let question = internal::Question { apps, wait, ..internal::Question::default() };
     let internal::Answer::Policies { policies, version } =
         client.policies(&question).await.unwrap()
     else {

@@ -11,6 +11,7 @@ async fn cells_are_told_policies_with_tags_whatever_the_version() {
         let answer = world.ask(path, &[]).await;
         assert_eq!((answer.status, answer.text.as_str()), (200, text));
         assert_eq!(answer.header("etag"), format!("\"{version}\""));
+        assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
         assert_eq!(answer.header("x-vcap-request-id").len(), 36);
     }

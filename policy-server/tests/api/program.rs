@@ -9,7 +9,7 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 
-use crate::world::{addresses, answer, eventually, v1};
+use crate::world::{World, addresses, answer, eventually, v1};
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_policy-server"))
@@ -164,4 +164,47 @@ async fn a_second_server_on_the_same_directory_is_refused() {
     assert!(stderr.contains("which another policy-server may be running on"), "{stderr}");
     assert!(dir.path().join("addresses.json").exists(), "the first one's was removed");
     assert_eq!(end(&mut first).await, Some(0));
+}
+
+/// What `policy-server restored` says, or how it fails.
+fn restored(arguments: &[&str], dir: &Path) -> Result<String, String> {
+    let output = program().arg("restored").args(arguments).current_dir(dir).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[tokio::test]
+async fn a_restored_database_begins_another_life_under_a_running_server() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    let (life, _) = version.rsplit_once('.').unwrap();
+    let data = world.data();
+    let embedded = ["--embedded", "--data-dir", data.to_str().unwrap()];
+    let next = restored(&embedded, &data).unwrap();
+    assert_ne!(next, life);
+    eventually("the server is in the new life", async || {
+        let status = world.get("/networking/v1/external/status").await.json();
+        (status["life"] == next.as_str()).then_some(())
+    })
+    .await;
+    assert_eq!(world.listed("").await, ["web db tcp 1-1"]);
+    let known = format!("\"{version}\"");
+    let headers = [("If-None-Match", known.as_str()), ("Prefer", "wait=60")];
+    let poll = world.ask("/networking/v1/internal/policies?id=web", &headers).await;
+    assert_eq!(poll.status, 200, "what a cell had in the old life is not what there is");
+    assert_ne!(restored(&embedded, &data).unwrap(), next, "each time another");
+}
+
+#[test]
+fn what_was_restored_must_be_named_and_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = restored(&[], dir.path()).unwrap_err();
+    assert!(error.contains("--config-file") && error.contains("--embedded"), "{error}");
+    let both = ["--embedded", "-config-file", "some.json"];
+    assert!(restored(&both, dir.path()).unwrap_err().contains("cannot be used with"));
+    let error = restored(&["-config-file", "some.json"], dir.path()).unwrap_err();
+    assert!(error.contains("reading config: open some.json"), "{error}");
+    let error = restored(&["--embedded", "--data-dir", "nowhere"], dir.path()).unwrap_err();
+    assert!(error.contains("there is no database at nowhere/netman.db"), "{error}");
+    assert!(!dir.path().join("nowhere").exists(), "and none was made");
 }

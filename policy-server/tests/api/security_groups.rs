@@ -147,6 +147,29 @@ async fn a_held_question_is_answered_when_the_groups_change() {
 }
 
 #[tokio::test]
+async fn a_held_question_hears_of_its_spaces_alone() {
+    let (world, store) = with_groups().await;
+    let path = |space: &str| format!("{GROUPS}?space_guids={space}");
+    let known = world.ask(&path("space-a"), &[]).await.header("etag").to_owned();
+    let mut groups: Vec<_> = [("all", true, vec![]), ("a", false, vec!["space-a"])]
+        .map(|(guid, everywhere, spaces)| group(guid, everywhere, &spaces))
+        .into();
+    groups.push(group("both", false, &["space-a", "space-b"]));
+    store.replace_security_groups(&groups).await.unwrap();
+    let hears = async |space| {
+        let headers = [("if-none-match", known.as_str()), ("prefer", "wait=20")];
+        world.ask(&path(space), &headers).await
+    };
+    let answer = hears("space-b").await;
+    assert_eq!((answer.status, guids(&answer).join(" ").as_str()), (200, "all both"));
+    let unconcerned = world.ask(&path("space-a"), &[("if-none-match", &known)]).await;
+    assert_eq!((unconcerned.status, unconcerned.header("etag")), (304, known.as_str()));
+    groups[0].rules = "[]".to_owned();
+    store.replace_security_groups(&groups).await.unwrap();
+    assert_eq!(hears("space-a").await.status, 200);
+}
+
+#[tokio::test]
 async fn groups_are_told_while_the_database_is_away() {
     let (world, _) = with_groups().await;
     world.break_tables(&["security_groups", "netman_revision"]).await;

@@ -27,7 +27,7 @@ fn by(locket: &Locket) -> Value {
 }
 
 /// A group that holds everywhere.
-fn group(guid: &str) -> Value {
+pub(crate) fn group(guid: &str) -> Value {
     json!({
         "guid": guid,
         "name": format!("{guid}-name"),
@@ -94,6 +94,30 @@ async fn who_waits_for_the_lock_can_be_stopped_and_leaves_it_alone() {
     let ended = waiting.stop("TERM").await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(locket.owner(KEY).as_deref(), Some("somebody else"));
+}
+
+/// Nobody gives the lock of one who is killed back, so the others wait until its time is over.
+#[tokio::test]
+async fn another_takes_over_from_a_leader_that_is_killed() {
+    let deployment = Deployment::migrated(Kind::Postgres).await;
+    let locket = Locket::start().await;
+    let start = |name: &str| {
+        let mut config = deployment.config_with(by(&locket));
+        config["uuid"] = name.into();
+        Program::configured("policy-server-asg-syncer", &deployment.file(&config))
+    };
+    let mut first = start("first");
+    is_leader(&mut first, &locket).await;
+    let mut second = start("second");
+    let asked = async || locket.calls().iter().any(|call| call.owner == "second").then_some(());
+    second.until("the other one asks, too", asked).await;
+    assert_eq!(locket.owner(KEY).as_deref(), Some("first"));
+
+    first.stop("KILL").await;
+    assert_eq!(locket.owner(KEY).as_deref(), Some("first"));
+    locket.lapse(KEY);
+    is_leader(&mut second, &locket).await;
+    assert_eq!(locket.owner(KEY).as_deref(), Some("second"));
 }
 
 #[tokio::test]

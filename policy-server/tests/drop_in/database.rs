@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     MySql,
 }
 
-/// A database of one test's own; it goes with the test, and nobody may be connected to it then.
+/// A database of one test's own; it goes with the test, whoever is connected to it then.
 pub(crate) struct Database {
     pub kind: Kind,
     pub name: String,
@@ -96,9 +96,31 @@ impl Database {
         url
     }
 
+    /// Does what an old server would.
+    pub(crate) async fn execute(&self, statement: &str) {
+        execute(&self.url(), statement).await;
+    }
+
     /// The number that a query for one yields.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         number(&self.url(), query).await
+    }
+
+    /// Runs statements in a connection of their own. What they lock is locked for as long as that lives.
+    pub(crate) async fn run(&self, statements: &str) -> Box<dyn Send> {
+        let (url, statements) = (self.url(), sqlx::raw_sql(AssertSqlSafe(statements)));
+        match self.kind {
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
+                connection.execute(statements).await.unwrap();
+                Box::new(connection)
+            }
+            Kind::MySql => {
+                let mut connection = MySqlConnection::connect(url.as_str()).await.unwrap();
+                connection.execute(statements).await.unwrap();
+                Box::new(connection)
+            }
+        }
     }
 
     /// How many are connected to it.
@@ -141,19 +163,36 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (administrator, name) = (self.administrator.clone(), self.name.clone());
-        let force = if self.kind == Kind::Postgres { "WITH (FORCE)" } else { "" };
-        let drop = format!("DROP DATABASE IF EXISTS {name} {force}");
         // A test's runtime is about to end, and may not be blocked.
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(execute(&administrator, &drop));
+            runtime.block_on(drop_database(&administrator, &name));
         })
         .join();
         if !std::thread::panicking() {
             dropped.unwrap();
         }
     }
+}
+
+/// MySQL waits for transactions of others instead, which a relay that is not read any more may hold.
+async fn drop_database(administrator: &Url, name: &str) {
+    let drop = format!("DROP DATABASE IF EXISTS {name}");
+    if administrator.scheme() != "mysql" {
+        return execute(administrator, &format!("{drop} WITH (FORCE)")).await;
+    }
+    let mut connection = MySqlConnection::connect(administrator.as_str()).await.unwrap();
+    let connected = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?";
+    let connected: Vec<i64> =
+        sqlx::query_scalar(connected).bind(name).fetch_all(&mut connection).await.unwrap();
+    for id in connected {
+        // It may have gone by itself.
+        let kill = AssertSqlSafe(format!("KILL {id}"));
+        let _ = connection.execute(sqlx::raw_sql(kill)).await;
+    }
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 async fn execute(url: &Url, statement: &str) {

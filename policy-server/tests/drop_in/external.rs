@@ -24,6 +24,7 @@ crate::stories! {
     a_body_that_is_too_long_is_refused_and_the_caller_gets_to_know,
     stale_policies_are_there_at_the_start_and_gone_when_asked,
     stale_policies_go_by_themselves_after_a_while,
+    a_port_that_only_old_servers_took_keeps_no_other_policy_from_being_told,
 }
 
 async fn it_creates_lists_and_deletes_policies(kind: Kind) {
@@ -115,6 +116,23 @@ async fn stale_policies_go_by_themselves_after_a_while(kind: Kind) {
     server.program.until("the stale policy is gone", cleaned).await;
     let list = answer(Client::new().get(format!("{url}{POLICIES}")).bearer_auth("valid-token"));
     assert!(list.await.text.contains(r#""id":"db""#));
+}
+
+async fn a_port_that_only_old_servers_took_keeps_no_other_policy_from_being_told(kind: Kind) {
+    let deployment = Deployment::migrated(kind).await;
+    let server = deployment.external(json!({})).await;
+    server.create(&["web db 8080", "web db 9090"]).await;
+    for statement in [
+        "UPDATE destinations SET port = 70000, start_port = 70000, end_port = 70000 WHERE port = 9090",
+        "UPDATE policies_info SET last_updated = '2030-01-01 00:00:00'",
+    ] {
+        deployment.database.execute(statement).await;
+    }
+    assert_eq!(server.count().await, 1);
+    let next = deployment.external(json!({})).await;
+    assert_eq!(next.count().await, 1);
+    next.delete(&["web db 8080"]).await;
+    assert_eq!(next.tags().await.len(), 2, "the other policy still names both");
 }
 
 #[tokio::test]

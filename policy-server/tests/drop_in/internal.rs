@@ -135,6 +135,27 @@ async fn the_platform_asks_for_its_health_without_a_certificate_and_for_nothing_
 }
 
 #[tokio::test]
+async fn without_its_database_neither_server_is_well() {
+    let deployment = Deployment::migrated(Kind::Postgres).await;
+    let relay = Relay::to(&deployment.database.config()).await;
+    let mut database = relay.config.clone();
+    database["timeout"] = 3.into();
+    let changes = json!({"database": database});
+    let (external, mut internal) =
+        tokio::join!(deployment.external(changes.clone()), deployment.internal(changes));
+    let health = format!("http://127.0.0.1:{}/health", internal.config["health_check_port"]);
+    let listening = async || Client::new().get(&health).send().await.ok();
+    internal.program.until("it listens for its health", listening).await;
+    relay.drop_everything();
+    for url in [format!("{}/health", external.url), health.clone()] {
+        let unwell = answer(Client::new().get(&url)).await;
+        assert_eq!(unwell.refusal(), (500, "check database failed".to_owned()), "{url}");
+    }
+    let up = answer(Client::new().get(format!("{}/", external.url))).await;
+    assert_eq!(up.status, 200, "which the database has no part in");
+}
+
+#[tokio::test]
 async fn certificates_that_are_replaced_are_taken_up_and_the_old_ones_let_nobody_in() {
     let deployment = Deployment::migrated(Kind::Postgres).await;
     let mut internal = deployment.internal(json!({})).await;

@@ -15,6 +15,7 @@ const BODY: &str = r#"{"policies":[{"source":{"id":"web"},"destination":{"id":"d
 
 crate::stories! {
     it_makes_its_tables_and_answers_as_in_2016,
+    callers_get_the_bodies_of_2016,
     a_signal_ends_it_and_its_connections,
 }
 
@@ -69,6 +70,27 @@ async fn it_makes_its_tables_and_answers_as_in_2016(kind: Kind) {
     }
 }
 
+async fn callers_get_the_bodies_of_2016(kind: Kind) {
+    let (_deployment, server) = start(kind).await;
+    let up = server.admin(Method::GET, "/", "").await;
+    assert!(up.text.starts_with("Network policy server, up for "), "{up:?}");
+    let whoami = server.admin(Method::GET, "/networking/v0/external/whoami", "").await;
+    assert_eq!(whoami.text, r#"{"user_name":"some-user"}"#);
+    server.admin(Method::POST, POLICIES, BODY).await;
+    let list = server.admin(Method::GET, POLICIES, "").await;
+    let policies = BODY.trim_start_matches('{');
+    assert_eq!(list.text, format!(r#"{{"total_policies":1,{policies}"#));
+    for (body, text) in [
+        ("{}", "missing policies"),
+        (&BODY.replace("tcp", "icmp"), "invalid destination protocol, specify either udp or tcp"),
+        (&BODY.replace("8080", "0"), "invalid destination port value 0, must be 1-65535"),
+        ("{", "invalid values passed to API"),
+    ] {
+        let refused = server.admin(Method::POST, POLICIES, body).await;
+        assert_eq!(refused.refusal(), (400, text.to_owned()));
+    }
+}
+
 async fn a_signal_ends_it_and_its_connections(kind: Kind) {
     let (deployment, server) = start(kind).await;
     server.admin(Method::POST, POLICIES, BODY).await;
@@ -85,12 +107,18 @@ async fn a_signal_ends_it_and_its_connections(kind: Kind) {
 #[tokio::test]
 async fn a_database_that_is_away_is_told_in_the_words_of_2016() {
     let deployment = Deployment::on(Database::planned(Kind::Postgres)).await;
-    let away = "postgres://postgres@127.0.0.1:1/nowhere?sslmode=disable";
-    let mut config = config(&deployment, away);
-    for key in ["ca_cert_file", "server_cert_file", "server_key_file", "metron_address"] {
-        config.as_object_mut().unwrap().remove(key);
+    // One host refuses, the other is silent.
+    let started = ["127.0.0.1:1", "1.2.3.4:9999"].map(|address| {
+        let away = format!("postgres://postgres@{address}/nowhere?sslmode=disable");
+        let mut config = config(&deployment, &away);
+        for key in ["ca_cert_file", "server_cert_file", "server_key_file", "metron_address"] {
+            config.as_object_mut().unwrap().remove(key);
+        }
+        Program::configured("policy-server", &deployment.file(&config))
+    });
+    for program in started {
+        let ended = program.end().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("db connection timeout"), "{ended:?}");
     }
-    let ended = Program::configured("policy-server", &deployment.file(&config)).end().await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("db connection timeout"), "{ended:?}");
 }

@@ -111,6 +111,24 @@ async fn who_changed_policies_is_told() {
     }
 }
 
+#[tokio::test]
+async fn who_is_refused_is_told_among_the_errors() {
+    let deployment = Deployment::migrated(Kind::Postgres).await;
+    let server = deployment.external(json!({"log_level": "error"})).await;
+    server.admin(Method::GET, POLICIES, "").await;
+    server.with_token("nobodys-token", Method::GET, POLICIES, "").await;
+    server.admin(Method::POST, POLICIES, "{}").await;
+    let log = server.program.log();
+    let refusals =
+        ["failed to verify token with uaa", "mapper: validate policies: missing policies"];
+    assert_eq!(requests(&log, EXTERNAL, ""), refusals.len(), "{log:?}");
+    for (line, refusal) in log.iter().zip(refusals) {
+        assert_eq!(line["level"], "error", "{line}");
+        assert!(line["message"].as_str().unwrap().ends_with(".refused"), "{line}");
+        assert!(line["data"]["error"].as_str().unwrap().starts_with(refusal), "{line}");
+    }
+}
+
 /// Does what goes well and what fails, each of which is logged.
 async fn good_and_bad_days(server: &Server, token: &str) {
     for (method, path, body) in [

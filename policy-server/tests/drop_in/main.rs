@@ -14,9 +14,14 @@ mod logs;
 mod metrics;
 mod migrate;
 mod program;
+mod receipts;
 mod refusals;
 mod relay;
+mod security_groups;
 mod stopping;
+mod timeouts;
+mod together;
+mod words;
 
 /// Makes a test of a story for each kind of database.
 macro_rules! stories {

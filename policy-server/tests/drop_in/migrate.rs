@@ -1,5 +1,7 @@
 //! `migrate-db` (spec/policy-server.md §9.2, §14.1).
 
+use std::ffi::OsStr;
+
 use serde_json::json;
 
 use crate::{
@@ -13,6 +15,7 @@ crate::stories! {
     once_more_changes_nothing,
     it_waits_for_a_database_that_appears_later,
     it_gives_up_in_time,
+    the_word_does_the_same_as_the_name,
 }
 
 /// Rows that say which migrations have run, and rows of tags.
@@ -64,6 +67,15 @@ async fn it_gives_up_in_time(kind: Kind) {
     let told =
         "fatal error occured, migrations and groups table population timed out after 1 seconds";
     assert_eq!(ended.stdout.lines().last(), Some(told));
+}
+
+async fn the_word_does_the_same_as_the_name(kind: Kind) {
+    let deployment = Deployment::on(Database::new(kind).await).await;
+    let file = deployment.file(&deployment.config());
+    let words = [OsStr::new("migrate"), OsStr::new("-config-file"), file.as_os_str()];
+    let ended = Program::start("policy-server", &words).end().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(rows(&deployment.database).await, (88, 255));
 }
 
 /// The servers leave that to `migrate-db`.

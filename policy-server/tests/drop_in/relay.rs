@@ -39,6 +39,11 @@ impl Relay {
     pub(crate) fn drop_everything(&self) {
         self.silent.send_replace(true);
     }
+
+    /// Whoever connects from now on gets through again. What was connected before is lost.
+    pub(crate) fn work_again(&self) {
+        self.silent.send_replace(false);
+    }
 }
 
 async fn pass_on(mut client: TcpStream, server: String, mut silent: watch::Receiver<bool>) {

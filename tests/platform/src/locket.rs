@@ -156,6 +156,11 @@ impl Locket {
         lock(&self.memory).held.insert(key.to_owned(), Held { resource, until });
     }
 
+    /// Lets the time of `key` pass.
+    pub fn lapse(&self, key: &str) {
+        lock(&self.memory).held.remove(key);
+    }
+
     /// Whether it answers every call that it is away.
     pub fn be_away(&self, away: bool) {
         lock(&self.memory).away = away;

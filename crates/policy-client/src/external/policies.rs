@@ -54,7 +54,7 @@ impl Client {
 }
 
 impl Filter {
-    fn query(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::All => vec![],
             Self::Concerning(apps) => vec![("id", ids(apps))],

@@ -81,12 +81,12 @@ fn a_list_is_asked_for_by_whom_it_concerns() {
 fn a_status_is_asked_for_and_must_be_one() {
     let body = r#"{"life":"life","revision":9,"cells":[{"cell":"cell-1","enforced":7,"wanted":9,"silent_seconds":0.5,"apps":3}]}"#;
     let server = Server::answering(&answer(200, "", body));
-    let status = client(&server).status(&apps(&["web", "db"])).unwrap();
+    let status = client(&server).status(Some(&apps(&["web", "db"]))).unwrap();
     assert_eq!((status.revision, status.cells[0].enforced), (9, Some(7)));
     assert!(server.asked().starts_with("GET /networking/v1/external/status?id=db%2Cweb HTTP/1.1"));
 
     let server = Server::answering(&answer(200, "", "{}"));
-    client(&server).status(&apps(&["web"])).unwrap_err();
+    client(&server).status(Some(&apps(&["web"]))).unwrap_err();
 }
 
 #[test]

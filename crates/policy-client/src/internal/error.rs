@@ -2,14 +2,17 @@ use std::{io, path::PathBuf};
 
 use gocompat::json::JsonError;
 use policy::{
-    Lease, ParseTagError, ParseVersionError,
-    wire::{UnreadablePolicy, lease::UnreadableLease},
+    Lease, ParseTagError, ParseVersionError, Version,
+    wire::{UnreadablePolicy, delta::UnreadableDelta, lease::UnreadableLease},
 };
 use thiserror::Error;
 
 /// Settings no client can be made of.
 #[derive(Debug, Error)]
 pub enum SettingsError {
+    /// No address at all.
+    #[error("no policy server url is given")]
+    NoUrl,
     /// Not the address of a policy server.
     #[error("policy server url {url:?} cannot be used: {reason}")]
     Url {
@@ -109,6 +112,48 @@ pub enum ClientError {
         #[source]
         source: Nonsense,
     },
+    /// What was told of a change cannot be used; the whole is to be asked for.
+    #[error("the changes in the answer to {request} cannot be used")]
+    Changes {
+        /// Method and address, without the query.
+        request: String,
+        /// Why not.
+        #[source]
+        source: UnusableChanges,
+    },
+}
+
+/// Why a list cannot be brought up to date with what was told of its changes.
+#[derive(Debug, Error)]
+pub enum UnusableChanges {
+    /// Changes to what?
+    #[error("nobody asked for changes")]
+    NotAsked,
+    /// Without it they cannot be trusted.
+    #[error("the header {0} is missing or unreadable")]
+    Header(&'static str),
+    /// They start from something else.
+    #[error("they start from {start}, but {base} is what we have")]
+    Base {
+        /// As they say.
+        start: Version,
+        /// As we asked.
+        base: Version,
+    },
+    /// No JSON, or not of the right shape.
+    #[error("they cannot be read")]
+    Json(#[source] JsonError),
+    /// One policy is unreadable, so all are refused.
+    #[error(transparent)]
+    Policy(#[from] UnreadableDelta),
+    /// They do not lead to where they say they lead.
+    #[error("they leave {found} policies, where {total} were expected")]
+    Total {
+        /// As told.
+        total: usize,
+        /// After applying them.
+        found: usize,
+    },
 }
 
 /// An answer that can be read but not meant.
@@ -138,5 +183,15 @@ impl ClientError {
     /// Whether the server (or something in its place) answered at all.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether somebody had taken the question and gave it up: a connection that ended, a proxy that
+    /// would not wait any longer. Not so when nobody was there to begin with.
+    pub fn is_cut_short(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !source.is_connect(),
+            Self::Refused { status, .. } => matches!(status, 408 | 502..=504),
+            _ => false,
+        }
     }
 }

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use gocompat::json;
-use policy::{ParseVersionError, Version};
+use policy::{
+    ParseVersionError, Version,
+    wire::delta::{Delta, DeltaBody, MANIPULATION},
+};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Client, ClientError, error::Nonsense};
+use super::{
+    Client, ClientError,
+    error::{Nonsense, UnusableChanges},
+    receipt::ReceiptWords,
+};
 use crate::refusal;
 
 /// The most bytes of an answer that are read: some ten times the policies of the largest fleets.
@@ -18,6 +25,12 @@ const LONGEST: usize = 256 << 20;
 
 /// `Prefer`, RFC 7240.
 const PREFER: &str = "Prefer";
+const PREFERENCE_APPLIED: &str = "Preference-Applied";
+
+/// The headers of RFC 3229.
+const A_IM: &str = "A-IM";
+const IM: &str = "IM";
+const DELTA_BASE: &str = "Delta-Base";
 
 /// Who is asking; receipts are kept under this name (design §2.3).
 const CELL: &str = "Netman-Cell";
@@ -28,10 +41,38 @@ pub(super) struct Exchange {
     name: String,
 }
 
+/// What a question says about itself besides its address.
+#[derive(Default)]
+pub(super) struct Poll<'a> {
+    /// What is known already.
+    pub known: Option<&'a Version>,
+    /// How long the server may hold the question while that is so.
+    pub wait: Option<Duration>,
+    /// What the receipt says, where a question is one.
+    pub receipt: Option<&'a ReceiptWords>,
+    /// Whether what became of the known version may be told instead of the whole.
+    pub changes: bool,
+}
+
 /// The answer to a question that says what is known already.
 pub(super) enum Held {
     NotModified(Version),
-    Fresh { body: Body, version: Option<Version> },
+    Fresh {
+        body: Body,
+        version: Option<Version>,
+    },
+    /// From the known version to this.
+    Changes {
+        body: Body,
+        version: Version,
+    },
+}
+
+/// An answer, and how long the server says it would have held the question; `None` when it says
+/// nothing of holding.
+pub(super) struct Reply {
+    pub held: Held,
+    pub wait: Option<Duration>,
 }
 
 /// A successful answer, not understood yet.
@@ -55,13 +96,15 @@ impl Client {
     pub(super) async fn ask(
         &self,
         url: Url,
-        known: Option<&Version>,
-        wait: Option<Duration>,
-        cell: bool,
-    ) -> Result<Held, ClientError> {
+        Poll { known, wait, receipt, changes }: Poll<'_>,
+    ) -> Result<Reply, ClientError> {
         let Exchange { mut request, name } = self.get(url);
         if let Some(known) = known {
             request = request.header(IF_NONE_MATCH, known.to_etag());
+        }
+        let base = known.filter(|_| changes);
+        if base.is_some() {
+            request = request.header(A_IM, MANIPULATION);
         }
         if let Some(wait) = wait {
             // The wait is whole seconds on the wire, and the server's, so ours begins after it.
@@ -69,17 +112,17 @@ impl Client {
             request = request.header(PREFER, format!("wait={seconds}"));
             request = request.timeout(Duration::from_secs(seconds) + self.timeout);
         }
-        if cell && let Some(cell) = &self.cell {
-            request = request.header(CELL, cell);
+        if let (Some(words), Some(cell)) = (receipt, &self.cell) {
+            request = words.on(request.header(CELL, cell));
         }
-        Exchange { request, name }.held(known).await
+        Exchange { request, name }.held(known, base).await
     }
 
     fn exchange(&self, method: Method, url: Url, timeout: Duration) -> Exchange {
         let mut shown = url.clone();
         shown.set_query(None);
         let name = format!("{method} {shown}");
-        Exchange { request: self.http.request(method, url).timeout(timeout), name }
+        Exchange { request: self.door.http().request(method, url).timeout(timeout), name }
     }
 }
 
@@ -91,23 +134,68 @@ impl Exchange {
         Body::of(response, name).await
     }
 
-    async fn held(self, known: Option<&Version>) -> Result<Held, ClientError> {
+    async fn held(
+        self,
+        known: Option<&Version>,
+        base: Option<&Version>,
+    ) -> Result<Reply, ClientError> {
         let Self { request, name } = self;
         let response = send(request, &name).await?;
-        let version = match version(response.headers()) {
-            Ok(version) => version,
-            Err(error) => return Err(nonsense(name, error)),
+        let wait = applied_wait(response.headers());
+        let held = match response.status() {
+            StatusCode::IM_USED => changes(response, name, base).await,
+            _ => answer(response, name, known).await,
         };
-        if response.status() != StatusCode::NOT_MODIFIED {
-            return Ok(Held::Fresh { body: Body::of(response, name).await?, version });
-        }
-        match known {
-            Some(known) if version.as_ref().is_none_or(|version| version == known) => {
-                Ok(Held::NotModified(known.clone()))
-            }
-            _ => Err(nonsense(name, Nonsense::NotOurs)),
-        }
+        Ok(Reply { held: held?, wait })
     }
+}
+
+async fn answer(
+    response: Response,
+    name: String,
+    known: Option<&Version>,
+) -> Result<Held, ClientError> {
+    let version = match version(response.headers()) {
+        Ok(version) => version,
+        Err(error) => return Err(nonsense(name, error)),
+    };
+    if response.status() != StatusCode::NOT_MODIFIED {
+        return Ok(Held::Fresh { body: Body::of(response, name).await?, version });
+    }
+    match known {
+        Some(known) if version.as_ref().is_none_or(|version| version == known) => {
+            Ok(Held::NotModified(known.clone()))
+        }
+        _ => Err(nonsense(name, Nonsense::NotOurs)),
+    }
+}
+
+/// `226 IM Used`, RFC 3229: only what became of `base`.
+async fn changes(
+    response: Response,
+    name: String,
+    base: Option<&Version>,
+) -> Result<Held, ClientError> {
+    match led_to(response.headers(), base) {
+        Ok(version) => Ok(Held::Changes { body: Body::of(response, name).await?, version }),
+        Err(source) => Err(ClientError::Changes { request: name, source }),
+    }
+}
+
+/// The version that changes to `base` lead to.
+fn led_to(headers: &HeaderMap, base: Option<&Version>) -> Result<Version, UnusableChanges> {
+    let base = base.ok_or(UnusableChanges::NotAsked)?;
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let named = |name: &str| name.trim().eq_ignore_ascii_case(MANIPULATION);
+    if !text(IM).is_some_and(|manipulations| manipulations.split(',').any(named)) {
+        return Err(UnusableChanges::Header(IM));
+    }
+    let start = text(DELTA_BASE).and_then(|etag| Version::from_etag(etag).ok());
+    match start.ok_or(UnusableChanges::Header(DELTA_BASE))? {
+        start if start == *base => {}
+        start => return Err(UnusableChanges::Base { start, base: base.clone() }),
+    }
+    version(headers).ok().flatten().ok_or(UnusableChanges::Header("ETag"))
 }
 
 impl Body {
@@ -131,9 +219,22 @@ impl Body {
         Err(ClientError::Refused { request: name, status, reason })
     }
 
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     #[cfg(test)]
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), name: "GET nowhere".to_owned() }
+    }
+
+    /// What became of a list.
+    pub(super) fn into_delta(self) -> Result<Delta, ClientError> {
+        let Self { bytes, name: request } = self;
+        let body = json::from_slice::<DeltaBody>(&bytes).map_err(UnusableChanges::Json);
+        let delta = body.and_then(|body| body.into_delta().map_err(UnusableChanges::Policy));
+        delta.map_err(|source| ClientError::Changes { request, source })
     }
 
     /// Reads the JSON, then makes sense of it; neither by halves.
@@ -159,6 +260,17 @@ fn unreachable(source: reqwest::Error, name: &str) -> ClientError {
 
 fn nonsense(request: String, source: impl Into<Nonsense>) -> ClientError {
     ClientError::Nonsense { request, source: source.into() }
+}
+
+/// What the server made of our `Prefer`; whatever cannot be read is no word.
+fn applied_wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(PREFERENCE_APPLIED).iter().filter_map(|value| value.to_str().ok());
+    let seconds = values.flat_map(|value| value.split([',', ';'])).find_map(|applied| {
+        let (name, seconds) = applied.split_once('=')?;
+        let named = name.trim().eq_ignore_ascii_case("wait");
+        named.then(|| seconds.trim().trim_matches('"').parse().ok()).flatten()
+    })?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn version(headers: &HeaderMap) -> Result<Option<Version>, ParseVersionError> {

@@ -6,7 +6,11 @@ use policy::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Client, ClientError, error::Nonsense, exchange::Held};
+use super::{
+    Client, ClientError,
+    error::Nonsense,
+    exchange::{Held, Poll},
+};
 
 /// The leases of all cells, or that they are as they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +35,10 @@ impl Client {
         known: Option<&Version>,
         wait: Option<Duration>,
     ) -> Result<Leases, ClientError> {
-        match self.ask(self.endpoint("/leases"), known, wait, false).await? {
+        let ask = |url| self.ask(url, Poll { known, wait, ..Poll::default() });
+        match self.addresses.ask("/leases", ask).await?.held {
             Held::NotModified(version) => Ok(Leases::NotModified(version)),
+            Held::Changes { .. } => unreachable!("changes of leases are not asked for"),
             Held::Fresh { body, version } => {
                 let (leases, unreadable) = body.understand(understand)?;
                 Ok(Leases::All { leases, unreadable, version })
@@ -44,7 +50,8 @@ impl Client {
     pub async fn acquire(&self, underlay_ip: Ipv4Addr) -> Result<Lease, ClientError> {
         let request =
             AcquireRequest { underlay_ip: underlay_ip.to_string(), single_overlay_ip: false };
-        let body = self.put(self.endpoint("/leases/acquire"), &request).body().await?;
+        let ask = |url| self.put(url, &request).body();
+        let body = self.addresses.ask("/leases/acquire", ask).await?;
         body.understand(|body: LeaseBody| Lease::try_from(body))
     }
 
@@ -52,7 +59,8 @@ impl Client {
     /// error says nothing about the lease.
     pub async fn renew(&self, lease: &Lease) -> Result<(), ClientError> {
         let request = LeaseBody::from(lease);
-        match self.put(self.endpoint("/leases/renew"), &request).body().await {
+        let ask = |url| self.put(url, &request).body();
+        match self.addresses.ask("/leases/renew", ask).await {
             Ok(body) => body.understand(anything),
             Err(ClientError::Refused { status: 409, reason, .. }) => {
                 Err(ClientError::RenewalRefused { lease: *lease, reason })
@@ -64,7 +72,8 @@ impl Client {
     /// Gives the lease of `underlay_ip` back, if it has one.
     pub async fn release(&self, underlay_ip: Ipv4Addr) -> Result<(), ClientError> {
         let request = ReleaseRequest { underlay_ip: underlay_ip.to_string() };
-        self.put(self.endpoint("/leases/release"), &request).body().await?.understand(anything)
+        let ask = |url| self.put(url, &request).body();
+        self.addresses.ask("/leases/release", ask).await?.understand(anything)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Against a server of our own, over real TLS, that answers from a script.
 
+mod changes;
+mod proxies;
 mod server;
+mod several;
 
 use std::collections::BTreeSet;
 
@@ -24,7 +27,8 @@ fn lease(subnet: &str) -> Lease {
 }
 
 fn question(names: &[&str], known: Option<&str>, wait: Option<u64>) -> Question {
-    Question { apps: apps(names), known: known.map(version), wait: wait.map(Duration::from_secs) }
+    let (known, wait) = (known.map(version), wait.map(Duration::from_secs));
+    Question { apps: apps(names), known, wait, ..Question::default() }
 }
 
 fn tagged(source: &str, destination: &str) -> TaggedPolicy {
@@ -56,6 +60,31 @@ async fn a_question_says_what_is_known_and_an_answer_what_to_say_next() {
     assert_eq!(asked.header("if-none-match"), Some("\"life.5\""));
     assert_eq!(asked.header("prefer"), Some("wait=55"));
     assert_eq!(asked.header("netman-cell"), Some("cell-1"));
+    assert_eq!((asked.header("netman-backend"), asked.header("netman-error")), (None, None));
+}
+
+#[tokio::test]
+async fn a_receipt_says_what_enforces_and_what_is_wrong_with_it() {
+    let server = Server::start().await;
+    server.will(Reply::ok(&listed(&[])));
+    let receipt = ReceiptWords { backend: Some(Backend::Iptables), error: Some("99%\nbad".into()) };
+    let question = Question { receipt, ..question(&["a"], Some("life.5"), None) };
+    server.client().policies(&question).await.unwrap();
+    let asked = server.asked();
+    assert_eq!(asked.header("netman-backend"), Some("iptables"));
+    assert_eq!(asked.header("netman-error"), Some("99%25%0Abad"));
+}
+
+#[tokio::test]
+async fn what_a_server_made_of_the_wait_is_passed_on() {
+    let server = Server::start().await;
+    let said = [("wait=20", Some(20)), ("respond-async, Wait=\"7\"", Some(7)), ("wait", None)];
+    for (said, wait) in said {
+        let reply = Reply::status(304).etag("\"life.5\"");
+        server.will(reply.header("Preference-Applied", said));
+        let told = server.client().told(&question(&["a"], Some("life.5"), Some(55))).await;
+        assert_eq!(told.unwrap().wait, wait.map(Duration::from_secs), "{said}");
+    }
 }
 
 #[tokio::test]
@@ -206,7 +235,7 @@ async fn a_tag_is_asked_for() {
 #[tokio::test]
 async fn a_server_of_another_authority_is_not_spoken_to() {
     let (server, stranger) = (Server::start().await, Server::start().await);
-    let settings = Settings { url: stranger.url.clone(), ..server.settings() };
+    let settings = Settings { urls: vec![stranger.url.clone()], ..server.settings() };
     let error = Client::new(&settings).unwrap().leases(None, None).await.unwrap_err();
     assert!(error.is_unreachable(), "{error}");
     let chain = service::log::chain(&error);
@@ -222,7 +251,7 @@ async fn settings_that_cannot_work_are_refused_by_name() {
         Client::new(&settings).unwrap_err().to_string()
     };
     assert_eq!(
-        refused(&|settings| settings.url = "http://10.0.0.1:4003".into()),
+        refused(&|settings| settings.urls = vec!["http://10.0.0.1:4003".into()]),
         "policy server url \"http://10.0.0.1:4003\" cannot be used: expected https://host:port"
     );
     assert_eq!(

@@ -23,19 +23,24 @@ pub(super) async fn begin_life(tx: &mut MySqlConnection) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Life, revision, how far the log was compacted, whether somebody else wrote, and the last update.
+type Read = (String, i64, i64, bool, i64);
+
 pub(super) async fn position(tx: &mut MySqlConnection) -> Result<Position, StoreError> {
-    let (life, revision, compacted, foreign): (String, i64, i64, bool) = sqlx::query_as(
-        "SELECT life, revision, compacted, NOT (explained <=> last_updated)
-         FROM netman_life JOIN netman_revision JOIN policies_info",
-    )
-    .fetch_one(tx)
-    .await
-    .doing("reading the revision")?;
+    let (life, revision, compacted, foreign, last_updated): Read =
+        sqlx::query_as(super::fixed(format!(
+            "SELECT life, revision, compacted, NOT (explained <=> last_updated),
+                TIMESTAMPDIFF(MICROSECOND, {EPOCH}, last_updated)
+         FROM netman_life JOIN netman_revision JOIN policies_info"
+        )))
+        .fetch_one(tx)
+        .await
+        .doing("reading the revision")?;
     let version = Version {
         life: Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?,
         revision: row::revision(revision)?,
     };
-    Ok(Position { version, compacted: row::revision(compacted)?, foreign })
+    Ok(Position { version, compacted: row::revision(compacted)?, foreign, last_updated })
 }
 
 pub(super) async fn advance(tx: &mut MySqlConnection, count: u64) -> Result<(), StoreError> {
@@ -80,6 +85,19 @@ pub(super) async fn explain(tx: &mut MySqlConnection) -> Result<(), StoreError> 
         .execute(tx)
         .await
         .doing("noting whose update it was")?;
+    Ok(())
+}
+
+pub(super) async fn renew_life(tx: &mut MySqlConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_life SET life = ?")
+        .bind(Uuid::new_v4().to_string())
+        .execute(&mut *tx)
+        .await
+        .doing("beginning another life")?;
+    sqlx::query("UPDATE netman_servers SET confirmed = 0 WHERE confirmed IS NOT NULL")
+        .execute(tx)
+        .await
+        .doing("forgetting what cells confirmed in another life")?;
     Ok(())
 }
 

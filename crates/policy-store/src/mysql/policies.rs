@@ -7,27 +7,22 @@ use serde_json::{Value, json};
 use sqlx::{FromRow, MySqlConnection};
 
 use super::{
-    EPOCH,
     names::{self, Names},
     rows,
 };
-use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
+use crate::{
+    Filter, StoreError,
+    error::Doing,
+    row::{self, PolicyRow},
+    session::Found,
+    store::can_be_kept,
+};
 
 /// How protocols compare, whatever their column's collation is.
 const SAME_PROTOCOL: &str = "CONVERT(d.protocol USING utf8mb4) COLLATE utf8mb4_bin = new.protocol";
 
 const COLUMNS: &str = "s.guid AS source, s.id AS source_tag, t.guid AS destination,
      t.id AS destination_tag, d.protocol, d.start_port, d.end_port";
-
-pub(super) async fn last_updated(tx: &mut MySqlConnection) -> Result<i64, StoreError> {
-    let micros: i64 = sqlx::query_scalar(super::fixed(format!(
-        "SELECT TIMESTAMPDIFF(MICROSECOND, {EPOCH}, last_updated) FROM policies_info"
-    )))
-    .fetch_one(tx)
-    .await
-    .doing("reading the time of the last update")?;
-    Ok(micros)
-}
 
 pub(super) async fn select(
     tx: &mut MySqlConnection,
@@ -47,7 +42,7 @@ pub(super) async fn select(
     };
     let mut listed = HashSet::new();
     let mut policies = Vec::with_capacity(rows.len());
-    for FoundRow { id, destination_id: _, policy } in rows {
+    for FoundRow { id, destination_id: _, policy } in row::matchable(rows, |row| &row.policy) {
         let tagged = TaggedPolicy::try_from(policy)?;
         if filter.selects(&tagged.policy) && listed.insert(id) {
             policies.push(tagged);

@@ -61,16 +61,22 @@ pub(super) async fn add(
     Ok(())
 }
 
-pub(super) async fn end(
-    tx: &mut MySqlConnection,
-    confirmed: Option<Revision>,
-) -> Result<usize, StoreError> {
-    let before = confirmed.map_or(i64::MAX, row::stored);
-    let ended = sqlx::query("DELETE FROM netman_quarantine WHERE revision < ?")
-        .bind(before)
-        .execute(tx)
-        .await
-        .doing("ending the quarantine of tags")?;
+pub(super) async fn end(tx: &mut MySqlConnection, lifetime: Duration) -> Result<usize, StoreError> {
+    sqlx::query(super::fixed(format!(
+        "DELETE FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS}"
+    )))
+    .bind(millis(lifetime))
+    .execute(&mut *tx)
+    .await
+    .doing("forgetting servers that are gone")?;
+    let ended = sqlx::query(
+        "DELETE FROM netman_quarantine
+         WHERE revision < COALESCE((SELECT MIN(confirmed) FROM netman_servers), ?)",
+    )
+    .bind(i64::MAX)
+    .execute(tx)
+    .await
+    .doing("ending the quarantine of tags")?;
     Ok(usize::try_from(ended.rows_affected()).unwrap_or(usize::MAX))
 }
 
@@ -82,29 +88,37 @@ pub(super) async fn count(tx: &mut MySqlConnection) -> Result<usize, StoreError>
     Ok(usize::try_from(count).unwrap_or_default())
 }
 
+/// The revision is asked for by itself: a statement that writes would wait for whoever is about to take one.
 pub(super) async fn report(
     tx: &mut MySqlConnection,
     server: &str,
     confirmed: Option<Revision>,
     lifetime: Duration,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let doing = "noting what a server's cells enforce";
+    let last: i64 = sqlx::query_scalar("SELECT revision FROM netman_revision")
+        .fetch_one(&mut *tx)
+        .await
+        .doing(doing)?;
     sqlx::query(super::fixed(format!(
         "INSERT INTO netman_servers (server, confirmed, heard_at) VALUES (?, ?, {NOW_MILLIS})
          ON DUPLICATE KEY UPDATE confirmed = VALUES(confirmed), heard_at = VALUES(heard_at)"
     )))
     .bind(server)
-    .bind(confirmed.map(row::stored))
+    .bind(confirmed.map(|confirmed| row::stored(confirmed).min(last)))
     .execute(&mut *tx)
     .await
-    .doing("noting what a server's cells enforce")?;
-    sqlx::query(super::fixed(format!(
-        "DELETE FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS}"
+    .doing(doing)?;
+    sqlx::query_scalar(super::fixed(format!(
+        "SELECT EXISTS (SELECT 1 FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS})
+             OR EXISTS (SELECT 1 FROM netman_quarantine
+                        WHERE revision < COALESCE((SELECT MIN(confirmed) FROM netman_servers), ?))"
     )))
-    .bind(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX))
-    .execute(tx)
+    .bind(millis(lifetime))
+    .bind(i64::MAX)
+    .fetch_one(tx)
     .await
-    .doing("forgetting servers that are gone")?;
-    Ok(())
+    .doing("asking whether cells confirmed what is quarantined")
 }
 
 pub(super) async fn confirmed(tx: &mut MySqlConnection) -> Result<Vec<Revision>, StoreError> {
@@ -114,4 +128,8 @@ pub(super) async fn confirmed(tx: &mut MySqlConnection) -> Result<Vec<Revision>,
             .await
             .doing("asking what cells enforce")?;
     rows.into_iter().map(row::revision).collect()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,7 @@ use policy::{Life, Revision, Version};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::hints::CHANNEL;
 use crate::{
     Change, StoreError,
     error::Doing,
@@ -22,9 +23,13 @@ pub(super) async fn begin_life(tx: &mut PgConnection) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Life, revision, how far the log was compacted, whether somebody else wrote, and the last update.
+type Read = (String, i64, i64, bool, i64);
+
 pub(super) async fn position(tx: &mut PgConnection) -> Result<Position, StoreError> {
-    let (life, revision, compacted, foreign): (String, i64, i64, bool) = sqlx::query_as(
-        "SELECT life, revision, compacted, explained IS DISTINCT FROM last_updated
+    let (life, revision, compacted, foreign, last_updated): Read = sqlx::query_as(
+        "SELECT life, revision, compacted, explained IS DISTINCT FROM last_updated,
+                (extract(epoch FROM last_updated) * 1000000)::bigint
          FROM netman_life CROSS JOIN netman_revision CROSS JOIN policies_info",
     )
     .fetch_one(tx)
@@ -34,15 +39,20 @@ pub(super) async fn position(tx: &mut PgConnection) -> Result<Position, StoreErr
         life: Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?,
         revision: row::revision(revision)?,
     };
-    Ok(Position { version, compacted: row::revision(compacted)?, foreign })
+    Ok(Position { version, compacted: row::revision(compacted)?, foreign, last_updated })
 }
 
+/// Whoever listens hears of it when it is committed.
 pub(super) async fn advance(tx: &mut PgConnection, count: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE netman_revision SET revision = revision + $1")
-        .bind(row::stored(Revision(count)))
-        .execute(tx)
-        .await
-        .doing("taking a revision")?;
+    sqlx::query(
+        "WITH taken AS (UPDATE netman_revision SET revision = revision + $1 RETURNING revision)
+         SELECT pg_notify($2, revision::text) FROM taken",
+    )
+    .bind(row::stored(Revision(count)))
+    .bind(CHANNEL)
+    .execute(tx)
+    .await
+    .doing("taking a revision")?;
     Ok(())
 }
 
@@ -84,13 +94,17 @@ pub(super) async fn explain(tx: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) async fn last_updated(tx: &mut PgConnection) -> Result<i64, StoreError> {
-    sqlx::query_scalar(
-        "SELECT (extract(epoch FROM last_updated) * 1000000)::bigint FROM policies_info",
-    )
-    .fetch_one(tx)
-    .await
-    .doing("reading the time of the last update")
+pub(super) async fn renew_life(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_life SET life = $1")
+        .bind(Uuid::new_v4().to_string())
+        .execute(&mut *tx)
+        .await
+        .doing("beginning another life")?;
+    sqlx::query("UPDATE netman_servers SET confirmed = 0 WHERE confirmed IS NOT NULL")
+        .execute(tx)
+        .await
+        .doing("forgetting what cells confirmed in another life")?;
+    Ok(())
 }
 
 pub(super) async fn log(

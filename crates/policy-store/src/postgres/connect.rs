@@ -26,7 +26,7 @@ pub(super) async fn pool(server: &DatabaseServer, options: &Options) -> Result<P
     Ok(pool.connect_lazy_with(connect))
 }
 
-fn connect_options(server: &DatabaseServer) -> PgConnectOptions {
+pub(super) fn connect_options(server: &DatabaseServer) -> PgConnectOptions {
     let DatabaseServer { host, port, user, password, database, tls, timeout: _ } = server;
     let connect = PgConnectOptions::new_without_pgpass()
         .host(host)

@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 use policy::{AppGuid, Policy, TaggedPolicy};
 use sqlx::{FromRow, PgConnection};
 
-use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
+use crate::{
+    Filter, StoreError,
+    error::Doing,
+    row::{self, PolicyRow},
+    session::Found,
+    store::can_be_kept,
+};
 
 pub(super) async fn select(
     tx: &mut PgConnection,
@@ -36,7 +42,7 @@ pub(super) async fn select(
     .fetch_all(tx)
     .await
     .doing("listing policies")?;
-    rows.into_iter().map(TaggedPolicy::try_from).collect()
+    row::matchable(rows, |row| row).into_iter().map(TaggedPolicy::try_from).collect()
 }
 
 #[derive(FromRow)]

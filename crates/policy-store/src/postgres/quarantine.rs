@@ -43,14 +43,20 @@ pub(super) async fn add(
     Ok(())
 }
 
-pub(super) async fn end(
-    tx: &mut PgConnection,
-    confirmed: Option<Revision>,
-) -> Result<usize, StoreError> {
-    let ended = sqlx::query(
-        "DELETE FROM netman_quarantine WHERE $1::bigint IS NULL OR revision < $1::bigint",
+pub(super) async fn end(tx: &mut PgConnection, lifetime: Duration) -> Result<usize, StoreError> {
+    sqlx::query(
+        "DELETE FROM netman_servers
+         WHERE heard_at + $1 * interval '1 millisecond' < clock_timestamp()",
     )
-    .bind(confirmed.map(row::stored))
+    .bind(millis(lifetime))
+    .execute(&mut *tx)
+    .await
+    .doing("forgetting servers that are gone")?;
+    let ended = sqlx::query(
+        "DELETE FROM netman_quarantine
+         WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), $1)",
+    )
+    .bind(i64::MAX)
     .execute(tx)
     .await
     .doing("ending the quarantine of tags")?;
@@ -65,32 +71,36 @@ pub(super) async fn count(tx: &mut PgConnection) -> Result<usize, StoreError> {
     Ok(usize::try_from(count).unwrap_or_default())
 }
 
+/// One statement, which sees the servers as they were before it: this one counts as reported now.
 pub(super) async fn report(
     tx: &mut PgConnection,
     server: &str,
     confirmed: Option<Revision>,
     lifetime: Duration,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO netman_servers (server, confirmed, heard_at)
-         VALUES ($1, $2, clock_timestamp())
-         ON CONFLICT (server)
-         DO UPDATE SET confirmed = excluded.confirmed, heard_at = excluded.heard_at",
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "WITH heard AS (
+             INSERT INTO netman_servers (server, confirmed, heard_at)
+             SELECT $1, CASE WHEN $2::bigint IS NOT NULL THEN least($2, revision) END,
+                    clock_timestamp()
+             FROM netman_revision
+             ON CONFLICT (server)
+             DO UPDATE SET confirmed = excluded.confirmed, heard_at = excluded.heard_at
+             RETURNING confirmed),
+         others AS (SELECT confirmed, heard_at FROM netman_servers WHERE server <> $1),
+         confirmed AS (SELECT confirmed FROM heard UNION ALL SELECT confirmed FROM others)
+         SELECT EXISTS (SELECT 1 FROM others
+                        WHERE heard_at + $3 * interval '1 millisecond' < clock_timestamp())
+             OR EXISTS (SELECT 1 FROM netman_quarantine
+                        WHERE revision < coalesce((SELECT min(confirmed) FROM confirmed), $4))",
     )
     .bind(server)
     .bind(confirmed.map(row::stored))
-    .execute(&mut *tx)
+    .bind(millis(lifetime))
+    .bind(i64::MAX)
+    .fetch_one(tx)
     .await
-    .doing("noting what a server's cells enforce")?;
-    sqlx::query(
-        "DELETE FROM netman_servers
-         WHERE heard_at + $1 * interval '1 millisecond' < clock_timestamp()",
-    )
-    .bind(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX))
-    .execute(tx)
-    .await
-    .doing("forgetting servers that are gone")?;
-    Ok(())
+    .doing("noting what a server's cells enforce")
 }
 
 pub(super) async fn confirmed(tx: &mut PgConnection) -> Result<Vec<Revision>, StoreError> {
@@ -100,4 +110,8 @@ pub(super) async fn confirmed(tx: &mut PgConnection) -> Result<Vec<Revision>, St
             .await
             .doing("asking what cells enforce")?;
     rows.into_iter().map(row::revision).collect()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -22,9 +22,12 @@ pub(super) async fn begin_life(tx: &mut SqliteConnection) -> Result<(), StoreErr
     Ok(())
 }
 
+/// Life, revision, how far the log was compacted, whether somebody else wrote, and the last update.
+type Read = (String, i64, i64, bool, i64);
+
 pub(super) async fn position(tx: &mut SqliteConnection) -> Result<Position, StoreError> {
-    let (life, revision, compacted, foreign): (String, i64, i64, bool) = sqlx::query_as(
-        "SELECT life, revision, compacted, explained IS NOT last_updated
+    let (life, revision, compacted, foreign, last_updated): Read = sqlx::query_as(
+        "SELECT life, revision, compacted, explained IS NOT last_updated, last_updated
          FROM netman_life CROSS JOIN netman_revision CROSS JOIN policies_info",
     )
     .fetch_one(tx)
@@ -34,7 +37,7 @@ pub(super) async fn position(tx: &mut SqliteConnection) -> Result<Position, Stor
         life: Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?,
         revision: row::revision(revision)?,
     };
-    Ok(Position { version, compacted: row::revision(compacted)?, foreign })
+    Ok(Position { version, compacted: row::revision(compacted)?, foreign, last_updated })
 }
 
 pub(super) async fn advance(tx: &mut SqliteConnection, count: u64) -> Result<(), StoreError> {
@@ -74,6 +77,19 @@ pub(super) async fn explain(tx: &mut SqliteConnection) -> Result<(), StoreError>
         .execute(tx)
         .await
         .doing("noting whose update it was")?;
+    Ok(())
+}
+
+pub(super) async fn renew_life(tx: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_life SET life = ?")
+        .bind(Uuid::new_v4().to_string())
+        .execute(&mut *tx)
+        .await
+        .doing("beginning another life")?;
+    sqlx::query("UPDATE netman_servers SET confirmed = 0 WHERE confirmed IS NOT NULL")
+        .execute(tx)
+        .await
+        .doing("forgetting what cells confirmed in another life")?;
     Ok(())
 }
 

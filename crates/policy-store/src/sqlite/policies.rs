@@ -6,15 +6,13 @@ use policy::{AppGuid, Policy, TaggedPolicy};
 use serde_json::{Value, json};
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::{Filter, StoreError, error::Doing, row::PolicyRow, session::Found, store::can_be_kept};
-
-pub(super) async fn last_updated(tx: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let micros: i64 = sqlx::query_scalar("SELECT last_updated FROM policies_info")
-        .fetch_one(tx)
-        .await
-        .doing("reading the time of the last update")?;
-    Ok(micros)
-}
+use crate::{
+    Filter, StoreError,
+    error::Doing,
+    row::{self, PolicyRow},
+    session::Found,
+    store::can_be_kept,
+};
 
 pub(super) async fn select(
     tx: &mut SqliteConnection,
@@ -46,7 +44,7 @@ pub(super) async fn select(
     .fetch_all(tx)
     .await
     .doing("listing policies")?;
-    rows.into_iter().map(TaggedPolicy::try_from).collect()
+    row::matchable(rows, |row| row).into_iter().map(TaggedPolicy::try_from).collect()
 }
 
 #[derive(FromRow)]

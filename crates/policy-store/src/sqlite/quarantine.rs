@@ -45,13 +45,21 @@ pub(super) async fn add(
 
 pub(super) async fn end(
     tx: &mut SqliteConnection,
-    confirmed: Option<Revision>,
+    lifetime: Duration,
 ) -> Result<usize, StoreError> {
-    let ended = sqlx::query("DELETE FROM netman_quarantine WHERE ?1 IS NULL OR revision < ?1")
-        .bind(confirmed.map(row::stored))
-        .execute(tx)
+    sqlx::query("DELETE FROM netman_servers WHERE heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER)")
+        .bind(millis(lifetime))
+        .execute(&mut *tx)
         .await
-        .doing("ending the quarantine of tags")?;
+        .doing("forgetting servers that are gone")?;
+    let ended = sqlx::query(
+        "DELETE FROM netman_quarantine
+         WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), ?)",
+    )
+    .bind(i64::MAX)
+    .execute(tx)
+    .await
+    .doing("ending the quarantine of tags")?;
     Ok(usize::try_from(ended.rows_affected()).unwrap_or(usize::MAX))
 }
 
@@ -68,10 +76,10 @@ pub(super) async fn report(
     server: &str,
     confirmed: Option<Revision>,
     lifetime: Duration,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     sqlx::query(
         "INSERT INTO netman_servers (server, confirmed, heard_at)
-         VALUES (?, ?, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+         SELECT ?1, min(?2, revision), CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM netman_revision WHERE true
          ON CONFLICT (server)
          DO UPDATE SET confirmed = excluded.confirmed, heard_at = excluded.heard_at",
     )
@@ -80,15 +88,16 @@ pub(super) async fn report(
     .execute(&mut *tx)
     .await
     .doing("noting what a server's cells enforce")?;
-    sqlx::query(
-        "DELETE FROM netman_servers
-         WHERE heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM netman_servers WHERE heard_at + ?1 < CAST(unixepoch('subsec') * 1000 AS INTEGER))
+             OR EXISTS (SELECT 1 FROM netman_quarantine
+                        WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), ?2))",
     )
-    .bind(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX))
-    .execute(tx)
+    .bind(millis(lifetime))
+    .bind(i64::MAX)
+    .fetch_one(tx)
     .await
-    .doing("forgetting servers that are gone")?;
-    Ok(())
+    .doing("asking whether cells confirmed what is quarantined")
 }
 
 pub(super) async fn confirmed(tx: &mut SqliteConnection) -> Result<Vec<Revision>, StoreError> {
@@ -98,4 +107,8 @@ pub(super) async fn confirmed(tx: &mut SqliteConnection) -> Result<Vec<Revision>
             .await
             .doing("asking what cells enforce")?;
     rows.into_iter().map(row::revision).collect()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -23,32 +23,73 @@ pub(super) async fn adopt(session: &mut impl Session) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// What happened after `since`; `None` if there is something to [`adopt`] first.
+/// What a look at the database tells somebody who was there at `since`.
+#[derive(Debug)]
+pub(super) enum Look {
+    Nothing,
+    Changed,
+    Forgotten,
+    /// There is something to [`adopt`] first.
+    Foreign,
+}
+
+impl Look {
+    pub(super) fn at(position: &Position, since: &Version) -> Self {
+        let Position { version: now, compacted, foreign, .. } = position;
+        match () {
+            () if *foreign => Self::Foreign,
+            () if since == now => Self::Nothing,
+            () if !now.includes(since) || since.revision < *compacted => Self::Forgotten,
+            () => Self::Changed,
+        }
+    }
+}
+
+/// What happened after `since`, where a look said that something did. More may have happened since that
+/// look; `None` if it must be [`adopt`]ed first.
 pub(super) async fn since(
     session: &mut impl Session,
     since: &Version,
 ) -> Result<Option<Changes>, StoreError> {
-    let Position { version: now, compacted, foreign } = session.position().await?;
-    if foreign {
-        return Ok(None);
+    match Look::at(&session.position().await?, since) {
+        Look::Foreign => Ok(None),
+        Look::Forgotten => Ok(Some(Changes::Forgotten)),
+        Look::Nothing => Ok(Some(Changes::Log(Vec::new()))),
+        Look::Changed => session.logged(since.revision).await.map(|log| Some(Changes::Log(log))),
     }
-    if *since == now {
-        return Ok(Some(Changes::Log(Vec::new())));
-    }
-    if !now.includes(since) || since.revision < compacted {
-        return Ok(Some(Changes::Forgotten));
-    }
-    session.logged(since.revision).await.map(|log| Some(Changes::Log(log)))
 }
 
 /// Everything, as of one instant.
 pub(super) async fn state(session: &mut impl Session) -> Result<State, StoreError> {
+    let Position { version, compacted, .. } = session.position().await?;
+    let (log, compacted) = match session.logged(compacted).await {
+        Ok(log) => (log, compacted),
+        // A newer server on the same database may log kinds of change that this one cannot know.
+        Err(StoreError::Unreadable { .. }) => (Vec::new(), version.revision),
+        Err(error) => return Err(error),
+    };
     Ok(State {
-        version: session.position().await?.version,
+        version,
         policies: session.select(&crate::Filter::All).await?,
         leases: super::leases::list(session).await?,
         security_groups: session.security_groups().await?,
+        log,
+        compacted,
     })
+}
+
+/// Begins another life, if the database still is in that of `seen` and fell behind it.
+pub(super) async fn begin_another_life(
+    session: &mut impl Session,
+    seen: Option<&Version>,
+) -> Result<Version, StoreError> {
+    let now = session.position().await?.version;
+    if seen.is_some_and(|seen| seen.life != now.life || now.includes(seen)) {
+        return Ok(now);
+    }
+    session.compact(now.revision).await?;
+    session.renew_life().await?;
+    session.position().await.map(|position| position.version)
 }
 
 /// Takes one revision, at which all of `changes` happened.

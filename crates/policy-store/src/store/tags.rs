@@ -7,8 +7,8 @@ use std::{
 
 use policy::{Revision, Tag};
 
-use super::Rules;
-use crate::{AssignedTag, CellsReport, StoreError, session::Session};
+use super::{Rules, changes};
+use crate::{AssignedTag, CellsReport, Change, StoreError, session::Session};
 
 /// A server that has not reported for this long is gone, and its cells poll another.
 const SERVER_LIFETIME: Duration = Duration::from_secs(60);
@@ -38,6 +38,34 @@ pub(super) async fn ensure(
     Ok(tags)
 }
 
+/// The tag that `id` has.
+pub(super) async fn of(
+    session: &mut impl Session,
+    id: &str,
+    kind: &str,
+) -> Result<Option<Tag>, StoreError> {
+    if !can_be_kept(id) {
+        return Err(StoreError::Nul { id: id.to_owned() });
+    }
+    Ok(held(session.tags_of(&[id]).await?, kind)?.remove(id))
+}
+
+/// The tag of `id`, which is given one if it has none.
+pub(super) async fn give(
+    session: &mut impl Session,
+    rules: &Rules,
+    id: &str,
+    kind: &str,
+) -> Result<Tag, StoreError> {
+    if let Some(tag) = of(session, id, kind).await? {
+        return Ok(tag);
+    }
+    let tag = ensure(session, &[id], kind).await?[id];
+    let given = AssignedTag { id: id.to_owned(), kind: kind.to_owned(), tag };
+    changes::take(session, rules, vec![Change::TagGiven(given)]).await?;
+    Ok(tag)
+}
+
 /// Frees those of `tags` that nobody uses any more, at the revision to be taken next. Where cells say
 /// what they enforce, nobody else gets them before all cells have heard of it.
 pub(super) async fn release(
@@ -54,7 +82,8 @@ pub(super) async fn release(
 }
 
 /// Notes what the cells of a server enforce; frees what all cells have confirmed, or everything where
-/// none says.
+/// none says. Each statement stands alone, and none needs another: cells confirm more and more, and
+/// what they do not know yet is not freed by any of them.
 pub(super) async fn report_cells(
     session: &mut impl Session,
     server: &str,
@@ -64,9 +93,11 @@ pub(super) async fn report_cells(
         CellsReport::Silent => None,
         CellsReport::Confirmed(revision) => Some(revision),
     };
-    session.report_server(server, confirmed, SERVER_LIFETIME).await?;
-    let lowest = session.confirmed().await?.into_iter().min();
-    session.end_quarantine(lowest).await
+    if session.report_server(server, confirmed, SERVER_LIFETIME).await? {
+        session.end_quarantine(SERVER_LIFETIME).await
+    } else {
+        Ok(0)
+    }
 }
 
 /// Whether `name` can be somebody's. Some databases refuse a NUL, and some end a text at it, where

@@ -3,6 +3,7 @@
 //! and one commit serves all of them.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -111,12 +112,26 @@ async fn answer<B: Backend>(ledger: &Ledger<B>, batch: Vec<Request>) {
             }
         }
         Err(error) if batch.len() > 1 && error.may_be_one_requests_fault() => {
-            for request in batch {
+            let mut waiting = VecDeque::from(batch);
+            while let Some(request) = waiting.pop_front() {
                 let alone = commit(ledger, &[&request.order]).await;
-                request.tell(alone.map(|mut versions| versions.remove(0)));
+                settle(request, alone.map(|mut versions| versions.remove(0)), &mut waiting);
             }
         }
         Err(error) => share(error, batch),
+    }
+}
+
+/// Tells how `request` ended alone. If the reason is not its own, those still `waiting` end like it:
+/// where the database has gone away meanwhile, hundreds would each wait for it in turn, and so would
+/// all who come after them.
+fn settle(request: Request, alone: Result<Version, StoreError>, waiting: &mut VecDeque<Request>) {
+    match alone {
+        Err(error) if !error.may_be_one_requests_fault() => {
+            let all = std::iter::once(request).chain(waiting.drain(..)).collect();
+            share(error, all);
+        }
+        ended => request.tell(ended),
     }
 }
 
@@ -168,5 +183,70 @@ impl Request {
     /// Whoever asked may have hung up.
     fn tell(self, result: Result<Version, StoreError>) {
         let _ = self.reply.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Life, Revision};
+
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<Version, StoreError>>;
+
+    fn batch(requests: usize) -> (Vec<Request>, Vec<Answer>) {
+        let request = |_| {
+            let (reply, answer) = oneshot::channel();
+            let actor = Actor::system("test");
+            let order = Order { kind: Kind::Create, policies: Vec::new(), actor };
+            (Request { order, reply }, answer)
+        };
+        (0..requests).map(request).unzip()
+    }
+
+    /// What becomes of requests whose attempts, one after the other, end like this; and how many
+    /// attempts it takes.
+    async fn told(ends: &[fn() -> Result<Version, StoreError>]) -> (Vec<String>, usize) {
+        let (batch, answers) = batch(ends.len());
+        let (mut waiting, mut attempts) = (VecDeque::from(batch), 0);
+        while let Some(request) = waiting.pop_front() {
+            settle(request, ends[attempts](), &mut waiting);
+            attempts += 1;
+        }
+        let mut told = Vec::new();
+        for answer in answers {
+            let told_one = answer.await.unwrap();
+            told.push(told_one.map_or_else(|error| error.to_string(), |it| it.to_string()));
+        }
+        (told, attempts)
+    }
+
+    fn done() -> Result<Version, StoreError> {
+        Ok(Version { life: Life::new("life").unwrap(), revision: Revision(7) })
+    }
+
+    fn full() -> Result<Version, StoreError> {
+        Err(StoreError::NoTagLeft)
+    }
+
+    fn away() -> Result<Version, StoreError> {
+        Err(StoreError::TooSlow { doing: "changing policies" })
+    }
+
+    #[tokio::test]
+    async fn who_is_to_blame_alone_is_refused_alone() {
+        let told = told(&[done, full, done]).await;
+        let full = "failed to find available tag";
+        assert_eq!(told, (vec!["life.7".into(), full.into(), "life.7".into()], 3));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_waited_for_once() {
+        let (told, attempts) = told(&[done, away, done, done]).await;
+        let away = "changing policies: the database did not answer in time";
+        assert_eq!(
+            (told, attempts),
+            (vec!["life.7".into(), away.into(), away.into(), away.into()], 2)
+        );
     }
 }

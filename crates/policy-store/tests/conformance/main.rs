@@ -6,14 +6,20 @@
 mod audit;
 mod beside;
 mod deadlocks;
+mod hints;
+mod holding;
 mod leadership;
 mod leases;
+mod life;
+mod looks;
 mod mysql;
 mod policies;
 mod quarantine;
 mod reading;
+mod receipts;
 mod revisions;
 mod security_groups;
+mod sequence;
 mod servers;
 mod tags;
 mod writers;
@@ -96,6 +102,40 @@ impl Database {
             }
         };
         self.by_hand(statement).await;
+    }
+
+    /// Moves the time of the last update ahead by an hour, and what we know of it with it.
+    pub(crate) async fn move_our_time_ahead(&self) {
+        let hour = match &self.home {
+            Home::Directory { .. } => "3600000000",
+            Home::Postgres(_) => "interval '1 hour'",
+            Home::MySql(_) => "INTERVAL 1 HOUR",
+        };
+        let statements = format!(
+            "UPDATE policies_info SET last_updated = last_updated + {hour};
+             UPDATE netman_revision SET explained = (SELECT last_updated FROM policies_info)"
+        );
+        self.by_hand(&statements).await;
+    }
+
+    /// The moment so many hours ago, or to come, as our tables keep it, in SQL.
+    pub(crate) fn hours_ago(&self, hours: i32) -> String {
+        match &self.home {
+            Home::Directory { .. } => format!("(unixepoch() - 3600 * {hours}) * 1000"),
+            Home::Postgres(_) => format!("now() - {hours} * interval '1 hour'"),
+            Home::MySql(_) => format!("(UNIX_TIMESTAMP() - 3600 * {hours}) * 1000"),
+        }
+    }
+
+    /// Holds the lock that all writers take, as long as what it returns is kept; `None` where it is the
+    /// whole file that is locked.
+    pub(crate) async fn hold_the_lock(&self) -> Option<holding::Holding> {
+        match &self.home {
+            Home::Directory { .. } => None,
+            Home::Postgres(created) | Home::MySql(created) => {
+                Some(holding::Holding::on(&created.url).await)
+            }
+        }
     }
 
     /// Opens it with tags of one byte: 255 of them.

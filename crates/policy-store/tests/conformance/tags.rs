@@ -1,5 +1,5 @@
-use policy::Policy;
-use policy_store::StoreError;
+use policy::{Policy, Revision, Tag};
+use policy_store::{AssignedTag, Change, Changes, StoreError};
 
 use crate::{Database, alice, everything, policies, policy, stories, tags};
 
@@ -69,7 +69,18 @@ async fn asking_for_a_tag_gives_it_once_and_keeps_it(database: Database) {
     assert_eq!(store.tag_for("INGRESS", "router").await.unwrap(), tag);
     assert_eq!(store.tag_for("", "").await.unwrap().id(), 2, "nothing is validated");
     assert_eq!(store.last_updated().await.unwrap(), updated, "no policy changed");
-    assert_eq!(store.version().await.unwrap(), version);
+    let (given, now) = (version.revision.0 + 2, store.version().await.unwrap());
+    assert_eq!(now.revision.0, given, "a revision for each that was given, none for asking");
+    let Changes::Log(log) = store.changes_since(&version).await.unwrap() else {
+        panic!("forgotten")
+    };
+    let given = |id: &str, kind: &str, tag| AssignedTag {
+        id: id.to_owned(),
+        kind: kind.to_owned(),
+        tag: Tag::new(tag).unwrap(),
+    };
+    let [first, second] = [given("INGRESS", "router", 1), given("", "", 2)].map(Change::TagGiven);
+    assert_eq!(log, [(Revision(1), first), (Revision(2), second)]);
     let listed = store.tags().await.unwrap();
     assert_eq!((listed[0].id.as_str(), listed[0].kind.as_str()), ("INGRESS", "router"));
 

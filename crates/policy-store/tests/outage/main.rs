@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod hints;
 mod mariadb;
 mod postgres;
 mod proxy;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use policy::{Policy, Protocol};
-use policy_store::{Actor, Filter, Options, PolicyStore, StoreUrl};
+use policy_store::{Actor, CellsReport, Filter, Options, PolicyStore, StoreUrl, StoredReceipt};
 use proxy::Proxy;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +30,17 @@ fn policy(source: &str, port: u16) -> Policy {
         destination: "db".parse().unwrap(),
         protocol: Protocol::Tcp,
         ports: port.to_string().parse().unwrap(),
+    }
+}
+
+fn word(cell: &str) -> StoredReceipt {
+    StoredReceipt {
+        cell: cell.to_owned(),
+        enforced: None,
+        apps: None,
+        backend: None,
+        error: None,
+        age: Duration::ZERO,
     }
 }
 
@@ -212,7 +224,8 @@ async fn a_network_that_drops_everything_is_given_up_and_found_again(server: imp
             })
         })
         .collect();
-    let begun = store.version().await.unwrap().revision;
+    let seen = store.version().await.unwrap();
+    let begun = seen.revision;
     let started = Instant::now();
     while store.version().await.unwrap().revision.0 < begun.0 + 20 {
         assert!(started.elapsed() < DEADLINE, "nothing was written");
@@ -238,9 +251,24 @@ async fn a_network_that_drops_everything_is_given_up_and_found_again(server: imp
             group,
         )
     };
-    let told = timeout(5 * SECOND, asked).await.expect("every caller is told within five seconds");
+    let said = [word("cell-1")];
+    let noted = async {
+        tokio::join!(
+            store.changes_since(&seen),
+            store.begin_another_life(None),
+            store.report_cells("server", CellsReport::Silent),
+            store.write_receipts("server", &said),
+            store.receipts(),
+            store.forget_receipts(DEADLINE),
+        )
+    };
+    let asked = async { tokio::join!(asked, noted) };
+    let (told, noted) =
+        timeout(5 * SECOND, asked).await.expect("every caller is told within five seconds");
     assert!(told.0.is_err() && told.1.is_err() && told.2.is_err() && told.3.is_err());
     assert!(told.4.is_err() && told.5.is_err() && told.6.is_err() && told.7.is_err());
+    assert!(noted.0.is_err() && noted.1.is_err() && noted.2.is_err());
+    assert!(noted.3.is_err() && noted.4.is_err() && noted.5.is_err());
     assert!(told.8.is_err() && told.9.is_err() && told.10.is_err() && told.11.is_err());
     writing.store(false, Ordering::Relaxed);
     for writer in load {
@@ -254,5 +282,9 @@ async fn a_network_that_drops_everything_is_given_up_and_found_again(server: imp
         sleep(Duration::from_millis(50)).await;
     }
     store.ping().await.unwrap();
+    while store.write_receipts("server", &said).await.is_err() {
+        assert!(Instant::now() < deadline, "receipts are never written again");
+    }
+    assert_eq!(store.receipts().await.unwrap().len(), 1);
     assert!(store.policies(&Filter::All).await.unwrap().len() >= 2);
 }

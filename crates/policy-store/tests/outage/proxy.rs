@@ -1,9 +1,15 @@
 //! A network between the store and its database, which can be told to drop everything.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -15,23 +21,43 @@ pub(crate) struct Proxy {
     /// The database's URL, by this way.
     pub url: String,
     silent: watch::Sender<bool>,
+    /// How many connections listened for notifications, and were cut for that.
+    pub cut: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     /// A way to the server of a URL `scheme://user@host:port/database`.
     pub(crate) async fn to(url: &str) -> Self {
+        Self::through(url, false).await
+    }
+
+    /// One that cuts whoever listens for notifications, as they are not for everybody it serves.
+    pub(crate) async fn that_cannot_listen(url: &str) -> Self {
+        Self::through(url, true).await
+    }
+
+    async fn through(url: &str, cuts: bool) -> Self {
         let (head, rest) = url.split_once('@').unwrap();
         let (address, database) = rest.split_once('/').unwrap();
         let server: SocketAddr = address.parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("{head}@{}/{database}", listener.local_addr().unwrap());
         let (silent, heard) = watch::channel(false);
+        let cut = Arc::new(AtomicUsize::new(0));
+        let counted = cut.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, server, heard.clone()));
+                let (heard, counted) = (heard.clone(), counted.clone());
+                tokio::spawn(async move {
+                    if cuts {
+                        connect_listening_apart(client, server, &counted).await;
+                    } else {
+                        connect(client, server, heard).await;
+                    }
+                });
             }
         });
-        Self { url, silent }
+        Self { url, silent, cut }
     }
 
     /// Nothing arrives any more, in either direction, and nobody is told.
@@ -60,6 +86,34 @@ async fn connect(client: TcpStream, server: SocketAddr, silent: watch::Receiver<
         forward(from_client, to_server, silent.clone()),
         forward(from_server, to_client, silent),
     );
+}
+
+/// Forwards until the client says `LISTEN`.
+async fn connect_listening_apart(client: TcpStream, server: SocketAddr, cut: &AtomicUsize) {
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asking = async {
+        let mut heard = [0; 16384];
+        loop {
+            let length = from_client.read(&mut heard).await.unwrap_or(0);
+            let heard = &heard[..length];
+            if heard.is_empty() {
+                break;
+            }
+            if heard.windows(6).any(|word| word == b"LISTEN") {
+                cut.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            if to_server.write_all(heard).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
 }
 
 /// Forwards until something is to be dropped. Then both ends stay open, and hear nothing more.

@@ -34,6 +34,13 @@ const KNOWN_AS: [(&str, &str); 6] = [
     ("user.name", "userName"),
 ];
 
+/// Events that had another name in 2016 (spec/policy-server.md §12.1; deleting logged in the session of
+/// creating, §17).
+const NAMED_IN_2016: [(&str, &str); 2] = [
+    ("create-policies.created-policies", "policies-create.policy-create"),
+    ("delete-policies.deleted-policies", "policies-create.policy-delete"),
+];
+
 /// The field with the id of the request an event belongs to.
 const REQUEST: &str = "http.id";
 
@@ -98,6 +105,11 @@ impl<W> Lager<W> {
 
     fn message(&self, name: &str, fields: &Fields) -> String {
         let source = &self.source;
+        if self.era == Era::Of2016
+            && let Some((_, known)) = NAMED_IN_2016.iter().find(|(today, _)| *today == name)
+        {
+            return format!("{source}.{known}");
+        }
         let name = if name.starts_with(NAMELESS) {
             fields.text(MESSAGE).trim_end_matches('.')
         } else {

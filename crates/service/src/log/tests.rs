@@ -121,6 +121,22 @@ fn the_lines_of_2016_have_numbers_for_levels_and_times() {
 }
 
 #[test]
+fn who_changed_policies_is_told_by_the_names_of_2016() {
+    let names = |era| {
+        let lines = written(&lager(Level::Info), era, || {
+            tracing::info!(name: "create-policies.created-policies", { http.id = "0a1b" }, "Created.");
+            tracing::info!(name: "delete-policies.deleted-policies", { http.id = "0a1b" }, "Deleted.");
+        });
+        messages(&lines).into_iter().map(|it| it[SOURCE.len() + 1..].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(Era::Of2016),
+        ["policies-create.policy-create", "policies-create.policy-delete"]
+    );
+    assert_eq!(names(Era::Of2024)[0], "request_0a1b.create-policies.created-policies");
+}
+
+#[test]
 fn at_info_lager_tells_of_no_request_that_went_well() {
     let lines = written(&lager(Level::Info), Era::Of2024, || {
         tracing::debug!(name: "done", target: LAGER, { http.id = "0a1b" }, "Answered.");

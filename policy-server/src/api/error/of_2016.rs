@@ -47,3 +47,20 @@ fn rule_of_2016(rule: &InvalidPolicy) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::body::BodyError;
+
+    #[test]
+    fn a_body_that_does_not_arrive_is_told_in_one_way() {
+        let text = "invalid request body format passed to API should be JSON";
+        for error in [
+            ApiError::BodyUnread(BodyError::TooSlow),
+            ApiError::DeleteBodyUnread(BodyError::TooSlow),
+        ] {
+            assert_eq!(error.of_2016(), (StatusCode::BAD_REQUEST, text.to_owned()));
+        }
+    }
+}

@@ -12,15 +12,16 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::{body, conditional, error::ApiError, json, json_text},
-    hold::{Outcome, hold},
+    hold::{Outcome, Poll},
     server::Server,
-    snapshot::Snapshot,
+    snapshot::Topic,
 };
 
 pub(crate) async fn list(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
-    match hold(&server, known.as_ref(), wait, Snapshot::leases_version).await {
-        Outcome::Unchanged(version) => {
+    let poll = Poll { topic: Topic::Leases, known, wait };
+    match server.hold(&poll).await {
+        Outcome::Unchanged(_, version) => {
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {

@@ -12,10 +12,10 @@ use policy_store::NumberedGroup;
 
 use crate::{
     api::{conditional, error::ApiError, json, query},
-    hold::{Outcome, hold},
+    hold::{Outcome, Poll},
     metrics::Operation,
     server::Server,
-    snapshot::Snapshot,
+    snapshot::Topic,
 };
 
 /// What a cell asks for.
@@ -40,9 +40,9 @@ pub(crate) async fn index(
     if known.is_none() {
         server.catch_up().await;
     }
-    let outcome = hold(&server, known.as_ref(), wait, Snapshot::security_groups_version).await;
-    Ok(match outcome {
-        Outcome::Unchanged(version) => {
+    let poll = Poll { topic: Topic::SecurityGroups(question.spaces.clone()), known, wait };
+    Ok(match server.hold(&poll).await {
+        Outcome::Unchanged(_, version) => {
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::Request,
-    http::{HeaderMap, Method, header::ETAG},
+    http::{HeaderMap, Method},
     response::Response,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -18,7 +18,7 @@ use crate::internal::{Client, Settings};
 
 pub struct Server {
     pub url: String,
-    files: TempDir,
+    pub files: TempDir,
     script: Arc<Script>,
     _stop: DropGuard,
 }
@@ -32,7 +32,7 @@ struct Script {
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,
-    etag: Option<String>,
+    headers: Vec<(&'static str, String)>,
     body: String,
 }
 
@@ -50,11 +50,16 @@ impl Reply {
     }
 
     pub fn status(status: u16) -> Self {
-        Self { status, etag: None, body: String::new() }
+        Self { status, headers: Vec::new(), body: String::new() }
     }
 
     pub fn etag(self, etag: &str) -> Self {
-        Self { etag: Some(etag.to_owned()), ..self }
+        self.header("ETag", etag)
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
     }
 
     pub fn body(self, body: &str) -> Self {
@@ -88,7 +93,7 @@ impl Server {
     pub fn settings(&self) -> Settings {
         let path = |name: &str| self.files.path().join(name);
         Settings {
-            url: self.url.clone(),
+            urls: vec![self.url.clone()],
             ca_cert_file: path("ca.crt"),
             client_cert_file: path("agent.crt"),
             client_key_file: path("agent.key"),
@@ -103,6 +108,11 @@ impl Server {
 
     pub fn will(&self, reply: Reply) {
         self.script.replies.lock().unwrap().push_back(reply);
+    }
+
+    /// How many requests have come that were not looked at yet.
+    pub fn unseen(&self) -> usize {
+        self.script.asked.lock().unwrap().len()
     }
 
     /// The oldest request not looked at yet.
@@ -122,12 +132,12 @@ impl Script {
             body: String::from_utf8(body.to_vec()).unwrap(),
         });
         let next = self.replies.lock().unwrap().pop_front();
-        let Some(Reply { status, etag, body }) = next else {
+        let Some(Reply { status, headers, body }) = next else {
             return std::future::pending().await;
         };
         let mut response = Response::builder().status(status);
-        if let Some(etag) = etag {
-            response = response.header(ETAG, etag);
+        for (name, value) in headers {
+            response = response.header(name, value);
         }
         response.body(Body::from(body)).unwrap()
     }

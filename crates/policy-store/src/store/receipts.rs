@@ -1,0 +1,62 @@
+//! What cells said last (design §2.3).
+
+use std::collections::BTreeMap;
+
+use super::tags;
+use crate::{StoredReceipt, row::ReceiptRow};
+
+/// How long a cell's name may be, in characters, whatever the database.
+const LONGEST_NAME: usize = 255;
+
+/// The last word of each cell, ordered by cell.
+pub(super) fn last_words(receipts: &[StoredReceipt]) -> Vec<ReceiptRow> {
+    let mut last: BTreeMap<&str, &StoredReceipt> = BTreeMap::new();
+    for receipt in receipts.iter().filter(|receipt| is_name(&receipt.cell)) {
+        let known = last.entry(&receipt.cell).or_insert(receipt);
+        if receipt.age <= known.age {
+            *known = receipt;
+        }
+    }
+    last.into_values().map(ReceiptRow::from).collect()
+}
+
+fn is_name(cell: &str) -> bool {
+    tags::can_be_kept(cell) && cell.chars().count() <= LONGEST_NAME
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn word(cell: &str, backend: &str, seconds: u64) -> StoredReceipt {
+        StoredReceipt {
+            cell: cell.to_owned(),
+            enforced: None,
+            apps: None,
+            backend: Some(backend.to_owned()),
+            error: None,
+            age: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn of_several_words_of_a_cell_the_last_one_counts() {
+        let said = [word("c2", "one", 3), word("c1", "old", 9), word("c1", "new", 2)];
+        let rows = last_words(&said);
+        let rows: Vec<_> =
+            rows.iter().map(|row| (row.cell.as_str(), row.backend.as_deref())).collect();
+        assert_eq!(rows, [("c1", Some("new")), ("c2", Some("one"))]);
+    }
+
+    #[test]
+    fn names_that_no_cell_has_are_passed_over() {
+        let (long, longest) = ("ü".repeat(256), "ü".repeat(255));
+        let said = [word(&long, "a", 1), word("c\0", "a", 1), word(&longest, "a", 1)];
+        assert_eq!(
+            last_words(&said).into_iter().map(|row| row.cell).collect::<Vec<_>>(),
+            [longest]
+        );
+    }
+}

@@ -1,0 +1,224 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use policy::{
+    AppGuid, Revision, Version,
+    wire::{
+        status::{CellStatus, PoliciesStatus, PolicyStatus, Status},
+        v1::PolicyBody,
+    },
+};
+
+use super::{
+    FORGET_AFTER, Word,
+    here::{Here, Receipt},
+    rows::{NOBODY, Row, Rows},
+};
+use crate::snapshot::{Entry, Snapshot, Subject};
+
+/// How long after a start cells may still be on their way back: longer than an agent pauses between
+/// two attempts.
+const RETURN: Duration = Duration::from_secs(10);
+
+/// How many of the cells a policy waits for are named.
+const NAMED: usize = 10;
+
+/// A cell, by its last word to whichever server.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub cell: String,
+    server: Option<String>,
+    word: Word,
+    said: Duration,
+    silent: Duration,
+    /// Whether it is this server that must vouch for it.
+    is_ours: bool,
+}
+
+/// The last words of all cells, at one moment.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    /// Ordered by name.
+    pub(super) cells: Vec<Cell>,
+    /// Whether the database told what cells said to other servers.
+    pub(super) is_read: bool,
+    /// Whether cells poll this process.
+    pub(super) are_here: bool,
+    /// For how long this process has been up.
+    pub(super) up: Duration,
+}
+
+impl Cells {
+    /// The cells that ask about one of `apps`, or all, beside what `snapshot` wants of them.
+    pub(crate) fn status(self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
+        let (life, revision) = life_and_revision(snapshot);
+        let complete = self.is_complete(snapshot);
+        let concerned = self.cells.into_iter().filter(|cell| cell.is_concerned(apps));
+        let cells = concerned.map(|cell| cell.status(snapshot)).collect();
+        Status { life, revision, complete, cells }
+    }
+
+    /// How far the policies of `entries` have got.
+    pub(crate) fn policies(self, snapshot: &Snapshot, entries: &[Arc<Entry>]) -> PoliciesStatus {
+        let (life, revision) = life_and_revision(snapshot);
+        let index = Index::of(&self.cells, snapshot);
+        let policies = entries.iter().map(|entry| index.status(entry)).collect();
+        PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
+    }
+
+    /// Whether there can be no other cell. All are there when there are as many as hold leases: one that
+    /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if it had
+    /// been heard of. Where cells hold none, those that some server has ever heard of are there at once,
+    /// and the others when they have had the time. A process that no cell polls, and that knows of none,
+    /// knows nothing: they may poll a server that keeps what they say to itself.
+    fn is_complete(&self, snapshot: &Snapshot) -> bool {
+        if !self.is_read || (self.cells.is_empty() && !self.are_here) {
+            return false;
+        }
+        match snapshot.leases().count() {
+            0 => self.up >= RETURN,
+            leased => self.cells.len() >= leased || self.up > FORGET_AFTER,
+        }
+    }
+}
+
+/// The last words of all cells, by name.
+pub(super) fn all(here: &Here, rows: &Rows, server: &str, now: Instant) -> Vec<Cell> {
+    let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
+    for (cell, row) in rows.iter() {
+        last.insert(cell, Cell::elsewhere(cell, row, now));
+    }
+    for (cell, receipt) in here.cells() {
+        let row = rows.of(cell).filter(|row| row.server != server);
+        if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
+            last.insert(cell, Cell::here(cell, receipt, server, now));
+        }
+    }
+    last.into_values().filter(|cell| cell.silent <= FORGET_AFTER).collect()
+}
+
+/// What all cells this server vouches for have confirmed; `None` if there are none.
+pub(super) fn confirmed(cells: &[Cell], snapshot: &Snapshot) -> Option<Revision> {
+    cells.iter().filter(|cell| cell.is_ours).map(|cell| cell.word.confirmed(snapshot)).min()
+}
+
+impl Cell {
+    pub(super) fn here(cell: &str, receipt: &Receipt, server: &str, now: Instant) -> Self {
+        Self {
+            cell: cell.to_owned(),
+            server: Some(server.to_owned()),
+            word: receipt.word.clone(),
+            said: now.duration_since(receipt.said),
+            silent: receipt.silent(now),
+            is_ours: true,
+        }
+    }
+
+    fn elsewhere(cell: &str, row: &Row, now: Instant) -> Self {
+        let Row { server, word, said, heard, is_orphan } = row;
+        Self {
+            cell: cell.to_owned(),
+            server: (server != NOBODY).then(|| server.clone()),
+            word: word.clone(),
+            said: now.duration_since(*said),
+            silent: now.duration_since(*heard),
+            // Nobody else does.
+            is_ours: *is_orphan,
+        }
+    }
+
+    /// Whether it asks about one of `apps`, or whoever asks is not particular.
+    pub(super) fn is_concerned(&self, apps: Option<&BTreeSet<AppGuid>>) -> bool {
+        apps.is_none_or(|apps| self.word.subject.touches(apps))
+    }
+
+    pub(super) fn status(self, snapshot: &Snapshot) -> CellStatus {
+        let (enforced, wanted) = (self.word.enforced(snapshot), self.word.wanted(snapshot));
+        let Self { cell, server, word, said, silent, is_ours: _ } = self;
+        let Word { subject, enforced: _, backend, error } = word;
+        CellStatus {
+            cell,
+            server,
+            enforced: enforced.map(|revision| revision.0),
+            enforced_seconds: enforced.map(|_| said.as_secs_f64()),
+            wanted: wanted.0,
+            silent_seconds: silent.as_secs_f64(),
+            apps: snapshot.apps_of(&subject),
+            backend: backend.map(|backend| backend.as_str().to_owned()),
+            error,
+        }
+    }
+}
+
+/// Which cells ask about which app, and how far each is.
+pub(super) struct Index<'a> {
+    cells: &'a [Cell],
+    /// What each enforces, and the newest that concerns it.
+    standings: Vec<(Option<Revision>, Revision)>,
+    everything: Vec<usize>,
+    by_app: HashMap<&'a AppGuid, Vec<usize>>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn of(cells: &'a [Cell], snapshot: &Snapshot) -> Self {
+        let mut index = Self {
+            cells,
+            standings: Vec::with_capacity(cells.len()),
+            everything: vec![],
+            by_app: HashMap::new(),
+        };
+        for (number, Cell { word, .. }) in cells.iter().enumerate() {
+            index.standings.push((word.enforced(snapshot), word.wanted(snapshot)));
+            match &*word.subject {
+                Subject::Everything => index.everything.push(number),
+                Subject::Apps(apps) => {
+                    for app in apps {
+                        index.by_app.entry(app).or_default().push(number);
+                    }
+                }
+            }
+        }
+        index
+    }
+
+    /// How far a policy has got.
+    pub(super) fn status(&self, entry: &Arc<Entry>) -> PolicyStatus {
+        let policy = &entry.tagged.policy;
+        let ends = [&policy.source, &policy.destination].map(|app| self.by_app.get(app));
+        let mut relevant: Vec<usize> = ends.into_iter().flatten().flatten().copied().collect();
+        relevant.extend(&self.everything);
+        relevant.sort_unstable();
+        relevant.dedup();
+        let waiting: Vec<usize> = relevant
+            .iter()
+            .copied()
+            .filter(|number| !self.enforces(*number, entry.since))
+            .collect();
+        let named = waiting.iter().take(NAMED).map(|number| self.cells[*number].cell.clone());
+        let PolicyBody { source, destination } = PolicyBody::of(policy);
+        PolicyStatus {
+            source,
+            destination,
+            revision: entry.since.0,
+            relevant: relevant.len(),
+            enforced: relevant.len() - waiting.len(),
+            waiting: named.collect(),
+        }
+    }
+
+    /// Whether a cell enforces what came with revision `since`. One that has nothing newer to enforce
+    /// than it does is as good.
+    fn enforces(&self, number: usize, since: Revision) -> bool {
+        let (enforced, wanted) = self.standings[number];
+        enforced.is_some_and(|enforced| enforced >= since || enforced >= wanted)
+    }
+}
+
+/// Life and revision, as answers begin.
+pub(super) fn life_and_revision(snapshot: &Snapshot) -> (String, u64) {
+    let Version { life, revision } = snapshot.version();
+    (life.as_str().to_owned(), revision.0)
+}

@@ -1,0 +1,218 @@
+//! Keeps what cells say in the database, for other servers, and for this one when it is started again.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use policy_store::{PolicyStore, StoreError};
+use tokio::time::{self, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    FORGET_AFTER, Receipts,
+    here::Unwritten,
+    rows::{NOBODY, stored},
+};
+use crate::{server::Server, snapshot::feed::Feed};
+
+/// Between two writes. What cells say meanwhile, however many, is the next one.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
+
+/// After a write that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How often cells are looked over, and compared with what the database has.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+
+/// How often receipts of cells that are gone are removed.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Runs until `stop`; then writes what is left.
+pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
+    let Server { receipts, store, feed, .. } = &*server;
+    Keeper { receipts, store: &**store, feed, failing: false }.keep(stop).await;
+}
+
+struct Keeper<'a> {
+    receipts: &'a Receipts,
+    store: &'a dyn PolicyStore,
+    feed: &'a Feed,
+    failing: bool,
+}
+
+impl Keeper<'_> {
+    async fn keep(mut self, stop: CancellationToken) {
+        let receipts = self.receipts;
+        receipts.are_kept.store(true, Ordering::Relaxed);
+        let mut snapshots = self.feed.subscribe();
+        let mut sweep = interval(SWEEP_EVERY);
+        let mut forget = interval(FORGET_EVERY);
+        for timer in [&mut sweep, &mut forget] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut may_write = time::Instant::now();
+        receipts.moments.note(snapshots.borrow_and_update().version().revision, Instant::now());
+        loop {
+            let is_news = receipts.here().has_unwritten();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = receipts.news.notified(), if !is_news => {}
+                () = sleep_until(may_write), if is_news => {
+                    let pause = if self.write().await { WRITE_EVERY } else { AGAIN };
+                    may_write = time::Instant::now() + pause;
+                }
+                _ = sweep.tick() => self.sweep().await,
+                _ = forget.tick() => self.forget().await,
+                Ok(()) = snapshots.changed() => {
+                    let revision = snapshots.borrow_and_update().version().revision;
+                    receipts.moments.note(revision, Instant::now());
+                }
+            }
+        }
+        self.write().await;
+    }
+
+    /// Writes what the database does not know yet. Whether it does now.
+    async fn write(&mut self) -> bool {
+        let receipts = self.receipts;
+        let unwritten = receipts.here().take_unwritten(Instant::now());
+        if unwritten.is_empty() {
+            return true;
+        }
+        let written = tell(receipts, self.store, &unwritten).await;
+        match &written {
+            Ok(()) => receipts.metrics.receipts_written(unwritten.len()),
+            Err(_) => receipts.here().put_back(unwritten),
+        }
+        self.note(written)
+    }
+
+    async fn sweep(&mut self) {
+        self.receipts.here().sweep(Instant::now());
+        let read = self.receipts.read(self.store).await;
+        if self.note(read) {
+            let taken_over = self.take_over().await;
+            self.note(taken_over);
+        }
+    }
+
+    /// Notes for how long cells have been silent whose server is gone, before that is forgotten.
+    async fn take_over(&self) -> Result<(), StoreError> {
+        let abandoned: Vec<_> =
+            self.receipts.rows().abandoned(Instant::now()).map(stored).collect();
+        if abandoned.is_empty() {
+            Ok(())
+        } else {
+            self.store.write_receipts(NOBODY, &abandoned).await
+        }
+    }
+
+    async fn forget(&mut self) {
+        let forgotten = self.store.forget_receipts(FORGET_AFTER).await;
+        self.note(forgotten.map(drop));
+    }
+
+    /// Logs that the database is in trouble, once. Whether it is not.
+    fn note(&mut self, result: Result<(), StoreError>) -> bool {
+        let is_well = result.is_ok();
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                let error = service::log::chain(&error);
+                tracing::error!(
+                    error,
+                    "Cannot keep what cells say; other servers do not know of it."
+                );
+            }
+            Err(_) => {}
+        }
+        is_well
+    }
+}
+
+/// Writes `unwritten`.
+async fn tell(
+    receipts: &Receipts,
+    store: &dyn PolicyStore,
+    unwritten: &Unwritten,
+) -> Result<(), StoreError> {
+    let Unwritten { ours, nobodys } = unwritten;
+    for (server, some) in [(receipts.server(), ours), (NOBODY, nobodys)] {
+        if !some.is_empty() {
+            let some: Vec<_> = some.iter().cloned().map(stored).collect();
+            store.write_receipts(server, &some).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::TagLength;
+    use policy_store::{Options, StoreUrl};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        receipts::Word,
+        snapshot::{Subject, feed},
+    };
+
+    async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
+        let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+        policy_store::open(&url, &Options::default()).await.unwrap()
+    }
+
+    fn word() -> Word {
+        let subject = Arc::new(Subject::Apps(["web".parse().unwrap()].into()));
+        Word { subject, enforced: None, backend: None, error: None }
+    }
+
+    /// Keeps receipts while `work` runs, and until everything is written.
+    async fn keeping(store: &Arc<dyn PolicyStore>, receipts: &Receipts, work: impl Future) {
+        let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
+        let stop = CancellationToken::new();
+        let keeper = Keeper { receipts, store: &**store, feed: &feed, failing: false };
+        tokio::join!(keeper.keep(stop.clone()), async {
+            work.await;
+            stop.cancel();
+        });
+    }
+
+    #[tokio::test]
+    async fn what_many_cells_say_is_few_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+        let before = store.figures().succeeded;
+        let many = async {
+            for number in 0..500 {
+                drop(receipts.hear(&format!("cell-{number:03}"), word()));
+                yield_now().await;
+            }
+        };
+        keeping(&store, &receipts, many).await;
+        let steps = store.figures().succeeded - before;
+        assert!(steps < 100, "{steps} steps of transactions");
+        let kept = store.receipts().await.unwrap();
+        assert_eq!(kept.len(), 500);
+        assert!(kept.iter().all(|heard| heard.server == receipts.server()));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (away, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+        let feed = feed::start(away.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
+        drop(receipts.hear("cell-1", word()));
+        away.close().await;
+        let mut keeper = Keeper { receipts: &receipts, store: &*away, feed: &feed, failing: false };
+        assert!(!keeper.write().await);
+        assert!(receipts.here().has_unwritten());
+        let back = store(&dir).await;
+        keeping(&back, &receipts, async {}).await;
+        assert_eq!(back.receipts().await.unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,94 @@
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use policy_store::{HeardReceipt, StoredReceipt};
+
+use super::{Backend, Word};
+use crate::snapshot::Subject;
+
+/// A server without a sign of life for this long is gone: it gives one every ten seconds. The database
+/// remembers for a minute that there was one, by which time somebody else must have noted how long its
+/// cells have been silent.
+const GONE: Duration = Duration::from_secs(25);
+
+/// What stands where no server speaks for a cell.
+pub(super) const NOBODY: &str = "";
+
+/// What cells said to all servers, as the database had it when it was read.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    cells: BTreeMap<String, Row>,
+    read: Option<Instant>,
+}
+
+/// What one cell said.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// To whom; [`NOBODY`] once it was not heard of for a while.
+    pub server: String,
+    pub word: Word,
+    pub said: Instant,
+    /// When it was there last: a server that lives hears the cells it speaks for.
+    pub heard: Instant,
+    /// Whether no server that lives speaks for it.
+    pub is_orphan: bool,
+}
+
+/// What a cell said, and how long ago something was.
+pub(super) type Ago = (String, Word, Duration);
+
+impl Rows {
+    /// What was read just now.
+    pub(super) fn of_heard(heard: Vec<HeardReceipt>, now: Instant) -> Self {
+        let cells = heard.into_iter().map(|heard| Row::of_heard(heard, now)).collect();
+        Self { cells, read: Some(now) }
+    }
+
+    pub(super) fn of(&self, cell: &str) -> Option<&Row> {
+        self.cells.get(cell)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Row)> {
+        self.cells.iter()
+    }
+
+    /// Cells of servers that are gone, and for how long they have been silent.
+    pub(super) fn abandoned(&self, now: Instant) -> impl Iterator<Item = Ago> {
+        let abandoned = self.cells.iter().filter(|(_, row)| row.is_orphan && row.server != NOBODY);
+        abandoned
+            .map(move |(cell, row)| (cell.clone(), row.word.clone(), now.duration_since(row.heard)))
+    }
+
+    /// Whether they were read within `age`.
+    pub(super) fn are_fresh(&self, age: Duration, now: Instant) -> bool {
+        self.read.is_some_and(|read| now.duration_since(read) <= age)
+    }
+}
+
+impl Row {
+    fn of_heard(heard: HeardReceipt, now: Instant) -> (String, Self) {
+        let HeardReceipt { server, receipt, server_silent } = heard;
+        let StoredReceipt { cell, enforced, apps, backend, error, age } = receipt;
+        let subject = apps.map_or(Subject::Everything, Subject::Apps);
+        let backend = backend.as_deref().and_then(Backend::named);
+        let word = Word { subject: Arc::new(subject), enforced, backend, error };
+        let ago = |time: Duration| now.checked_sub(time).unwrap_or(now);
+        let silent = if server == NOBODY { age } else { age.min(server_silent) };
+        let is_orphan = server == NOBODY || server_silent > GONE;
+        (cell, Self { server, word, said: ago(age), heard: ago(silent), is_orphan })
+    }
+}
+
+/// What is written of `word`, said `age` ago.
+pub(super) fn stored((cell, word, age): Ago) -> StoredReceipt {
+    let Word { subject, enforced, backend, error } = word;
+    let apps = match &*subject {
+        Subject::Everything => None,
+        Subject::Apps(apps) => Some(apps.clone()),
+    };
+    let backend = backend.map(|backend| backend.as_str().to_owned());
+    StoredReceipt { cell, enforced, apps, backend, error, age }
+}

@@ -1,0 +1,321 @@
+use std::collections::BTreeSet;
+
+use policy::{AppGuid, Life, Revision, TagLength, Version, wire::status::Status};
+use policy_store::{HeardReceipt, State, StoredReceipt};
+
+use super::{rows::NOBODY, *};
+use crate::snapshot::Subject;
+
+const US: &str = "us";
+const THEM: &str = "them";
+
+fn version(revision: u64) -> Version {
+    Version { life: Life::new("life").unwrap(), revision: Revision(revision) }
+}
+
+fn snapshot(revision: u64) -> Snapshot {
+    with_leases(revision, 0)
+}
+
+fn with_leases(revision: u64, leases: u8) -> Snapshot {
+    let lease = |host: u8| {
+        let subnet = format!("10.255.{host}.0/24").parse().unwrap();
+        policy::Lease::new([10, 0, 16, host].into(), subnet)
+    };
+    let version = version(revision);
+    let state = State {
+        compacted: version.revision,
+        version,
+        policies: vec![],
+        leases: (1..=leases).map(lease).collect(),
+        security_groups: vec![],
+        log: vec![],
+    };
+    Snapshot::of(state, TagLength::DEFAULT)
+}
+
+fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn word_about(names: &[&str], enforced: Option<u64>) -> Word {
+    let subject = Arc::new(Subject::Apps(apps(names)));
+    Word { subject, enforced: enforced.map(version), backend: None, error: None }
+}
+
+fn word(enforced: Option<u64>) -> Word {
+    word_about(&["a"], enforced)
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// What a server wrote of a cell, so long ago.
+fn row(server: &str, cell: &str, enforced: Option<u64>, age: u64, silent: u64) -> HeardReceipt {
+    let receipt = StoredReceipt {
+        cell: cell.to_owned(),
+        enforced: enforced.map(version),
+        apps: Some(apps(&["a"])),
+        backend: Some("nftables".to_owned()),
+        error: None,
+        age: seconds(age),
+    };
+    HeardReceipt { server: server.to_owned(), receipt, server_silent: seconds(silent) }
+}
+
+/// Names of cells and servers, what they enforce and for how many seconds they have been silent.
+fn told(here: &Here, rows: &Rows, now: Instant) -> Vec<(String, Option<String>, Option<u64>, u64)> {
+    let told = cells::all(here, rows, US, now).into_iter().map(|cell| cell.status(&snapshot(9)));
+    told.map(|cell| (cell.cell, cell.server, cell.enforced, cell.silent_seconds as u64)).collect()
+}
+
+fn cells_of(unwritten: &[rows::Ago]) -> Vec<(&str, u64)> {
+    unwritten.iter().map(|(cell, _, ago)| (cell.as_str(), ago.as_secs())).collect()
+}
+
+#[test]
+fn a_cell_is_known_by_its_last_word() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("cell-1", word(None), now);
+    here.leave("cell-1", now);
+    let ours = || Some(US.to_owned());
+    assert_eq!(told(&here, &Rows::default(), now), [("cell-1".into(), ours(), None, 0)]);
+    let later = now + seconds(30);
+    here.hear("cell-1", word(Some(4)), later);
+    let held = later + seconds(50);
+    assert_eq!(told(&here, &Rows::default(), held), [("cell-1".into(), ours(), Some(4), 0)]);
+    here.leave("cell-1", held);
+    let away = held + seconds(7);
+    assert_eq!(told(&here, &Rows::default(), away), [("cell-1".into(), ours(), Some(4), 7)]);
+}
+
+#[test]
+fn what_is_new_is_written_once_and_what_is_not_never() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("one", word(Some(4)), now);
+    here.hear("two", word(None), now);
+    let later = now + seconds(3);
+    let unwritten = here.take_unwritten(later);
+    assert_eq!(cells_of(&unwritten.ours), [("one", 3), ("two", 3)]);
+    for _ in 0..100 {
+        here.leave("one", later);
+        here.hear("one", word(Some(4)), later);
+    }
+    assert!(here.take_unwritten(later).is_empty(), "it says the same");
+    here.put_back(unwritten);
+    assert_eq!(here.take_unwritten(later).len(), 2, "the database was away");
+    for newer in [word(Some(5)), word_about(&["a", "b"], Some(5)), word(None)] {
+        here.hear("one", newer, later);
+        assert_eq!(cells_of(&here.take_unwritten(later).ours), [("one", 0)]);
+    }
+    let troubled = Word { error: Some("no such table".to_owned()), ..word(None) };
+    here.hear("one", troubled, later);
+    assert_eq!(here.take_unwritten(later).len(), 1);
+}
+
+#[test]
+fn a_cell_that_comes_to_enforce_more_says_so_once() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    let mut confirms = |enforced| here.hear("one", word(enforced), now);
+    assert_eq!(confirms(Some(4)), None, "nobody knows since when");
+    assert_eq!((confirms(Some(5)), confirms(Some(5))), (Some(Revision(5)), None));
+    assert_eq!((confirms(Some(3)), confirms(None), confirms(Some(6))), (None, None, None));
+}
+
+#[test]
+fn a_silent_cell_is_let_go_of_and_taken_back() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("one", word(Some(4)), now);
+    here.take_unwritten(now);
+    let late = now + seconds(3600);
+    here.sweep(late);
+    assert!(here.take_unwritten(late).is_empty(), "its poll is held");
+    here.leave("one", late);
+    let silent = late + seconds(91);
+    here.sweep(silent);
+    let unwritten = here.take_unwritten(silent);
+    assert_eq!(
+        (cells_of(&unwritten.ours), cells_of(&unwritten.nobodys)),
+        (vec![], vec![("one", 91)])
+    );
+    here.sweep(silent + seconds(60));
+    assert!(here.take_unwritten(silent).is_empty(), "once");
+    here.hear("one", word(Some(4)), silent);
+    assert_eq!(cells_of(&here.take_unwritten(silent).ours), [("one", 0)]);
+    here.leave("one", silent);
+    here.sweep(silent + FORGET_AFTER + seconds(1));
+    assert_eq!(told(&here, &Rows::default(), silent), [], "gone");
+}
+
+#[test]
+fn the_last_word_counts_whichever_server_heard_it() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("gone there", word(Some(4)), now);
+    here.leave("gone there", now);
+    here.hear("come here", word(Some(5)), now);
+    let now = now + seconds(100);
+    let rows = Rows::of_heard(
+        vec![
+            row(THEM, "come here", Some(2), 3000, 4),
+            row(THEM, "gone there", Some(6), 50, 4),
+            row(THEM, "held there", Some(7), 3000, 4),
+            row("dead", "left alone", Some(3), 3000, 40),
+            row(NOBODY, "silent", None, 200, 0),
+        ],
+        now,
+    );
+    let by = |server: &str| Some(server.to_owned());
+    assert_eq!(
+        told(&here, &rows, now),
+        [
+            ("come here".into(), by(US), Some(5), 0),
+            ("gone there".into(), by(THEM), Some(6), 4),
+            ("held there".into(), by(THEM), Some(7), 4),
+            ("left alone".into(), by("dead"), Some(3), 40),
+            ("silent".into(), None, None, 200),
+        ]
+    );
+    let confirmed = |revision| {
+        let all = cells::all(&here, &rows, US, now);
+        let ours = all.into_iter().filter(|cell| cell.cell != "silent").collect::<Vec<_>>();
+        cells::confirmed(&ours, &snapshot(revision))
+    };
+    assert_eq!(confirmed(9), Some(Revision(3)), "of ours, and of those who are nobody's");
+    let abandoned: Vec<_> = rows.abandoned(now).collect();
+    assert_eq!(cells_of(&abandoned), [("left alone", 40)]);
+}
+
+#[test]
+fn what_the_database_has_otherwise_is_written_again() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    for cell in ["lost", "taken", "told", "older"] {
+        here.hear(cell, word(Some(4)), now);
+    }
+    here.hear("elsewhere", word(Some(4)), now);
+    here.leave("elsewhere", now);
+    here.take_unwritten(now);
+    let now = now + seconds(60);
+    let told = |server, cell, enforced| {
+        let mut row = row(server, cell, Some(enforced), 50, 1);
+        row.receipt.backend = None;
+        row
+    };
+    let rows = vec![
+        told(THEM, "elsewhere", 4),
+        told(US, "older", 3),
+        told(THEM, "taken", 4),
+        told(US, "told", 4),
+    ];
+    here.compare(&Rows::of_heard(rows, now), US, now);
+    let unwritten = here.take_unwritten(now);
+    assert_eq!(cells_of(&unwritten.ours), [("lost", 0), ("older", 0), ("taken", 0)]);
+    assert_eq!(cells_of(&unwritten.nobodys), []);
+    let late = now + seconds(60);
+    here.compare(&Rows::of_heard(vec![told(THEM, "elsewhere", 4)], late), US, late);
+    here.take_unwritten(late);
+    here.sweep(late);
+    assert!(here.take_unwritten(late).is_empty(), "it is theirs to let go of");
+}
+
+#[test]
+fn a_word_comes_back_from_the_database_as_it_was() {
+    let now = Instant::now();
+    let everything = Word {
+        subject: Arc::new(Subject::Everything),
+        enforced: None,
+        backend: Some(Backend::Iptables),
+        error: Some("no such table".to_owned()),
+    };
+    for word in [everything, word_about(&["a", "b"], Some(4)), word_about(&[], None)] {
+        let receipt = rows::stored(("cell".to_owned(), word.clone(), seconds(5)));
+        let server_silent = seconds(1);
+        let heard = HeardReceipt { server: THEM.to_owned(), receipt, server_silent };
+        let rows = Rows::of_heard(vec![heard], now);
+        let row = rows.of("cell").unwrap();
+        assert_eq!((&row.word, now - row.said, now - row.heard), (&word, seconds(5), seconds(1)));
+    }
+}
+
+/// What is known at this moment, when the process has been up for so long.
+fn known(here: &Here, rows: &Rows, up: Duration) -> Cells {
+    let cells = cells::all(here, rows, US, Instant::now());
+    Cells { cells, is_read: true, are_here: true, up }
+}
+
+fn is_complete(cells: Cells, snapshot: &Snapshot) -> bool {
+    cells.status(snapshot, None).complete
+}
+
+#[test]
+fn a_server_knows_when_it_may_not_know_every_cell_yet() {
+    let (mut here, none, soon) = (Here::default(), Rows::default(), seconds(1));
+    let (leases, no_leases) = (with_leases(5, 2), snapshot(5));
+    here.hear("one", word(None), Instant::now());
+    assert!(!is_complete(known(&here, &none, soon), &leases));
+    assert!(!is_complete(known(&here, &none, seconds(60)), &leases), "the other may be cut off");
+    assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), &leases), "or gone");
+    let rows = Rows::of_heard(vec![row(THEM, "two", None, 1, 1)], Instant::now());
+    assert!(is_complete(known(&here, &rows, soon), &leases), "it speaks to another server");
+    let unread = Cells { is_read: false, ..known(&here, &rows, FORGET_AFTER + soon) };
+    assert!(!is_complete(unread, &leases), "others may have said something since");
+
+    assert!(!is_complete(known(&here, &none, soon), &no_leases));
+    assert!(is_complete(known(&here, &none, seconds(10)), &no_leases), "they have had the time");
+    let nobody = Here::default();
+    assert!(is_complete(known(&nobody, &none, seconds(10)), &no_leases), "there is none");
+    let elsewhere = |rows| Cells { are_here: false, ..known(&nobody, rows, seconds(10)) };
+    assert!(
+        !is_complete(elsewhere(&none), &no_leases),
+        "or it speaks to a server that keeps silent"
+    );
+    assert!(is_complete(elsewhere(&rows), &no_leases));
+}
+
+#[test]
+fn only_cells_that_ask_about_an_app_are_told_of() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("two", word_about(&["a", "b"], None), now);
+    let everything = Word { subject: Arc::new(Subject::Everything), ..word(None) };
+    here.hear("all", everything, now);
+    here.hear("none", word_about(&[], None), now);
+    let cells = |asked: Option<BTreeSet<AppGuid>>| -> Vec<String> {
+        let Status { cells, .. } =
+            known(&here, &Rows::default(), seconds(1)).status(&snapshot(5), asked.as_ref());
+        cells.into_iter().map(|cell| cell.cell).collect()
+    };
+    assert_eq!(cells(None), ["all", "none", "two"]);
+    assert_eq!(cells(Some(apps(&["b", "x"]))), ["all", "two"]);
+    assert_eq!(cells(Some(apps(&["x"]))), ["all"]);
+}
+
+#[test]
+fn revisions_of_another_life_or_still_to_come_are_no_receipt() {
+    let enforced =
+        |word: &Word, revision| word.enforced(&snapshot(revision)).map(|number| number.0);
+    let later = word(Some(9));
+    assert_eq!([5, 8, 9].map(|revision| enforced(&later, revision)), [None, None, Some(9)]);
+    let foreign = Version { life: Life::new("other").unwrap(), ..version(9) };
+    let foreign = Word { enforced: Some(foreign), ..word(None) };
+    assert_eq!(enforced(&foreign, 9), None);
+}
+
+#[test]
+fn cells_confirm_what_the_slowest_of_them_enforces() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    let everything = |revision| Word { subject: Arc::new(Subject::Everything), ..word(revision) };
+    let confirmed = |here: &Here, revision| {
+        let all = cells::all(here, &Rows::default(), US, now);
+        cells::confirmed(&all, &snapshot(revision)).map(|revision| revision.0)
+    };
+    assert_eq!(confirmed(&here, 5), None);
+    here.hear("one", everything(Some(5)), now);
+    assert_eq!(confirmed(&here, 5), Some(5));
+    assert_eq!(confirmed(&here, 7), Some(5), "7 concerns it");
+    here.hear("two", everything(Some(6)), now);
+    assert_eq!(confirmed(&here, 6), Some(5));
+    here.hear("one", everything(Some(6)), now);
+    assert_eq!(confirmed(&here, 6), Some(6));
+    here.hear("new", everything(None), now);
+    assert_eq!(confirmed(&here, 6), Some(0), "it may enforce anything");
+}

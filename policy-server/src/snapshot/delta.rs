@@ -1,0 +1,56 @@
+//! What became of the policies of some apps since a revision (design §2.3).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use policy::{AppGuid, Version};
+
+use super::{
+    Entry, Snapshot,
+    app::{Event, What},
+};
+
+/// Exactly what is different: who has the list of then, takes out `removed`, all of which it has, and
+/// puts in `added`, none of which it has, then has the list of now.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    /// How many policies the list of now has.
+    pub total: usize,
+    pub removed: Vec<Arc<Entry>>,
+    pub added: Vec<Arc<Entry>>,
+}
+
+/// Whether a policy was on the list then, and whether it is now.
+struct Fate {
+    was: bool,
+    is: bool,
+}
+
+impl Snapshot {
+    /// What became of the policies of `apps` since `then`; `None` if that is not known any more.
+    pub(crate) fn delta(&self, apps: &BTreeSet<AppGuid>, then: &Version) -> Option<Delta> {
+        if then.life != self.version.life || !self.remembers(then.revision) {
+            return None;
+        }
+        let mut total = 0;
+        let mut fates = BTreeMap::new();
+        for (guid, app) in self.known(apps) {
+            total += app.policies.iter().filter(|entry| entry.is_told_by(guid, apps)).count();
+            let events = app.events_after(then.revision)?;
+            for Event { entry, what, revision: _ } in
+                events.filter(|event| event.entry.is_told_by(guid, apps))
+            {
+                let is = *what == What::Added;
+                // The first event tells what was before it.
+                fates.entry(entry).or_insert(Fate { was: !is, is }).is = is;
+            }
+        }
+        let such = |was, is| {
+            let fates = fates.iter().filter(move |(_, fate)| (fate.was, fate.is) == (was, is));
+            fates.map(|(entry, _)| Arc::clone(entry)).collect()
+        };
+        Some(Delta { total, removed: such(true, false), added: such(false, true) })
+    }
+}
