@@ -4,10 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use policy_store::StoreError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::server::Server;
 
+/// How often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Reports until dropped.
@@ -17,8 +19,7 @@ pub(crate) async fn report(server: Arc<Server>) {
     let mut failing = false;
     loop {
         tick.tick().await;
-        let report = server.receipts.confirmed(&server.feed.snapshot());
-        match server.store.report_cells(server.receipts.server(), report).await {
+        match say(&server).await {
             Ok(freed) => {
                 failing = false;
                 if freed > 0 {
@@ -33,4 +34,12 @@ pub(crate) async fn report(server: Arc<Server>) {
             Err(_) => {}
         }
     }
+}
+
+/// Says it once. Who does not know what cells said to servers that are gone cannot vouch for anybody,
+/// and says nothing.
+async fn say(server: &Server) -> Result<usize, StoreError> {
+    server.receipts.read(&*server.store).await?;
+    let report = server.receipts.confirmed(&server.feed.snapshot());
+    server.store.report_cells(server.receipts.server(), report).await
 }

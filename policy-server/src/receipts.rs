@@ -149,7 +149,7 @@ impl Receipts {
     }
 
     /// Reads what the database has, unless somebody just did.
-    async fn read(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
+    pub(crate) async fn read(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
         let _alone = self.reading.lock().await;
         if self.rows().are_fresh(FRESH, Instant::now()) {
             return Ok(());

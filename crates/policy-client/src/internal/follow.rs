@@ -257,7 +257,7 @@ impl<S: Server> Follower<S> {
                 self.counts.wholes += 1;
                 self.counts.whole_bytes += count(bytes);
                 let policies = Arc::new(policies.into_iter().collect());
-                self.whole(question, Given { apps: question.apps.clone(), policies, version })
+                self.whole(question, Given { apps: question.apps.clone(), policies, version }, now)
             }
             Ok(Told { answer: Answer::Changes { delta, version }, wait: _, bytes }) => {
                 self.counts.delta_bytes += count(bytes);
@@ -288,7 +288,7 @@ impl<S: Server> Follower<S> {
         }
     }
 
-    fn whole(&mut self, question: &Question, new: Given) -> (News, Duration) {
+    fn whole(&mut self, question: &Question, new: Given, now: Instant) -> (News, Duration) {
         self.course.answered();
         let known = question.known.as_ref();
         if self.is_older(known, &new) {
@@ -296,6 +296,8 @@ impl<S: Server> Follower<S> {
             self.older += 1;
             if self.older < SIGHTINGS {
                 let pause = between(SIGHT_AGAIN.0, SIGHT_AGAIN.1, &mut self.chance);
+                // Another server may know what came since; one that lost its database does not.
+                self.course.failed(now, &mut self.chance);
                 return (News::Unchanged, pause * self.older);
             }
             let (version, ours) = (shown(new.version.as_ref()), shown(known));

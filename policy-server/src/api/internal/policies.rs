@@ -74,6 +74,11 @@ fn answer(
     server: &Server,
 ) -> (Response, Version, PollAnswer) {
     let (snapshot, version) = match outcome {
+        // A list for one who knows nothing is as of now. By an older version, right as it were, a cell
+        // that asks about one more app than before would take it for older than what it has.
+        Outcome::Fresh(snapshot, _) if poll.known.is_none() => {
+            (snapshot, snapshot.version().clone())
+        }
         Outcome::Fresh(snapshot, version) => (snapshot, version.clone()),
         Outcome::Unchanged(snapshot, known) => {
             let (now, then) = (snapshot.version().revision.0, known.revision.0);
