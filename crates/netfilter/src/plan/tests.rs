@@ -1,12 +1,16 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Action, Builtin, FakeKernel, Kernel, Mark, Rule};
+use crate::{Action, Builtin, FakeKernel, Family, Kernel, Mark, Rule, Ruleset};
 
 const PREFIX: &str = "vpa--";
 
 fn name(text: &str) -> ChainName {
     text.parse().unwrap()
+}
+
+fn ipt(wanted: &Ruleset) -> Rendered {
+    Rendered::new(wanted, Dialect::Iptables(Family::V4))
 }
 
 /// A small world to want things of: chain `vpa--0` is hooked first into FORWARD and leads to others.
@@ -116,16 +120,16 @@ proptest! {
     ) {
         let scope = Scope::prefix(PREFIX);
         let mut kernel = FakeKernel::default();
-        let start = Plan::new(&ruleset(&before, first), &kernel.observe().unwrap(), &scope);
+        let start = Plan::new(&ipt(&ruleset(&before, first)), &kernel.observe().unwrap(), &scope);
         kernel.commit(&start).unwrap();
         acts.iter().for_each(|act| vandalise(&mut kernel.state, act));
         let theirs = foreign(&kernel.state);
 
         let wanted = ruleset(&after, first);
-        let plan = Plan::new(&wanted, &kernel.observe().unwrap(), &scope);
+        let plan = Plan::new(&ipt(&wanted), &kernel.observe().unwrap(), &scope);
         kernel.commit(&plan).unwrap();
 
-        let again = Plan::new(&wanted, &kernel.observe().unwrap(), &scope);
+        let again = Plan::new(&ipt(&wanted), &kernel.observe().unwrap(), &scope);
         prop_assert!(again.is_empty(), "a second pass would do {}", again.render());
         prop_assert_eq!(foreign(&kernel.state), theirs);
     }
@@ -136,10 +140,10 @@ fn a_changed_chain_is_replaced_and_its_neighbours_left_alone() {
     let scope = Scope::prefix(PREFIX);
     let mut kernel = FakeKernel::default();
     let before = ruleset(&[vec![1], vec![2], vec![3]], true);
-    kernel.commit(&Plan::new(&before, &Observed::default(), &scope)).unwrap();
+    kernel.commit(&Plan::new(&ipt(&before), &Observed::default(), &scope)).unwrap();
 
     let after = ruleset(&[vec![1], vec![2, 4], vec![3]], true);
-    let plan = Plan::new(&after, &kernel.observe().unwrap(), &scope);
+    let plan = Plan::new(&ipt(&after), &kernel.observe().unwrap(), &scope);
     assert_eq!(
         plan.render(),
         "*filter\n\
@@ -159,9 +163,9 @@ fn rules_with_our_comment_are_found_without_a_chain() {
         let rule = Rule::new(Action::Masquerade).comment(comment);
         wanted.hook(Table::Nat, Builtin::Postrouting, Place::Last, rule);
         let mut kernel = FakeKernel::default();
-        kernel.commit(&Plan::new(&wanted, &Observed::default(), &scope)).unwrap();
+        kernel.commit(&Plan::new(&ipt(&wanted), &Observed::default(), &scope)).unwrap();
 
-        let plan = Plan::new(&Ruleset::new(), &kernel.observe().unwrap(), &scope);
+        let plan = Plan::new(&ipt(&Ruleset::new()), &kernel.observe().unwrap(), &scope);
         assert_eq!(
             plan.render(),
             format!("*nat\n-D POSTROUTING -m comment --comment {printed} -j MASQUERADE\nCOMMIT\n")
