@@ -188,7 +188,7 @@ mod tests {
             Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
         hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
         assert_eq!(status.enforced, Some(enforced));
-        hold(&mut status, &Held::Disagrees(["vpa--mark".to_owned()].into()));
+        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into()));
         assert_eq!(status.enforced, None);
     }
 }

@@ -18,8 +18,11 @@ mod cycle;
 mod desired;
 mod files;
 mod keeper;
+#[cfg(test)]
+mod model;
 mod pass;
 mod poll;
+mod stale;
 mod status;
 mod subnet;
 mod watch;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use containers::Store;
 use netfilter::{
-    Interface, Kernel, KernelError, Observed, Plan, Rendered, Table,
+    Interface, Kernel, KernelError, Observed, Plan, Rendered,
     conntrack::{Connections, ConntrackError},
 };
 use thiserror::Error;
@@ -14,6 +14,7 @@ use crate::{
     answer::Answer,
     connections, desired,
     files::{Files, Unknown},
+    stale,
     world::{Resident, World},
 };
 
@@ -75,12 +76,13 @@ impl Enforcer {
     pub fn pass(&mut self, answer: Option<&Answer>) -> Result<Outcome, Held> {
         let observed = self.kernel.observe()?;
         let world = self.look(answer, &observed)?;
-        let entrance = desired::entrance();
-        if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
-            let plan = desired::stale(&observed, &world.residents, self.kernel.dialect());
-            self.kernel.commit(&plan)?;
-            let (residents, touched) = (world.residents, plan.touched());
-            let stale = self.files.are_stale();
+        if answer.is_none() && stale::is_inhabited(&observed) {
+            let mut touched = BTreeSet::new();
+            for plan in stale::plans(&observed, &world.residents, self.kernel.dialect()) {
+                self.kernel.commit(&plan)?;
+                touched.extend(plan.touched());
+            }
+            let (residents, stale) = (world.residents, self.files.are_stale());
             return Ok(Outcome { residents, stale, touched, ..Outcome::default() });
         }
         let rules = desired::ruleset(&world);
@@ -120,7 +122,7 @@ impl Enforcer {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
-            residents: self.files.residents(desired::speaks_of_containers(observed))?.clone(),
+            residents: self.files.residents(stale::speaks_of_containers(observed))?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
     }

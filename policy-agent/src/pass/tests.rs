@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use containers::Container;
-use netfilter::{FakeKernel, Observed, conntrack::Connection};
+use netfilter::{Dialect, Element, FakeKernel, Observed, Table, conntrack::Connection};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
 use policy_client::internal::follow::Given;
 use service::log::chain;
@@ -49,8 +49,12 @@ struct Cell {
 
 impl Cell {
     fn new() -> Self {
+        Self::with(FakeKernel::default())
+    }
+
+    fn with(kernel: FakeKernel) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let (kernel, connections) = (SharedKernel::default(), FakeConnections::default());
+        let (kernel, connections) = (Arc::new(Mutex::new(kernel)), FakeConnections::default());
         let text = "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n";
         std::fs::write(files.path().join("subnet.env"), text).unwrap();
         let enforcer = Self::enforcer(&files, &kernel, &connections);
@@ -92,10 +96,18 @@ impl Cell {
         self.kernel.lock().unwrap().commits
     }
 
+    fn elements(&self, set: &str) -> BTreeSet<Element> {
+        self.kernel.lock().unwrap().state.elements(set).unwrap().clone()
+    }
+
     fn rules(&self, chain: &str) -> Option<Vec<String>> {
         let kernel = self.kernel.lock().unwrap();
         kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
     }
+}
+
+fn address(text: &str) -> std::net::IpAddr {
+    text.parse().unwrap()
 }
 
 fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
@@ -151,7 +163,20 @@ fn a_change_touches_only_the_container_it_concerns() {
     cell.enforcer.pass(Some(&answer(&["db", "log"], &one))).unwrap();
     let two = [one[0], one[1], ("far", 4, "log", 3)];
     let outcome = cell.enforcer.pass(Some(&answer(&["db", "log"], &two))).unwrap();
-    assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-10.255.30.4"]);
+    assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-log.ok"]);
+}
+
+#[test]
+fn one_more_instance_is_one_more_entry_of_each_map() {
+    let mut cell = Cell::with(FakeKernel::speaking(Dialect::Nft));
+    cell.run("h", "10.255.30.3", "db");
+    let policies = answer(&["db"], &[("web", 1, "db", 2), ("db", 2, "web", 1)]);
+    cell.enforcer.pass(Some(&policies)).unwrap();
+    cell.run("i", "10.255.30.4", "db");
+    let outcome = cell.enforcer.pass(Some(&policies)).unwrap();
+    let touched: Vec<_> = outcome.touched.into_iter().collect();
+    assert_eq!(touched, ["filter/vpa--doors", "vpa--tags"]);
+    assert!(cell.elements("vpa--tags").contains(&Element::Tag(address("10.255.30.4"), 2)));
 }
 
 #[test]
@@ -167,10 +192,10 @@ fn an_agent_that_knows_nothing_yet_leaves_the_rules_of_its_former_life() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     cell.enforcer.pass(Some(&answer(&["db"], &[("web", 1, "db", 2)]))).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    let before = cell.rules("vpa--doors.dst");
     cell.restart();
     assert!(!cell.enforcer.pass(None).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
     assert_eq!(cell.commits(), 1);
 }
 
@@ -181,19 +206,41 @@ fn an_agent_that_knows_nothing_yet_takes_no_container_for_an_earlier_one_at_its_
     cell.run("i", "10.255.30.4", "db");
     let known = answer(&["db"], &[("db", 2, "far", 4), ("far", 4, "db", 2)]);
     cell.enforcer.pass(Some(&known)).unwrap();
-    let mark = |ip| {
-        format!("-s {ip}/32 -m comment --comment \"src:db\" -j MARK --set-xmark 0x2/0xffffffff")
-    };
-    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.3"), mark("10.255.30.4")]);
-    let door = cell.rules("vpa--to-10.255.30.4");
+    let mark = |ip| format!("-s {ip}/32 -j MARK --set-xmark 0x2/0xffffffff");
+    let lead = |ip| format!("-d {ip}/32 -g vpa--to-db");
+    assert_eq!(cell.rules("vpa--tags.src").unwrap(), [mark("10.255.30.3"), mark("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead("10.255.30.3"), lead("10.255.30.4")]);
+    let door = cell.rules("vpa--to-db.ok");
 
     cell.restart();
     store(&cell.files).remove("h").unwrap();
     cell.run("j", "10.255.30.3", "other");
     assert!(!cell.enforcer.pass(None).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.4")]);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3").unwrap(), [""; 0]);
-    assert_eq!(cell.rules("vpa--to-10.255.30.4"), door);
+    assert_eq!(cell.rules("vpa--tags.src").unwrap(), [mark("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--to-db.ok"), door);
+    assert_eq!(cell.commits(), 2);
+    cell.enforcer.pass(None).unwrap();
+    assert_eq!(cell.commits(), 2);
+}
+
+#[test]
+fn nor_does_it_with_nftables() {
+    let mut cell = Cell::with(FakeKernel::speaking(Dialect::Nft));
+    cell.run("h", "10.255.30.3", "db");
+    cell.run("i", "10.255.30.4", "db");
+    let known = answer(&["db"], &[("db", 2, "far", 4), ("far", 4, "db", 2)]);
+    cell.enforcer.pass(Some(&known)).unwrap();
+    let sets = ["vpa--tags", "filter/vpa--doors"];
+    assert!(sets.iter().all(|set| cell.elements(set).len() == 2));
+
+    cell.restart();
+    store(&cell.files).remove("h").unwrap();
+    cell.run("j", "10.255.30.3", "other");
+    assert!(!cell.enforcer.pass(None).unwrap().enforced);
+    let of_db = address("10.255.30.4");
+    assert_eq!(cell.elements(sets[0]), [Element::Tag(of_db, 2)].into());
+    assert_eq!(cell.elements(sets[1]), [Element::Door(of_db, "filter/vpa--to-db".into())].into());
     assert_eq!(cell.commits(), 2);
     cell.enforcer.pass(None).unwrap();
     assert_eq!(cell.commits(), 2);
@@ -246,17 +293,17 @@ fn an_unreadable_store_takes_nothing_away() {
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    let before = cell.rules("vpa--doors.dst");
     std::fs::write(store(&cell.files).path(), "{\"h\":").unwrap();
     assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     cell.restart();
     assert!(matches!(
         cell.enforcer.pass(Some(&answer)),
         Err(Held::Unknown(Unknown::Containers(_)))
     ));
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 }
 
 #[test]
@@ -265,18 +312,18 @@ fn a_store_that_is_gone_takes_nothing_away_and_an_empty_one_does() {
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    let before = cell.rules("vpa--doors.dst");
     let store = store(&cell.files).path().to_owned();
     std::fs::write(&store, "").unwrap();
     cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
     std::fs::remove_file(&store).unwrap();
     cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     std::fs::write(&store, "{}").unwrap();
     cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_ne!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_ne!(cell.rules("vpa--doors.dst"), before);
 }
 
 #[test]
@@ -285,16 +332,17 @@ fn a_store_lost_while_the_agent_was_away_takes_nothing_away() {
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    let before = cell.rules("vpa--doors.dst");
     std::fs::remove_file(store(&cell.files).path()).unwrap();
     cell.restart();
     let held = cell.enforcer.pass(Some(&answer)).unwrap_err();
     assert!(matches!(held, Held::Unknown(Unknown::StoreGone(_))), "{held}");
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     cell.run("i", "10.255.30.4", "db");
     assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
-    assert!(cell.rules("vpa--to-10.255.30.4").is_some());
+    let lead = "-d 10.255.30.4/32 -g vpa--to-db".to_owned();
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead]);
 }
 
 #[test]
