@@ -18,6 +18,7 @@ use crate::{Dialect, Observed, Plan, Rendered, Ruleset, Scope, UnreadableRuleset
 pub use fake::{FakeKernel, Intruder};
 pub use iptables::{Engine, Iptables};
 pub use nftables::Nftables;
+pub(crate) use program::run;
 
 /// A firewall that can be read and changed. Calls block; a daemon makes them on a blocking thread.
 pub trait Kernel: Send {

@@ -11,12 +11,16 @@
 //!   [`FakeKernel`], which remembers and fails on request. A [`Firewall`] is a kernel and what is known
 //!   of it, so that a change costs what it changes.
 //!
+//! Which kernel it is, [`Backend`] says, and [`probe`] whether it can be had.
+//!
 //! What rules mean is said once more by [`judge`], for tests and for explanations. Start reading at
 //! [`Plan::new`].
 
+mod backend;
 pub mod conntrack;
 mod element;
 mod family;
+mod firewall;
 pub mod judge;
 mod kernel;
 mod name;
@@ -26,18 +30,22 @@ mod plan;
 mod render;
 mod rule;
 mod ruleset;
+mod scope;
 mod set;
 
+pub use backend::{Backend, BackendUnavailable, Capabilities, UnknownBackend, probe};
 pub use element::{Element, SetKind};
 pub use family::Family;
+pub use firewall::{Firewall, Settled};
 pub use kernel::{Engine, FakeKernel, Intruder, Iptables, Kernel, KernelError, Nftables};
 pub use name::{ChainName, InvalidChainName, MapName, SetName};
 pub use observed::{Observed, UnreadableRuleset};
-pub use plan::{Plan, Scope, SetStep, Step};
+pub use plan::{Plan, SetStep, Step};
 pub use render::{Dialect, Rendered};
 pub use rule::{
     Action, AddressRange, Addresses, ConnectionState, Icmp, Interface, InvalidInterface, Limit,
     Log, LogPrefix, Mark, RejectWith, Rule, Side, TooMany, Transport,
 };
 pub use ruleset::{Builtin, Hook, Place, Ruleset, Table};
+pub use scope::Scope;
 pub use set::{Allow, MapBody, Nets, SetBody};

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use crate::{Element, SetKind, SetStep, Step, Table};
+use crate::{Builtin, Element, SetKind, SetStep, Step, Table};
 
 /// What the kernel holds: every chain of our tables, ours and others', each rule in the kernel's own
 /// words, for iptables those of `iptables-save` without `-A <chain>`; and with nftables the sets.
@@ -110,6 +110,10 @@ impl Observed {
                 rules.remove(position.ok_or_else(|| format!("no rule {rule:?} in {chain}"))?);
             }
             Step::Prepend(chain, rule) | Step::Append(chain, rule) => {
+                // The kernel's own chains are there once anybody uses the table.
+                if Builtin::ALL.iter().any(|builtin| builtin.to_string() == *chain) {
+                    chains.entry(chain.clone()).or_default();
+                }
                 let rules = chains.get_mut(chain).ok_or_else(|| format!("no chain {chain}"))?;
                 let front = matches!(step, Step::Prepend(..));
                 rules.insert(if front { 0 } else { rules.len() }, rule.clone());

@@ -1,33 +1,10 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write as _},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    ChainName, Dialect, Element, Observed, Place, Rendered, SetKind, Table,
-    observed::target,
-    render::{Lines, iptables::quoted, nft},
-};
+use crate::{Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, render::Lines};
 
 /// How many rules of a chain may differ for them to be changed one by one, if the kernel can: a
 /// deletion costs more than the rest of a small chain does.
 const FEW: usize = 3;
-
-/// What belongs to one writer: it may create, change and remove these and nothing else.
-///
-/// Everything in scope can be recognised by a process with no memory: chains and sets by their names,
-/// rules in shared chains by the chain they lead to, or by their comment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    chains: Chains,
-    comment: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Chains {
-    Prefixes(Vec<&'static str>),
-    Named(BTreeSet<ChainName>),
-}
 
 /// The difference between what is wanted and what is there, as steps that get from one to the other.
 /// Empty when there is none.
@@ -68,56 +45,6 @@ pub enum SetStep {
     Add(String, Vec<Element>),
     /// Removes it, whatever it holds. Nothing asks it any more.
     Drop(String),
-}
-
-// === impl Scope ===
-
-impl Scope {
-    /// All chains and sets whose names begin with `prefix`.
-    pub fn prefix(prefix: &'static str) -> Self {
-        Self::prefixes([prefix])
-    }
-
-    /// All chains and sets whose names begin with one of `prefixes`.
-    pub fn prefixes(prefixes: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { chains: Chains::Prefixes(prefixes.into_iter().collect()), comment: None }
-    }
-
-    /// Just these chains.
-    pub fn named(chains: impl IntoIterator<Item = ChainName>) -> Self {
-        Self { chains: Chains::Named(chains.into_iter().collect()), comment: None }
-    }
-
-    /// And the rules in shared chains that carry this comment.
-    #[must_use]
-    pub fn with_comment(mut self, comment: &str) -> Self {
-        self.comment = Some(comment.to_owned());
-        self
-    }
-
-    pub(crate) fn owns_chain(&self, name: &str) -> bool {
-        match &self.chains {
-            Chains::Prefixes(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
-            Chains::Named(names) => names.iter().any(|owned| owned.as_str() == name),
-        }
-    }
-
-    /// Sets are called as chains are; one may be about IPv6, or ranges, only, and a map may name the
-    /// table whose chains it leads to.
-    fn owns_set(&self, name: &str) -> bool {
-        let name = name.split_once('/').map_or(name, |(_, name)| name);
-        let name = name.strip_suffix("-6").or(name.strip_suffix("-r")).unwrap_or(name);
-        self.owns_chain(name)
-    }
-
-    pub(crate) fn owns_rule(&self, rule: &str) -> bool {
-        let says_so = |comment: &String| {
-            rule.contains(&format!("--comment {} ", quoted(comment)))
-                || rule.ends_with(&format!("comment \"{comment}\""))
-        };
-        target(rule).is_some_and(|chain| self.owns_chain(chain))
-            || self.comment.as_ref().is_some_and(says_so)
-    }
 }
 
 // === impl Plan ===
@@ -209,125 +136,6 @@ impl Plan {
         }
         self.sets.iter().filter(|s| !last(s)).try_for_each(|step| observed.apply_to_set(step))?;
         self.sets.iter().filter(last).try_for_each(|step| observed.apply_to_set(step))
-    }
-
-    /// What is said to the kernel: the input of `iptables-restore --noflush`, or of `nft -f`. nft
-    /// deletes rules by number only; where one is to be deleted, its text stands there in brackets.
-    pub fn render(&self) -> String {
-        match self.dialect {
-            Dialect::Iptables(_) => self.restore_text(),
-            Dialect::Nft => self.nft_text(|_, _, rule| format!("<{rule}>")),
-        }
-    }
-
-    fn restore_text(&self) -> String {
-        let mut text = String::new();
-        for (table, steps) in &self.tables {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "*{table}");
-            steps.iter().for_each(|step| {
-                let _ = writeln!(text, "{step}");
-            });
-            text.push_str("COMMIT\n");
-        }
-        text
-    }
-
-    /// One transaction in nft's words: chains are made or emptied first, since elements and rules may
-    /// lead to them; what may lead to a chain, or ask a set, goes before that chain or set does.
-    pub(crate) fn nft_text(&self, handle: impl Fn(Table, &str, &str) -> String) -> String {
-        let mut text = String::new();
-        let mut line = |line: fmt::Arguments<'_>| {
-            let _ = writeln!(text, "{line}");
-        };
-        for table in Table::ALL {
-            let shared = table == Table::Filter && !self.sets.is_empty();
-            if shared || self.tables.contains_key(&table) {
-                line(format_args!("add table {}", nft::table(table)));
-            }
-        }
-        for (table, steps) in &self.tables {
-            let inet = nft::table(*table);
-            let mut bases = BTreeSet::new();
-            for step in steps {
-                let (Step::Declare(chain)
-                | Step::Delete(chain, _)
-                | Step::Prepend(chain, _)
-                | Step::Append(chain, _)
-                | Step::Remove(chain)) = step;
-                if let Some(base) = nft::base(*table, chain)
-                    && bases.insert(chain)
-                {
-                    let chain = nft::chain(*table, chain);
-                    line(format_args!("add chain {inet} {chain} {{ {base} }}"));
-                }
-                if let Step::Declare(chain) = step {
-                    let chain = nft::chain(*table, chain);
-                    line(format_args!("add chain {inet} {chain}"));
-                    line(format_args!("flush chain {inet} {chain}"));
-                }
-            }
-            if *table == Table::Filter && bases.contains(&"INPUT".to_owned()) {
-                line(format_args!("add chain {inet} {}", nft::OPERATORS));
-            }
-        }
-        let inet = nft::table(Table::Filter);
-        for step in &self.sets {
-            match step {
-                SetStep::Replace(name, kind) => {
-                    line(format_args!("delete set {inet} {name}"));
-                    line(format_args!("add {} {inet} {name} {{ {kind}; }}", kind.noun()));
-                }
-                SetStep::Create(name, kind) => {
-                    line(format_args!("add {} {inet} {name} {{ {kind}; }}", kind.noun()));
-                }
-                SetStep::Flush(name, kind) => {
-                    line(format_args!("flush {} {inet} {name}", kind.noun()));
-                }
-                SetStep::Delete(name, elements) => {
-                    let keys: Vec<_> = elements.iter().map(Element::key).collect();
-                    line(format_args!("delete element {inet} {name} {{ {} }}", keys.join(", ")));
-                }
-                SetStep::Add(name, elements) => {
-                    let elements: Vec<_> = elements.iter().map(ToString::to_string).collect();
-                    line(format_args!("add element {inet} {name} {{ {} }}", elements.join(", ")));
-                }
-                SetStep::Drop(_) => {}
-            }
-        }
-        let all =
-            || self.tables.iter().flat_map(|(table, steps)| steps.iter().map(move |s| (*table, s)));
-        for (table, step) in all() {
-            let inet = nft::table(table);
-            match step {
-                Step::Delete(chain, rule) => {
-                    let (handle, chain) = (handle(table, chain, rule), nft::chain(table, chain));
-                    line(format_args!("delete rule {inet} {chain} handle {handle}"));
-                }
-                Step::Prepend(chain, rule) => {
-                    line(format_args!("insert rule {inet} {} {rule}", nft::chain(table, chain)));
-                }
-                Step::Append(chain, rule) => {
-                    line(format_args!("add rule {inet} {} {rule}", nft::chain(table, chain)));
-                }
-                Step::Declare(_) | Step::Remove(_) => {}
-            }
-        }
-        for (table, step) in all() {
-            if let Step::Remove(chain) = step {
-                line(format_args!(
-                    "delete chain {} {}",
-                    nft::table(table),
-                    nft::chain(table, chain)
-                ));
-            }
-        }
-        for step in &self.sets {
-            if let SetStep::Drop(name) = step {
-                line(format_args!("delete set {inet} {name}"));
-            }
-        }
-        text
     }
 }
 
@@ -530,18 +338,6 @@ fn hook_steps(table: Table, wanted: &Rendered, observed: &Observed, scope: &Scop
     steps
 }
 
-/// One line of `iptables-restore`'s input.
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Declare(chain) => write!(f, ":{chain} - [0:0]"),
-            Self::Delete(chain, rule) => write!(f, "-D {chain} {rule}"),
-            Self::Prepend(chain, rule) => write!(f, "-I {chain} 1 {rule}"),
-            Self::Append(chain, rule) => write!(f, "-A {chain} {rule}"),
-            Self::Remove(chain) => write!(f, "-X {chain}"),
-        }
-    }
-}
-
+mod script;
 #[cfg(test)]
 mod tests;

@@ -64,3 +64,6 @@ impl Rendered {
         self.sets.values().map(|(_, elements)| elements.len()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
-use policy::{PortRange, Protocol};
+use policy::{IpRange, PortRange, Protocol};
 
 use crate::{AddressRange, ChainName, Family};
 
@@ -164,6 +164,12 @@ impl Nets {
 
     pub(crate) fn of(&self, family: Family) -> impl Iterator<Item = IpNet> {
         self.0.iter().copied().filter(move |net| Family::of(net.addr()) == family)
+    }
+}
+
+impl From<IpRange> for AddressRange {
+    fn from(range: IpRange) -> Self {
+        Self { start: range.start(), end: range.end() }
     }
 }
 

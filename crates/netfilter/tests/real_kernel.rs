@@ -2,13 +2,20 @@
 //! second pass has nothing to do, whatever the shape of the rule.
 #![allow(clippy::unwrap_used, reason = "a test that cannot set the scene says where")]
 
-use std::{net::IpAddr, num::NonZeroU32, process::Command, thread};
+use std::{
+    net::{IpAddr, UdpSocket},
+    num::NonZeroU32,
+    process::Command,
+    thread,
+};
 
 use ipnet::IpNet;
+use netfilter::judge::{Packet, Rulebook, Verdict};
 use netfilter::{
     Action, AddressRange, Allow, Builtin, ChainName, ConnectionState, Element, Engine, Family,
-    Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark, Nets, Nftables, Place,
-    Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table, TooMany, Transport,
+    Firewall, Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark, Nets,
+    Nftables, Place, Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table,
+    TooMany, Transport,
 };
 use nix::sched::{CloneFlags, unshare};
 use policy::{PortRange, Protocol};
@@ -289,7 +296,7 @@ fn vandalised_rules_are_put_right_and_others_left_alone() {
         match which {
             Which::Iptables(..) => assert_eq!(forward, ["-j vpa--forward", foreign]),
             Which::Nftables => {
-                assert_eq!(forward, ["jump filter/vpa--forward", "ip saddr 192.0.2.1 accept"])
+                assert_eq!(forward, ["jump filter/vpa--forward", "ip saddr 192.0.2.1 accept"]);
             }
         }
         match which {
@@ -412,5 +419,117 @@ fn a_refused_transaction_changes_nothing() {
         wanted.chain(Table::Filter, chain("vpa--forward"), vec![nowhere]);
         assert!(kernel.settle(&wanted, &scope()).is_err());
         assert_eq!(kernel.observe().unwrap(), before);
+    });
+}
+
+#[test]
+fn what_works_here_is_found_by_trying_and_leaves_nothing() {
+    on_each_kernel(|which, kernel| {
+        let before = kernel.observe().unwrap();
+        let found = netfilter::probe();
+        assert!(found.nftables && found.iptables.is_some() && found.ip6tables, "{found:?}");
+        assert!(found.nflog && found.hashlimit, "{found:?}");
+        let after = kernel.observe().unwrap();
+        // iptables makes a table's own chains when it first touches it.
+        let ours = |name: &&str| name.contains("netman");
+        assert_eq!(after.chains(Table::Filter).filter(ours).count(), 0);
+        if which == Which::Nftables {
+            assert_eq!(after, before);
+        }
+    });
+}
+
+#[test]
+fn a_firewall_reads_a_kernel_again_only_if_somebody_else_wrote() {
+    on_each_kernel(|which, _| {
+        let mut firewall = Firewall::new(which.open());
+        let mut wanted = every_shape();
+        let mut pass = |firewall: &mut Firewall, marks: &[&str]| {
+            wanted.set(chain("vpa--web"), SetBody::Allow(allowed(marks)));
+            let settled = firewall.settle(&wanted, &scope()).unwrap();
+            assert_eq!(settled.left, [].into());
+            (settled, firewall.readings())
+        };
+        let first = pass(&mut firewall, &["1 80"]).1;
+        let (settled, readings) = pass(&mut firewall, &["1 80", "2 81"]);
+        assert!(!settled.plan.is_empty());
+        let again = pass(&mut firewall, &["2 81"]).1;
+        match which {
+            Which::Iptables(Engine::Legacy, _) => assert!(readings > first && again > readings),
+            _ => assert_eq!((readings, again), (first, first)),
+        }
+        which.by_hand("-F vpa--to-web", "flush chain inet netman filter/vpa--to-web");
+        let (settled, after) = pass(&mut firewall, &["2 81"]);
+        assert_eq!(settled.plan.touched(), ["vpa--to-web".to_owned()].into());
+        assert!(after > again);
+    });
+}
+
+/// What a cell would say of packets from containers, here said of what this host sends to itself.
+fn loopback() -> Ruleset {
+    let address = |host: u8| IpAddr::from([127, 0, 0, host]);
+    let tagged = (2..40).map(|host| (address(host), u32::from(host) * 0x111));
+    let doors = (60..90).map(|host| (address(host), chain("vpa--to-web")));
+    let marks = (0..600).map(|n| (n * 7, Protocol::Udp, PortRange::new(53, 53).unwrap()));
+    let ranges = (2..8).map(|host| (host * 0x111, Protocol::Udp, PortRange::new(80, 82).unwrap()));
+    let nets = ["127.0.0.96/28", "127.0.0.120/32"].map(|net| net.parse().unwrap());
+
+    let mut wanted = Ruleset::new();
+    let accept = || Rule::new(Action::Accept);
+    let mut rules = vec![
+        Rule::new(Action::MarkFrom(chain("vpa--tags"), Side::Source)),
+        Rule::new(Action::Dispatch(chain("vpa--doors"), Side::Destination)),
+        accept()
+            .in_set(&chain("vpa--nets"), Side::Destination)
+            .port_list(Protocol::Udp, vec!["53".parse().unwrap(), "81-90".parse().unwrap()]),
+        Rule::new(Action::Goto(chain("vpa--last"))).mark(Mark { value: 0x200, mask: 0xf00 }),
+    ];
+    rules.push(Rule::new(Action::Reject(RejectWith::PortUnreachable)));
+    wanted.chain(Table::Filter, chain("vpa--out"), rules);
+    let last = vec![
+        Rule::new(Action::Return).ports(Protocol::Udp, "99".parse().unwrap()),
+        Rule::new(Action::Drop),
+    ];
+    wanted.chain(Table::Filter, chain("vpa--last"), last);
+    let door = vec![accept().allowed_by(&chain("vpa--web"))];
+    wanted.chain(Table::Filter, chain("vpa--to-web"), door);
+    let jump = Rule::new(Action::Jump(chain("vpa--out")));
+    wanted.hook(Table::Filter, Builtin::Output, Place::First, jump);
+    wanted.set(chain("vpa--web"), SetBody::Allow(marks.chain(ranges).collect()));
+    wanted.set(chain("vpa--nets"), SetBody::Nets(nets.into_iter().collect()));
+    wanted.map(chain("vpa--tags"), MapBody::Tags(tagged.collect()));
+    wanted.map(chain("vpa--doors"), MapBody::Doors(doors.collect()));
+    wanted
+}
+
+#[test]
+fn the_kernel_decides_as_the_rulebook_says() {
+    on_each_kernel(|which, kernel| {
+        if matches!(which, Which::Iptables(_, Family::V6)) {
+            return;
+        }
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+        let wanted = loopback();
+        settle(kernel, &wanted);
+        settled(kernel, &wanted);
+        let book = Rulebook::of(&wanted);
+        let (mut passed, mut refused) = (0, 0);
+        for from in (1..42u8).step_by(2) {
+            let source = IpAddr::from([127, 0, 0, from]);
+            for to in [1, 60, 75, 89, 95, 96, 111, 112, 120, 121] {
+                let destination = IpAddr::from([127, 0, 0, to]);
+                for port in [53, 54, 80, 81, 82, 83, 90, 99] {
+                    let packet = Packet::new(source, destination, Protocol::Udp, port);
+                    let meant = book.judge(Table::Filter, Builtin::Output, &packet).verdict;
+                    // What this host may not send, it is told at once.
+                    let socket = UdpSocket::bind((source, 0)).unwrap();
+                    let sent = socket.send_to(b"x", (destination, port)).is_ok();
+                    assert_eq!(sent, meant == Verdict::Accepted, "{packet:?}: {meant:?}");
+                    if sent { passed += 1 } else { refused += 1 }
+                }
+            }
+        }
+        assert!(passed > 100 && refused > 100, "{passed} passed, {refused} were refused");
     });
 }

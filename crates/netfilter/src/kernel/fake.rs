@@ -29,7 +29,8 @@ pub struct FakeKernel {
     /// Counted up by every commit, and by whoever vandalises the state if a test means it to be
     /// noticed; `None` as with iptables-legacy, which cannot tell.
     pub generation: Option<u32>,
-    dialect: Dialect,
+    /// The words it is spoken to in.
+    pub dialect: Dialect,
 }
 
 impl Default for FakeKernel {

@@ -1,8 +1,8 @@
 use std::{fs::File, io, path::PathBuf, thread, time::Duration};
 
 use super::{Kernel, KernelError, program::run};
-use crate::netlink::Netlink;
 use crate::{Dialect, Family, Observed, Plan};
+use crate::{backend, netlink::Netlink};
 
 /// Seconds to wait for the lock that iptables-legacy programs share.
 const XTABLES_WAIT: &str = "10";
@@ -48,6 +48,14 @@ impl Iptables {
     /// there is a question.
     pub fn new() -> Self {
         Self { family: Family::V4, engine: None, lock_file: None, netlink: None }
+    }
+
+    /// The same, but reading the kernel only when it has changed, if the engine they drive can tell.
+    ///
+    /// # Errors
+    /// If they cannot be run.
+    pub fn installed() -> Result<Self, KernelError> {
+        Ok(Self { engine: None, ..Self::driving(backend::engine()?) })
     }
 
     /// Through the programs for this engine.

@@ -8,7 +8,7 @@ use std::{
 use super::KernelError;
 
 /// Runs a program to its end with `input`; anything but exit code 0 is an error.
-pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<Output, KernelError> {
+pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Result<Output, KernelError> {
     let output = feed(program, args, input)
         .map_err(|source| KernelError::Run { program: program.to_owned(), source })?;
     if output.status.success() {
