@@ -12,14 +12,15 @@
 
 mod admin;
 mod answer;
+mod ask;
 mod backend;
 mod config;
 mod connections;
 mod cycle;
 mod desired;
+mod explain;
 mod files;
 mod keeper;
-#[cfg(test)]
 mod model;
 mod pass;
 mod poll;
@@ -38,8 +39,10 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use ask::{AskError, explain};
 pub use backend::BackendError;
 pub use config::Config;
+pub use explain::Explanation;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
