@@ -7,7 +7,7 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Interface, Iptables, Kernel, Ruleset, Scope, conntrack::ConntrackTool};
+use netfilter::{Backend, Interface, Ruleset, Scope, conntrack::ConntrackTool, probe};
 use serde_json::{Map, Value};
 
 use super::{Host, HostError, Source};
@@ -226,7 +226,11 @@ impl Host for CellHost<'_> {
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
         let lock_file = Some(self.config.iptables_lock_file.clone());
-        Iptables::new().with_lock_file(lock_file).settle(wanted, scope)?;
+        let backend = match self.config.backend {
+            Backend::Auto => Backend::Auto.choose(&probe())?,
+            chosen => chosen,
+        };
+        backend.open(lock_file)?.settle(wanted, scope)?;
         Ok(())
     }
 
