@@ -5,73 +5,113 @@
 //! it, the one that runs its source and the one that runs its destination, since an answer that either
 //! still took for established would keep it alive.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
-use netfilter::conntrack::Connection;
-use policy::AppGuid;
+use netfilter_events::conntrack::Connection;
+use policy::{AppGuid, PortRange, Protocol};
 
-use crate::world::World;
+use crate::world::{Allowance, World};
 
 /// The connections from and to containers of this cell that must be judged anew.
+///
+/// Costs a look at each connection and one at each policy, not one for every pair of them.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
-    let apps: BTreeMap<_, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
+    let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();
+    let concern = |connection: &&Connection| {
+        apps.contains_key(&connection.responder) || apps.contains_key(&connection.source)
+    };
+    let ours: Vec<_> = connections.iter().filter(concern).collect();
+    if ours.is_empty() {
+        return Vec::new();
+    }
+    let lawful = Lawful::of(world);
     let unlawful = |connection: &&Connection| match (
         apps.get(&connection.responder),
         apps.get(&connection.source),
     ) {
-        (Some(app), _) => !may_come(connection, app, world),
-        (None, Some(app)) => !may_go(connection, app, world),
+        (Some(app), _) => !may_come(connection, app, world, &lawful),
+        (None, Some(app)) => !may_go(connection, app, world, &lawful),
         (None, None) => false,
     };
-    connections.iter().filter(unlawful).copied().collect()
+    ours.into_iter().filter(unlawful).copied().collect()
+}
+
+/// What is allowed, by what is asked about a connection.
+struct Lawful<'a> {
+    /// Into an app, with a mark.
+    into: HashMap<(&'a AppGuid, u32, Protocol), Vec<PortRange>>,
+    /// Out of an app, to what has a mark, as far as it is known.
+    out_of: HashMap<(&'a AppGuid, Protocol), Vec<(Option<u16>, PortRange)>>,
+}
+
+impl<'a> Lawful<'a> {
+    fn of(world: &'a World) -> Self {
+        let here: HashSet<_> = world.residents.iter().map(|resident| &resident.app).collect();
+        let mut lawful = Self { into: HashMap::new(), out_of: HashMap::new() };
+        for allowance in &world.allowances {
+            let Allowance { destination, source, mark, destination_mark, protocol, ports } =
+                allowance;
+            if here.contains(destination) {
+                let key = (destination, u32::from(*mark), *protocol);
+                lawful.into.entry(key).or_default().push(*ports);
+            }
+            if here.contains(source) {
+                let of_source = lawful.out_of.entry((source, *protocol)).or_default();
+                of_source.push((*destination_mark, *ports));
+            }
+        }
+        lawful
+    }
 }
 
 /// Whether a connection may come in to a container of `app`.
-fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+fn may_come(connection: &Connection, app: &AppGuid, world: &World, lawful: &Lawful<'_>) -> bool {
     match connection.mark {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
-        0 => {
-            is_host(connection.source, world) || !world.subnet.overlay.contains(&connection.source)
+        0 => is_host(connection.source, world) || !in_overlay(connection.source, world),
+        mark => {
+            let ports = lawful.into.get(&(app, mark, connection.protocol));
+            ports.is_some_and(|all| {
+                all.iter().any(|ports| ports.contains(connection.responder_port))
+            })
         }
-        mark => world.allowed_to(app).any(|allowance| {
-            u32::from(allowance.mark) == mark
-                && allowance.protocol == connection.protocol
-                && allowance.ports.contains(connection.responder_port)
-        }),
     }
 }
 
 /// Whether a connection of a container of `app` may go where it goes, which is not on this cell.
 /// Outside the overlay and on the host itself that is no matter of policy. Whose container is there is
 /// known once it has answered with a mark.
-fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+fn may_go(connection: &Connection, app: &AppGuid, world: &World, lawful: &Lawful<'_>) -> bool {
     let Connection { protocol, destination, destination_port, mark, .. } = connection;
-    if is_host(*destination, world) || !world.subnet.overlay.contains(destination) {
+    if is_host(*destination, world) || !in_overlay(*destination, world) {
         return true;
     }
     let meant =
-        |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
-    world.allowances.iter().any(|allowance| {
-        allowance.source == *app
-            && allowance.protocol == *protocol
-            && allowance.ports.contains(*destination_port)
-            && meant(allowance.destination_mark)
+        |there: &Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
+    let of_app = lawful.out_of.get(&(app, *protocol));
+    of_app.is_some_and(|all| {
+        all.iter().any(|(there, ports)| ports.contains(*destination_port) && meant(there))
     })
 }
 
 /// The addresses of this cell's own in the overlay.
-fn is_host(address: Ipv4Addr, world: &World) -> bool {
-    address == world.subnet.gateway || address == world.subnet.block.network()
+fn is_host(address: IpAddr, world: &World) -> bool {
+    [world.subnet.gateway, world.subnet.block.network()].iter().any(|host| address == *host)
+}
+
+fn in_overlay(address: IpAddr, world: &World) -> bool {
+    matches!(address, IpAddr::V4(address) if world.subnet.overlay.contains(&address))
 }
 
 #[cfg(test)]
 mod tests {
-    use policy::Protocol;
-
     use super::*;
-    use crate::world::{Allowance, tests::world};
+    use crate::world::tests::world;
 
     fn connection(source: &str, responder: &str, port: u16, mark: u32) -> Connection {
         Connection {
@@ -83,6 +123,8 @@ mod tests {
             responder: responder.parse().unwrap(),
             responder_port: port,
             mark,
+            id: None,
+            zone: 0,
         }
     }
 

@@ -25,7 +25,8 @@ mod subnet;
 mod watch;
 mod world;
 
-use netfilter::{Iptables, conntrack::ConntrackTool};
+use netfilter::Iptables;
+use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{
     Client, Follower, SettingsError,
     follow::{self, Given},
@@ -67,7 +68,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 
     let saved = answer::Saved::at(config.state_file.clone());
     let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
-    let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(ConntrackTool));
+    let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(Conntrack::default()));
     let (kept, answer) = saved.load().unzip();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, answer, wakes);
     let follower = follower(&config, servers, kept.clone());

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 
 use containers::Store;
-use netfilter::{
-    Interface, Kernel, KernelError, Observed, Plan, Ruleset, Table,
-    conntrack::{Connections, ConntrackError},
-};
+use netfilter::{Interface, Kernel, KernelError, Observed, Plan, Ruleset, Table};
+use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
 use crate::{
@@ -125,12 +123,8 @@ impl Enforcer {
     }
 
     fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
-        let mut cut = 0;
-        for connection in connections::unlawful(&self.connections.list()?, world) {
-            self.connections.forget(&connection)?;
-            cut += 1;
-        }
-        Ok(cut)
+        let unlawful = connections::unlawful(&self.connections.list()?, world);
+        self.connections.forget(&unlawful)
     }
 }
 

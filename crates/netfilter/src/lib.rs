@@ -12,7 +12,6 @@
 //! Rules are rendered in exactly the form `iptables-save` prints them, so that wanted and observed
 //! are compared as text and any tampering shows. Start reading at [`Plan::new`].
 
-pub mod conntrack;
 mod kernel;
 mod name;
 mod observed;
