@@ -132,7 +132,7 @@ fn read_network(range: &wire::IpRange) -> Result<AddressRange, Fault> {
     if start > end {
         return Err(Fault::Backwards { start, end });
     }
-    Ok(AddressRange { start, end })
+    Ok(AddressRange { start: start.into(), end: end.into() })
 }
 
 fn read_address(text: &str) -> Result<Ipv4Addr, Fault> {

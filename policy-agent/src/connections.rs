@@ -6,96 +6,69 @@
 //! still took for established would keep it alive.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
+use netfilter::Allow;
 use netfilter_events::conntrack::Connection;
-use policy::{AppGuid, PortRange, Protocol};
+use policy::AppGuid;
 
-use crate::world::{Allowance, World};
+use crate::world::World;
 
 /// The connections from and to containers of this cell that must be judged anew.
 ///
-/// Costs a look at each connection and one at each policy, not one for every pair of them.
+/// Costs a look at each connection, and one at each policy of the apps that have connections; not one
+/// for every pair of them.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
     let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();
-    let concern = |connection: &&Connection| {
-        apps.contains_key(&connection.responder) || apps.contains_key(&connection.source)
-    };
-    let ours: Vec<_> = connections.iter().filter(concern).collect();
-    if ours.is_empty() {
-        return Vec::new();
-    }
-    let lawful = Lawful::of(world);
+    let mut admitted: BTreeMap<&AppGuid, Allow> = BTreeMap::new();
+    // Many connections ask the same about where they go.
+    let mut allowed_out = HashMap::new();
     let unlawful = |connection: &&Connection| match (
         apps.get(&connection.responder),
         apps.get(&connection.source),
     ) {
-        (Some(app), _) => !may_come(connection, app, world, &lawful),
-        (None, Some(app)) => !may_go(connection, app, world, &lawful),
+        (Some(app), _) => {
+            let admitted = admitted.entry(*app).or_insert_with(|| world.admitted_to(app));
+            !may_come(connection, admitted, world)
+        }
+        // Outside the overlay and on the host itself it is no matter of policy.
+        (None, Some(app)) => {
+            let Connection { protocol, destination, destination_port, mark, .. } = **connection;
+            if is_host(destination, world) || !in_overlay(destination, world) {
+                return false;
+            }
+            let question = (*app, protocol, destination_port, mark);
+            let allowed = allowed_out.entry(question);
+            !*allowed.or_insert_with(|| may_go(connection, app, world))
+        }
         (None, None) => false,
     };
-    ours.into_iter().filter(unlawful).copied().collect()
+    connections.iter().filter(unlawful).copied().collect()
 }
 
-/// What is allowed, by what is asked about a connection.
-struct Lawful<'a> {
-    /// Into an app, with a mark.
-    into: HashMap<(&'a AppGuid, u32, Protocol), Vec<PortRange>>,
-    /// Out of an app, to what has a mark, as far as it is known.
-    out_of: HashMap<(&'a AppGuid, Protocol), Vec<(Option<u16>, PortRange)>>,
-}
-
-impl<'a> Lawful<'a> {
-    fn of(world: &'a World) -> Self {
-        let here: HashSet<_> = world.residents.iter().map(|resident| &resident.app).collect();
-        let mut lawful = Self { into: HashMap::new(), out_of: HashMap::new() };
-        for allowance in &world.allowances {
-            let Allowance { destination, source, mark, destination_mark, protocol, ports } =
-                allowance;
-            if here.contains(destination) {
-                let key = (destination, u32::from(*mark), *protocol);
-                lawful.into.entry(key).or_default().push(*ports);
-            }
-            if here.contains(source) {
-                let of_source = lawful.out_of.entry((source, *protocol)).or_default();
-                of_source.push((*destination_mark, *ports));
-            }
-        }
-        lawful
-    }
-}
-
-/// Whether a connection may come in to a container of `app`.
-fn may_come(connection: &Connection, app: &AppGuid, world: &World, lawful: &Lawful<'_>) -> bool {
+/// Whether a connection may come in to a container to which this is admitted.
+fn may_come(connection: &Connection, admitted: &Allow, world: &World) -> bool {
     match connection.mark {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
         0 => is_host(connection.source, world) || !in_overlay(connection.source, world),
-        mark => {
-            let ports = lawful.into.get(&(app, mark, connection.protocol));
-            ports.is_some_and(|all| {
-                all.iter().any(|ports| ports.contains(connection.responder_port))
-            })
-        }
+        mark => admitted.permits(mark, connection.protocol, connection.responder_port),
     }
 }
 
-/// Whether a connection of a container of `app` may go where it goes, which is not on this cell.
-/// Outside the overlay and on the host itself that is no matter of policy. Whose container is there is
-/// known once it has answered with a mark.
-fn may_go(connection: &Connection, app: &AppGuid, world: &World, lawful: &Lawful<'_>) -> bool {
-    let Connection { protocol, destination, destination_port, mark, .. } = connection;
-    if is_host(*destination, world) || !in_overlay(*destination, world) {
-        return true;
-    }
+/// Whether a connection of a container of `app` may go where it goes, which is another cell of the
+/// overlay. Whose container is there is known once it has answered with a mark.
+fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+    let Connection { protocol, destination_port, mark, .. } = connection;
     let meant =
-        |there: &Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
-    let of_app = lawful.out_of.get(&(app, *protocol));
-    of_app.is_some_and(|all| {
-        all.iter().any(|(there, ports)| ports.contains(*destination_port) && meant(there))
+        |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
+    world.allowances.from(app).any(|allowance| {
+        allowance.protocol == *protocol
+            && allowance.ports.contains(*destination_port)
+            && meant(allowance.destination_mark)
     })
 }
 
@@ -110,8 +83,15 @@ fn in_overlay(address: IpAddr, world: &World) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use policy::Protocol;
+
     use super::*;
-    use crate::world::tests::world;
+    use crate::world::{
+        Allowance,
+        tests::{allowance, world},
+    };
 
     fn connection(source: &str, responder: &str, port: u16, mark: u32) -> Connection {
         Connection {
@@ -159,12 +139,9 @@ mod tests {
 
     #[test]
     fn a_policy_for_another_destination_does_not_keep_it() {
-        let mut world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 8080"]);
-        world.allowances = world
-            .allowances
-            .into_iter()
-            .map(|allowance| Allowance { destination_mark: Some(7), ..allowance })
-            .collect();
+        let mut world = world(&[("10.255.30.2", "web")], &[]);
+        let to_log = Allowance { destination_mark: Some(7), ..allowance("web 1 log tcp 8080") };
+        world.allowances = Arc::new([to_log].into_iter().collect());
         let judged = |mark| {
             !unlawful(&[connection("10.255.30.2", "10.255.31.3", 8080, mark)], &world).is_empty()
         };

@@ -7,11 +7,12 @@ use std::{
 };
 
 use policy::AppGuid;
+use policy_client::internal::Backend;
 use service::log::chain;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ use crate::{
 
 /// How soon a pass that had to be held is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked whether somebody else has written to it.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Where somebody waits to hear which apps a pass found here.
 pub(crate) type Waiter = oneshot::Sender<BTreeSet<AppGuid>>;
@@ -53,10 +57,11 @@ impl Cycle {
     pub fn new(
         config: &Config,
         enforcer: Enforcer,
+        backend: Backend,
         answer: Option<Answer>,
         wakes: mpsc::Receiver<Wake>,
     ) -> (Self, watch::Receiver<Status>) {
-        let (statuses, watching) = watch::channel(Status::unknown());
+        let (statuses, watching) = watch::channel(Status { backend, ..Status::unknown() });
         let repair_interval = config.repair_interval;
         (Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval }, watching)
     }
@@ -66,6 +71,9 @@ impl Cycle {
         let mut repair = interval(self.repair_interval);
         repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
         repair.reset();
+        // A look at a number, and no more as long as nobody else writes.
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut why = Why::Start;
         let mut waiting = Vec::new();
         loop {
@@ -78,12 +86,14 @@ impl Cycle {
             let held = self.statuses.borrow().held.is_some();
             let retry =
                 async { if held { sleep(RETRY).await } else { std::future::pending().await } };
+            let took = Duration::from_millis(self.statuses.borrow().duration_ms);
             why = tokio::select! {
                 wake = self.wakes.recv() => match wake {
                     Some(wake) => self.heed(wake, &mut waiting),
                     None => return,
                 },
                 _ = repair.tick() => Why::Repair,
+                () = moved(&mut self.enforcer, &mut glance, took) => Why::Moved,
                 () = retry => why,
                 () = shutdown.cancelled() => return,
             };
@@ -113,7 +123,7 @@ impl Cycle {
         let mut enforcer = self.enforcer.take().expect("is put back after every pass");
         let answer = self.answer.clone();
         let (enforcer, result) = spawn_blocking(move || {
-            let result = enforcer.pass(answer.as_ref());
+            let result = enforcer.pass(answer.as_ref(), matches!(why, Why::Start | Why::Repair));
             (enforcer, result)
         })
         .await
@@ -132,13 +142,22 @@ impl Cycle {
     }
 
     fn done(&self, status: &mut Status, outcome: Outcome) {
-        let Outcome { residents, stale, enforced, rules, touched, repaired, connections_cut } =
-            outcome;
+        let Outcome {
+            residents,
+            stale,
+            enforced,
+            rules,
+            elements,
+            touched,
+            repaired,
+            connections_cut,
+        } = outcome;
         status.held = None;
         status.apps = world::apps(&residents);
         status.containers = residents.len();
         status.containers_stale = stale;
         status.rules = rules;
+        status.elements = elements;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.enforced = match &self.answer {
@@ -155,10 +174,23 @@ impl Cycle {
                 chains.touched = touched.len(),
                 containers = status.containers,
                 rules,
+                elements,
                 connections.cut = connections_cut,
                 duration_ms = status.duration_ms,
                 "The kernel enforces what is wanted."
             );
+        }
+    }
+}
+
+/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took`, of
+/// which no more than a tenth is spent on what others write.
+async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Duration) {
+    glance.reset_after(GLANCE.max(took * 10));
+    loop {
+        glance.tick().await;
+        if enforcer.as_mut().is_some_and(Enforcer::has_moved) {
+            return;
         }
     }
 }
@@ -188,7 +220,7 @@ mod tests {
             Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
         hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
         assert_eq!(status.enforced, Some(enforced));
-        hold(&mut status, &Held::Disagrees(["vpa--mark".to_owned()].into()));
+        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into()));
         assert_eq!(status.enforced, None);
     }
 }

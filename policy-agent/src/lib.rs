@@ -12,20 +12,23 @@
 
 mod admin;
 mod answer;
+mod backend;
 mod config;
 mod connections;
 mod cycle;
 mod desired;
 mod files;
 mod keeper;
+#[cfg(test)]
+mod model;
 mod pass;
 mod poll;
+mod stale;
 mod status;
 mod subnet;
 mod watch;
 mod world;
 
-use netfilter::Iptables;
 use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{
     Client, Follower, SettingsError,
@@ -35,6 +38,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use backend::BackendError;
 pub use config::Config;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
@@ -52,6 +56,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The firewall that is configured.
+    #[error("preparing to write rules")]
+    Backend(#[from] BackendError),
     /// The directories whose changes concern us.
     #[error("watching for containers")]
     Watch(#[from] watch::WatchError),
@@ -67,10 +74,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
 
     let saved = answer::Saved::at(config.state_file.clone());
-    let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
-    let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(Conntrack::default()));
+    let (backend, firewall, former) = backend::open(&config)?;
+    let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(Conntrack::default()));
     let (kept, answer) = saved.load().unzip();
-    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, answer, wakes);
+    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
@@ -80,6 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         cell.id = config.cell_id,
         server.urls = config.server.urls.join(", "),
         admin.address = %address,
+        %backend,
         "The policy agent is starting."
     );
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
@@ -92,6 +100,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let _ = serving.await;
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
+}
+
+/// The backend as the policy server is told.
+fn told(backend: netfilter::Backend) -> policy_client::internal::Backend {
+    match backend {
+        netfilter::Backend::Nftables => policy_client::internal::Backend::Nftables,
+        _ => policy_client::internal::Backend::Iptables,
+    }
 }
 
 fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 
 use containers::Store;
-use netfilter::{Interface, Kernel, KernelError, Observed, Plan, Ruleset, Table};
+use netfilter::{Firewall, Interface, KernelError, Rendered, Settled};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
 use crate::{
     Config,
     answer::Answer,
+    backend::Former,
     connections, desired,
     files::{Files, Unknown},
+    stale,
     world::{Resident, World},
 };
 
@@ -20,7 +22,8 @@ pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
     ingress_mark: u32,
-    kernel: Box<dyn Kernel>,
+    firewall: Firewall,
+    former: Former,
     connections: Box<dyn Connections>,
     /// The world the kernel was last made to agree with.
     settled: Option<World>,
@@ -34,8 +37,10 @@ pub(crate) struct Outcome {
     pub stale: bool,
     /// Whether the kernel now holds what the answer and the containers ask for.
     pub enforced: bool,
+    /// Rules, and elements of sets, that the kernel holds for us.
     pub rules: usize,
-    /// Chains that were changed.
+    pub elements: usize,
+    /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
@@ -50,7 +55,7 @@ pub(crate) enum Held {
     #[error("the kernel's rules could not be brought in line")]
     Kernel(#[from] KernelError),
     #[error(
-        "the kernel does not hold what was committed, in chains {0:?}; is another program writing them?"
+        "the kernel does not hold what was committed, in chains or sets {0:?}; is another program writing them?"
     )]
     Disagrees(BTreeSet<String>),
     #[error("live connections could not be judged")]
@@ -60,40 +65,48 @@ pub(crate) enum Held {
 impl Enforcer {
     pub fn new(
         config: &Config,
-        kernel: Box<dyn Kernel>,
+        firewall: Firewall,
+        former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
-        Self { files, vtep, ingress_mark, kernel, connections, settled: None }
+        Self { files, vtep, ingress_mark, firewall, former, connections, settled: None }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
     /// a kernel that has rules of ours keeps what is still true of them, and one that has none is shut.
-    pub fn pass(&mut self, answer: Option<&Answer>) -> Result<Outcome, Held> {
-        let observed = self.kernel.observe()?;
-        let world = self.look(answer, &observed)?;
-        let entrance = desired::entrance();
-        if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
-            let plan = desired::stale(&observed, &world.residents);
-            self.kernel.commit(&plan)?;
-            let (residents, touched) = (world.residents, plan.touched());
-            let stale = self.files.are_stale();
-            return Ok(Outcome { residents, stale, touched, ..Outcome::default() });
+    ///
+    /// What the kernel holds is read back if somebody else has written since; if `thorough`, in any
+    /// case.
+    pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
+        if thorough {
+            self.firewall.forget();
         }
-        let rules = desired::ruleset(&world);
-        let plan = Plan::new(&rules, &observed, &desired::scope());
-        self.commit(&plan, &rules)?;
-
-        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
+        let world = self.look(answer)?;
+        if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
+            return self.keep_what_is_true(world);
+        }
+        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
+        // Taken out, so that a pass in which something fails leaves connections to the next.
         let unchanged = self.settled.take().as_ref() == Some(&world);
+        let Settled { plan, left, moved: _ } =
+            self.firewall.settle_rendered(&rules, &desired::scope())?;
+        // A receipt speaks of what the kernel holds, not of what it was told.
+        if !left.is_empty() {
+            return Err(Held::Disagrees(left));
+        }
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
+        if answer.is_some() {
+            self.former.sweep();
+        }
         let outcome = Outcome {
             residents: world.residents.clone(),
             stale: self.files.are_stale(),
             enforced: answer.is_some(),
-            rules: rules.len(),
+            rules: rules.rules(),
+            elements: rules.elements(),
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
@@ -102,22 +115,34 @@ impl Enforcer {
         Ok(outcome)
     }
 
-    /// Commits, and reads back: a receipt speaks of what the kernel holds, not of what it was told.
-    fn commit(&mut self, plan: &Plan, rules: &Ruleset) -> Result<(), Held> {
-        if plan.is_empty() {
-            return Ok(());
-        }
-        self.kernel.commit(plan)?;
-        let left = Plan::new(rules, &self.kernel.observe()?, &desired::scope());
-        if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
+    /// Whether somebody else has written to the kernel since the last pass, as far as it can tell.
+    pub fn has_moved(&mut self) -> bool {
+        // What cannot be asked now is asked by the next pass.
+        self.firewall.has_moved().ok().flatten().unwrap_or(false)
     }
 
-    fn look(&mut self, answer: Option<&Answer>, observed: &Observed) -> Result<World, Unknown> {
+    /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
+    fn keep_what_is_true(&mut self, world: World) -> Result<Outcome, Held> {
+        let dialect = self.firewall.dialect();
+        let plans = stale::plans(self.firewall.observed()?, &world.residents, dialect);
+        let mut touched = BTreeSet::new();
+        for plan in &plans {
+            self.firewall.commit(plan)?;
+            touched.extend(plan.touched());
+        }
+        let (residents, stale) = (world.residents, self.files.are_stale());
+        Ok(Outcome { residents, stale, touched, ..Outcome::default() })
+    }
+
+    fn look(&mut self, answer: Option<&Answer>) -> Result<World, Held> {
+        // Once containers have been read, it does not matter whom the kernel knows.
+        let kernel_knows_some =
+            self.settled.is_none() && stale::speaks_of_containers(self.firewall.observed()?);
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
-            residents: self.files.residents(desired::speaks_of_containers(observed))?.clone(),
+            residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
     }
