@@ -98,11 +98,11 @@ impl Conntrack {
     /// What `pick` takes of the kernel's list.
     fn entries<T>(
         &mut self,
-        pick: impl Fn(&Entry<'_>) -> Option<T>,
+        pick: impl Fn(Entry<'_>) -> Option<T>,
     ) -> Result<Vec<T>, ConntrackError> {
         let listed = self.requests()?.list(&Request::new(GET, 0), |seen: &mut Vec<T>, message| {
             if message.kind == NEW {
-                seen.extend(pick(&Entry::read(message)));
+                seen.extend(pick(Entry::read(message)));
             }
         });
         listed.map_err(ConntrackError::List)
