@@ -16,9 +16,12 @@ mod backend;
 mod config;
 mod connections;
 mod cycle;
+mod denied;
 mod desired;
+pub mod doctor;
 mod files;
 mod keeper;
+mod metrics;
 #[cfg(test)]
 mod model;
 mod pass;
@@ -28,6 +31,7 @@ mod status;
 mod subnet;
 mod watch;
 mod world;
+mod writers;
 
 use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{
@@ -80,8 +84,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
+    let told = denied::Told::new(config.lines_per_second);
+    let store = containers::Store::at(&config.datastore);
+    let who = denied::Sources::new(store, statuses.clone(), latest.clone());
+    let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
-    let admin = admin::routes(wake, statuses, reach, config.server.timeout);
+    let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -93,9 +101,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
+    let listening = tokio::spawn(told.listen(who, shutdown.clone()));
+    let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
     // All end with the token; a panic in one of them has been printed already.
     let _ = polling.await;
+    let _ = listening.await;
+    let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
     tracing::info!("The policy agent has stopped; its rules stay in place.");

@@ -1,9 +1,12 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use containers::Store;
-use netfilter::{Firewall, Interface, KernelError, Rendered, Settled};
+use netfilter::{Firewall, Interface, KernelError, Observed, Rendered, Settled, Table};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
@@ -22,6 +25,7 @@ pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
     ingress_mark: u32,
+    told_accepted: Option<NonZeroU32>,
     firewall: Firewall,
     former: Former,
     connections: Box<dyn Connections>,
@@ -40,6 +44,8 @@ pub(crate) struct Outcome {
     /// Rules, and elements of sets, that the kernel holds for us.
     pub rules: usize,
     pub elements: usize,
+    /// How many rules each chain of the host had when it was last looked at, whosever they are.
+    pub chains: BTreeMap<(Table, String), usize>,
     /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
@@ -71,7 +77,17 @@ impl Enforcer {
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
-        Self { files, vtep, ingress_mark, firewall, former, connections, settled: None }
+        let told_accepted = config.told_accepted;
+        Self {
+            files,
+            vtep,
+            ingress_mark,
+            told_accepted,
+            firewall,
+            former,
+            connections,
+            settled: None,
+        }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
@@ -107,6 +123,7 @@ impl Enforcer {
             enforced: answer.is_some(),
             rules: rules.rules(),
             elements: rules.elements(),
+            chains: self.firewall.known().map(lengths).unwrap_or_default(),
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
@@ -142,6 +159,7 @@ impl Enforcer {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
+            told_accepted: self.told_accepted,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
@@ -151,6 +169,15 @@ impl Enforcer {
         let unlawful = connections::unlawful(&self.connections.list()?, world);
         self.connections.forget(&unlawful)
     }
+}
+
+fn lengths(observed: &Observed) -> BTreeMap<(Table, String), usize> {
+    let length = |table, chain: &str| observed.rules(table, chain).map_or(0, <[String]>::len);
+    let of = |table| {
+        let chains = observed.chains(table);
+        chains.map(move |chain| ((table, chain.to_owned()), length(table, chain)))
+    };
+    Table::ALL.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

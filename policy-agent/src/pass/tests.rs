@@ -74,6 +74,7 @@ impl Cell {
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
+            told_accepted: None,
             firewall: Firewall::new(Box::new(kernel.clone())),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
