@@ -2,7 +2,7 @@
 //! is away.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,8 +41,8 @@ impl Answer {
     /// Checks what was given: one unusable tag refuses it all.
     pub fn check(given: &Given) -> Result<Self, Refused> {
         let Given { apps, policies, version } = given;
-        let mut owners: BTreeMap<u32, &AppGuid> = BTreeMap::new();
-        let mut tags: BTreeMap<&AppGuid, u32> = BTreeMap::new();
+        let mut owners: HashMap<u32, &AppGuid> = HashMap::new();
+        let mut tags: HashMap<&AppGuid, u32> = HashMap::new();
         let mut allowances = Vec::with_capacity(policies.len());
         for TaggedPolicy { policy, source_tag, destination_tag } in &**policies {
             for (app, tag) in [(&policy.source, source_tag), (&policy.destination, destination_tag)]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     answer::Answer,
+    explain::{Explanation, Flow},
     pass::{Enforcer, Held, Outcome},
     status::{Enforced, Status, Why},
     world,
@@ -43,6 +44,17 @@ pub(crate) enum Wake {
     Answer(Answer),
     /// Somebody waits for a pass, and is told the apps it found.
     Forced(Waiter),
+    /// Somebody has a question that only who knows the kernel can answer.
+    Asked(Question),
+}
+
+/// A question, and where its answer is waited for; an error says why there is none.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// What becomes of a packet.
+    Explain(Flow, oneshot::Sender<Result<Explanation, String>>),
+    /// The rules that are wanted.
+    Rules(oneshot::Sender<Result<String, String>>),
 }
 
 /// The loop and what it remembers.
@@ -100,7 +112,7 @@ impl Cycle {
             let took = Duration::from_millis(self.statuses.borrow().duration_ms);
             why = tokio::select! {
                 wake = self.wakes.recv() => match wake {
-                    Some(wake) => self.heed(wake, &mut waiting),
+                    Some(wake) => self.heed(wake, &mut waiting).await,
                     None => return,
                 },
                 _ = repair.tick() => Why::Repair,
@@ -110,12 +122,12 @@ impl Cycle {
             };
             // One pass serves all who have called by now.
             while let Ok(wake) = self.wakes.try_recv() {
-                why = self.heed(wake, &mut waiting);
+                why = self.heed(wake, &mut waiting).await;
             }
         }
     }
 
-    fn heed(&mut self, wake: Wake, waiting: &mut Vec<Waiter>) -> Why {
+    async fn heed(&mut self, wake: Wake, waiting: &mut Vec<Waiter>) -> Why {
         match wake {
             Wake::Containers => Why::Containers,
             Wake::Answer(answer) => {
@@ -126,20 +138,49 @@ impl Cycle {
                 waiting.push(waiter);
                 Why::Forced
             }
+            // Answered before anything is put right, so that what is told is what is found.
+            Wake::Asked(question) => {
+                self.answer(question).await;
+                Why::Forced
+            }
         }
     }
 
-    async fn pass(&mut self, why: Why) {
-        let started = Instant::now();
-        let mut enforcer = self.enforcer.take().expect("is put back after every pass");
+    async fn answer(&mut self, question: Question) {
+        // Whoever has left needs no answer.
+        match question {
+            Question::Explain(flow, tell) => {
+                let told = self.beside(move |enforcer, answer| enforcer.explain(answer, &flow));
+                let _ = tell.send(told.await.map_err(|held| chain(&held)));
+            }
+            Question::Rules(tell) => {
+                let told = self.beside(Enforcer::rules);
+                let _ = tell.send(told.await.map_err(|held| chain(&held)));
+            }
+        }
+    }
+
+    /// Runs what blocks beside the runtime.
+    async fn beside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Enforcer, Option<&Answer>) -> T + Send + 'static,
+    ) -> T {
+        let mut enforcer = self.enforcer.take().expect("is put back after every use");
         let answer = self.answer.clone();
         let (enforcer, result) = spawn_blocking(move || {
-            let result = enforcer.pass(answer.as_ref(), matches!(why, Why::Start | Why::Repair));
+            let result = work(&mut enforcer, answer.as_ref());
             (enforcer, result)
         })
         .await
         .expect("a pass returns errors, it does not panic");
         self.enforcer = Some(enforcer);
+        result
+    }
+
+    async fn pass(&mut self, why: Why) {
+        let started = Instant::now();
+        let thorough = matches!(why, Why::Start | Why::Repair);
+        let result = self.beside(move |enforcer, answer| enforcer.pass(answer, thorough)).await;
 
         let mut status = self.statuses.borrow().clone();
         status.pass += 1;

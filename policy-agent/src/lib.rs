@@ -12,6 +12,7 @@
 
 mod admin;
 mod answer;
+mod ask;
 mod backend;
 mod config;
 mod connections;
@@ -19,10 +20,10 @@ mod cycle;
 mod denied;
 mod desired;
 pub mod doctor;
+mod explain;
 mod files;
 mod keeper;
 mod metrics;
-#[cfg(test)]
 mod model;
 mod pass;
 mod poll;
@@ -42,8 +43,10 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use ask::{AskError, explain};
 pub use backend::BackendError;
 pub use config::Config;
+pub use explain::Explanation;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]

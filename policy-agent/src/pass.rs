@@ -6,7 +6,7 @@ use std::{
 };
 
 use containers::Store;
-use netfilter::{Firewall, Interface, KernelError, Observed, Rendered, Settled, Table};
+use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
@@ -15,6 +15,7 @@ use crate::{
     answer::Answer,
     backend::Former,
     connections, desired,
+    explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     stale,
     world::{Resident, World},
@@ -29,8 +30,15 @@ pub(crate) struct Enforcer {
     firewall: Firewall,
     former: Former,
     connections: Box<dyn Connections>,
-    /// The world the kernel was last made to agree with.
-    settled: Option<World>,
+    /// What the kernel was last made to agree with.
+    settled: Option<Agreed>,
+}
+
+/// A world, and how much the kernel holds because of it.
+struct Agreed {
+    world: World,
+    rules: usize,
+    elements: usize,
 }
 
 /// What a pass did.
@@ -103,9 +111,15 @@ impl Enforcer {
         if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
             return self.keep_what_is_true(world);
         }
-        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
         // Taken out, so that a pass in which something fails leaves connections to the next.
-        let unchanged = self.settled.take().as_ref() == Some(&world);
+        let agreed = self.settled.take().filter(|agreed| agreed.world == world);
+        let unchanged = agreed.is_some();
+        if let Some(agreed) = agreed
+            && self.firewall.has_moved()? == Some(false)
+        {
+            return Ok(self.nothing_to_do(agreed, answer));
+        }
+        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
         let Settled { plan, left, moved: _ } =
             self.firewall.settle_rendered(&rules, &desired::scope())?;
         // A receipt speaks of what the kernel holds, not of what it was told.
@@ -114,28 +128,56 @@ impl Enforcer {
         }
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
+        let agreed = Agreed { world, rules: rules.rules(), elements: rules.elements() };
+        Ok(Outcome {
+            touched: plan.touched(),
+            repaired: unchanged && !plan.is_empty(),
+            connections_cut,
+            ..self.nothing_to_do(agreed, answer)
+        })
+    }
+
+    /// The kernel holds what is wanted.
+    fn nothing_to_do(&mut self, agreed: Agreed, answer: Option<&Answer>) -> Outcome {
         if answer.is_some() {
             self.former.sweep();
         }
         let outcome = Outcome {
-            residents: world.residents.clone(),
+            residents: agreed.world.residents.clone(),
             stale: self.files.are_stale(),
             enforced: answer.is_some(),
-            rules: rules.rules(),
-            elements: rules.elements(),
+            rules: agreed.rules,
+            elements: agreed.elements,
             chains: self.firewall.known().map(lengths).unwrap_or_default(),
-            touched: plan.touched(),
-            repaired: unchanged && !plan.is_empty(),
-            connections_cut,
+            ..Outcome::default()
         };
-        self.settled = Some(world);
-        Ok(outcome)
+        self.settled = Some(agreed);
+        outcome
     }
 
     /// Whether somebody else has written to the kernel since the last pass, as far as it can tell.
     pub fn has_moved(&mut self) -> bool {
         // What cannot be asked now is asked by the next pass.
         self.firewall.has_moved().ok().flatten().unwrap_or(false)
+    }
+
+    /// What becomes of `flow`, and in which chains and sets the kernel holds something else than that
+    /// follows from.
+    pub fn explain(&mut self, answer: Option<&Answer>, flow: &Flow) -> Result<Explanation, Held> {
+        let world = self.look(answer)?;
+        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
+        self.firewall.forget();
+        let difference = Plan::new(&rules, self.firewall.observed()?, &desired::scope());
+        Ok(Explanation {
+            version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
+            kernel_differs_in: difference.touched().into_iter().collect(),
+            ..explain::explain(&world, flow)
+        })
+    }
+
+    /// The rules that are wanted, as an operator reads them.
+    pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
+        Ok(desired::ruleset(&self.look(answer)?).to_string())
     }
 
     /// Nothing is known to put in place of the rules of a former life, so those that are true stay.

@@ -119,7 +119,6 @@ impl Allowances {
 
 impl World {
     /// Who has this address.
-    #[cfg(test)]
     pub fn app_at(&self, ip: Ipv4Addr) -> Option<&AppGuid> {
         self.residents.iter().find(|resident| resident.ip == ip).map(|resident| &resident.app)
     }

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+mod real_kernels;
+
 /// A fake kernel the test keeps a hand on.
 type SharedKernel = Arc<Mutex<FakeKernel>>;
 
