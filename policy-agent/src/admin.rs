@@ -12,6 +12,7 @@ use axum::{
     Json, Router,
     extract::{Query, State},
     http::StatusCode,
+    response::Response,
     routing::{any, get},
 };
 use policy::AppGuid;
@@ -24,7 +25,9 @@ use tokio::{
 
 use crate::{
     cycle::{Question, Wake},
+    denied::Verdict,
     explain::{Explanation, Flow},
+    metrics,
     poll::Reach,
     status::Status,
 };
@@ -34,6 +37,7 @@ struct Admin {
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
     reach: watch::Receiver<Reach>,
+    pages: metrics::Sources,
     patience: Duration,
 }
 
@@ -59,14 +63,16 @@ pub(crate) fn routes(
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
     reach: watch::Receiver<Reach>,
+    pages: metrics::Sources,
     patience: Duration,
 ) -> Router {
     Router::new()
         .route("/force-policy-poll-cycle", any(force))
         .route("/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/rules", get(rules))
         .route("/explain", get(explain))
-        .with_state(Admin { wake, statuses, reach, patience })
+        .with_state(Admin { wake, statuses, reach, pages, patience })
 }
 
 #[derive(Serialize)]
@@ -74,12 +80,21 @@ struct StatusBody {
     enforcement: Status,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
+    /// Packets the rules told of as denied, at least.
+    packets_denied: u64,
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let status = admin.statuses.borrow().clone();
+    let server_answers = admin.reach.borrow().failure.is_none();
+    metrics::page(&status, server_answers, &admin.pages)
 }
 
 async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
     let enforcement = admin.statuses.borrow().clone();
     let server_failure = admin.reach.borrow().failure.clone();
-    Json(StatusBody { enforcement, server_failure })
+    let packets_denied = admin.pages.told.ledger().packets(Verdict::Denied);
+    Json(StatusBody { enforcement, server_failure, packets_denied })
 }
 
 /// The rules that are wanted, sets and maps included.
@@ -225,8 +240,10 @@ mod tests {
         let (statuses, watching) = watch::channel(healthy(&[]));
         let (reach, reaching) = watch::channel(Reach { apps: apps(&[]), failure: None });
         let patience = Duration::from_millis(50);
+        let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
+        let pages = metrics::Sources { told, vtep: "silk-vtep".parse().unwrap() };
         Fake {
-            admin: Admin { wake, statuses: watching, reach: reaching, patience },
+            admin: Admin { wake, statuses: watching, reach: reaching, pages, patience },
             statuses,
             reach,
         }

@@ -1,5 +1,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +31,10 @@ pub struct Config {
     pub vtep: Interface,
     /// The mark the networker gives to what came in through a mapped port.
     pub ingress_mark: u32,
+    /// How many packets a second may be told of that a policy lets in; `None` if it is not to be told.
+    pub told_accepted: Option<NonZeroU32>,
+    /// How many lines a second are written about packets of one app to another.
+    pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
     pub state_file: Option<PathBuf>,
     /// The lock other writers of rules on this cell share with us.
@@ -58,6 +63,9 @@ struct Raw {
     subnet_file: String,
     vtep_name: String,
     ingress_tag: String,
+    iptables_c2c_logging: bool,
+    iptables_denied_logs_per_sec: Option<i64>,
+    iptables_accepted_udp_logs_per_sec: Option<i64>,
     state_file: String,
     iptables_lock_file: String,
     force_policy_poll_cycle_host: String,
@@ -102,6 +110,18 @@ impl Config {
             subnet_file: check.path("subnet_file", &raw.subnet_file),
             vtep: vtep.unwrap_or_else(|| "invalid".parse().expect("is a valid interface name")),
             ingress_mark: ingress_mark(&mut check, &raw.ingress_tag),
+            told_accepted: rate(
+                &mut check,
+                ("iptables_accepted_udp_logs_per_sec", raw.iptables_accepted_udp_logs_per_sec),
+                100,
+            )
+            .filter(|_| raw.iptables_c2c_logging),
+            lines_per_second: rate(
+                &mut check,
+                ("iptables_denied_logs_per_sec", raw.iptables_denied_logs_per_sec),
+                1,
+            )
+            .unwrap_or(NonZeroU32::MIN),
             state_file: optional(&raw.state_file),
             iptables_lock_file: optional(&raw.iptables_lock_file),
             admin_address: check.address(
@@ -121,6 +141,16 @@ fn backend(check: &mut Check, text: &str) -> Backend {
         "" => Backend::default(),
         text => check.parsed("backend", text, "auto, iptables or nftables").unwrap_or_default(),
     }
+}
+
+/// The kernel counts no more than 10,000 a second.
+fn rate(check: &mut Check, (key, value): (&str, Option<i64>), default: u32) -> Option<NonZeroU32> {
+    let rate = u32::try_from(value.unwrap_or(default.into())).ok();
+    let rate = rate.filter(|rate| *rate <= 10_000).and_then(NonZeroU32::new);
+    if rate.is_none() {
+        check.fault(key, "must be from 1 to 10000 a second");
+    }
+    rate
 }
 
 /// Peers can send any mark whose low half is not zero (spec/cell.md §G).

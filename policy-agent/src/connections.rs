@@ -5,17 +5,26 @@
 //! it, the one that runs its source and the one that runs its destination, since an answer that either
 //! still took for established would keep it alive.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
-use netfilter::{Allow, conntrack::Connection};
+use netfilter::Allow;
+use netfilter_events::conntrack::Connection;
 use policy::AppGuid;
 
 use crate::world::World;
 
 /// The connections from and to containers of this cell that must be judged anew.
+///
+/// Costs a look at each connection, and one at each policy of the apps that have connections; not one
+/// for every pair of them.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
-    let apps: BTreeMap<_, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
+    let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();
     let mut admitted: BTreeMap<&AppGuid, Allow> = BTreeMap::new();
+    // Many connections ask the same about where they go.
+    let mut allowed_out = HashMap::new();
     let unlawful = |connection: &&Connection| match (
         apps.get(&connection.responder),
         apps.get(&connection.source),
@@ -24,7 +33,16 @@ pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connect
             let admitted = admitted.entry(*app).or_insert_with(|| world.admitted_to(app));
             !may_come(connection, admitted, world)
         }
-        (None, Some(app)) => !may_go(connection, app, world),
+        // Outside the overlay and on the host itself it is no matter of policy.
+        (None, Some(app)) => {
+            let Connection { protocol, destination, destination_port, mark, .. } = **connection;
+            if is_host(destination, world) || !in_overlay(destination, world) {
+                return false;
+            }
+            let question = (*app, protocol, destination_port, mark);
+            let allowed = allowed_out.entry(question);
+            !*allowed.or_insert_with(|| may_go(connection, app, world))
+        }
         (None, None) => false,
     };
     connections.iter().filter(unlawful).copied().collect()
@@ -36,21 +54,15 @@ fn may_come(connection: &Connection, admitted: &Allow, world: &World) -> bool {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
-        0 => {
-            is_host(connection.source, world) || !world.subnet.overlay.contains(&connection.source)
-        }
+        0 => is_host(connection.source, world) || !in_overlay(connection.source, world),
         mark => admitted.permits(mark, connection.protocol, connection.responder_port),
     }
 }
 
-/// Whether a connection of a container of `app` may go where it goes, which is not on this cell.
-/// Outside the overlay and on the host itself that is no matter of policy. Whose container is there is
-/// known once it has answered with a mark.
+/// Whether a connection of a container of `app` may go where it goes, which is another cell of the
+/// overlay. Whose container is there is known once it has answered with a mark.
 fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
-    let Connection { protocol, destination, destination_port, mark, .. } = connection;
-    if is_host(*destination, world) || !world.subnet.overlay.contains(destination) {
-        return true;
-    }
+    let Connection { protocol, destination_port, mark, .. } = connection;
     let meant =
         |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
     world.allowances.from(app).any(|allowance| {
@@ -61,8 +73,12 @@ fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
 }
 
 /// The addresses of this cell's own in the overlay.
-fn is_host(address: Ipv4Addr, world: &World) -> bool {
-    address == world.subnet.gateway || address == world.subnet.block.network()
+fn is_host(address: IpAddr, world: &World) -> bool {
+    [world.subnet.gateway, world.subnet.block.network()].iter().any(|host| address == *host)
+}
+
+fn in_overlay(address: IpAddr, world: &World) -> bool {
+    matches!(address, IpAddr::V4(address) if world.subnet.overlay.contains(&address))
 }
 
 #[cfg(test)]
@@ -87,6 +103,8 @@ mod tests {
             responder: responder.parse().unwrap(),
             responder_port: port,
             mark,
+            id: None,
+            zone: 0,
         }
     }
 

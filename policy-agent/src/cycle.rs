@@ -23,6 +23,7 @@ use crate::{
     pass::{Enforcer, Held, Outcome},
     status::{Enforced, Status, Why},
     world,
+    writers::Writers,
 };
 
 /// How soon a pass that had to be held is tried again.
@@ -63,6 +64,7 @@ pub(crate) struct Cycle {
     wakes: mpsc::Receiver<Wake>,
     statuses: watch::Sender<Status>,
     repair_interval: Duration,
+    writers: Writers,
 }
 
 impl Cycle {
@@ -75,7 +77,16 @@ impl Cycle {
     ) -> (Self, watch::Receiver<Status>) {
         let (statuses, watching) = watch::channel(Status { backend, ..Status::unknown() });
         let repair_interval = config.repair_interval;
-        (Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval }, watching)
+        let writers = Writers::default();
+        (
+            Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval, writers },
+            watching,
+        )
+    }
+
+    /// Who else writes to the kernel, as far as it is heard of.
+    pub fn writers(&self) -> Writers {
+        self.writers.clone()
     }
 
     /// Passes until `shutdown`. A pass that has begun is finished first.
@@ -189,16 +200,19 @@ impl Cycle {
             enforced,
             rules,
             elements,
+            chains,
             touched,
             repaired,
             connections_cut,
         } = outcome;
+        let writers = self.writers.take();
         status.held = None;
         status.apps = world::apps(&residents);
         status.containers = residents.len();
         status.containers_stale = stale;
         status.rules = rules;
         status.elements = elements;
+        status.chains = chains.into();
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.enforced = match &self.answer {
@@ -208,7 +222,7 @@ impl Cycle {
             _ => None,
         };
         if repaired {
-            tracing::warn!(chains = ?touched, "Rules that somebody else had changed were put right.");
+            tracing::warn!(chains = ?touched, ?writers, "Rules that somebody else had changed were put right.");
         } else if !touched.is_empty() {
             tracing::info!(
                 why = ?status.why,

@@ -34,7 +34,10 @@ use netfilter::{
 };
 use policy::AppGuid;
 
-use crate::world::World;
+use crate::{
+    denied::{self, Reason},
+    world::World,
+};
 
 /// All chains and sets of this agent, of any version, begin with this (spec/cell.md §I.2).
 const PREFIX: &str = "vpa--";
@@ -92,7 +95,11 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     // Cells speak to each other unmarked; what is marked comes from a container of another cell.
     let of_containers = jump(&input).in_through(&world.vtep).marked();
     rules.hook(Table::Filter, Builtin::Input, Place::Last, of_containers);
-    rules.chain(Table::Filter, input, std::iter::once(established()).chain(refuse()).collect());
+    rules.chain(
+        Table::Filter,
+        input,
+        std::iter::once(established()).chain(refuse(Reason::Host)).collect(),
+    );
     rules
 }
 
@@ -112,9 +119,15 @@ fn residents(world: &World, rules: &mut Ruleset) {
     }
     rules.map(doors(), MapBody::Doors(to_chains));
     rules.map(tags(), MapBody::Tags(to_marks));
+    let told = ours("admit");
+    if let Some(rate) = world.told_accepted {
+        let tell = denied::tell_at_most(rate, Reason::Policy);
+        rules.chain(Table::Filter, told.clone(), vec![tell, accept()]);
+    }
     for app in world.apps() {
         let door = door(app);
-        let admit = accept().allowed_by(&door).comment(&format!("dst:{app}"));
+        let let_in = if world.told_accepted.is_some() { jump(&told) } else { accept() };
+        let admit = let_in.allowed_by(&door).comment(&format!("dst:{app}"));
         rules.set(door.clone(), SetBody::Allow(world.admitted_to(app)));
         rules.chain(Table::Filter, door, vec![admit]);
     }
@@ -132,8 +145,14 @@ fn established() -> Rule {
     accept().state(ConnectionState::RelatedOrEstablished)
 }
 
-fn refuse() -> [Rule; 2] {
-    Rule::reject(|rule| rule)
+fn refuse(reason: Reason) -> [Rule; 3] {
+    refused(reason, |rule| rule)
+}
+
+/// Refuses what `like` matches, and tells of it.
+fn refused(reason: Reason, like: impl Fn(Rule) -> Rule) -> [Rule; 3] {
+    let [reset, rest] = Rule::reject(&like);
+    [like(denied::tell(reason)), reset, rest]
 }
 
 fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> {
@@ -155,9 +174,10 @@ fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> 
         // everything after it would pass as established, here and at the other end. TCP can be told by
         // its flags; UDP by its port, which is none that a policy of this app speaks of.
         let strays = through(Action::Reject(RejectWith::TcpReset)).midway();
+        let told = denied::tell(Reason::Stray).from(*net).out_through(&world.vtep).midway();
         let allowed = through(Action::Jump(egress.clone())).marked();
-        let refused = Rule::reject(|rule| rule.from(*net).to(world.subnet.overlay));
-        [strays, allowed].into_iter().chain(refused)
+        let to_overlay = |rule: Rule| rule.from(*net).to(world.subnet.overlay);
+        [told, strays, allowed].into_iter().chain(refused(Reason::NoPolicyOut, to_overlay))
     };
     rules.extend(here.iter().flat_map(to_overlay));
     rules
@@ -169,7 +189,7 @@ fn arrivals(world: &World) -> Vec<Rule> {
         accept().mark(Mark::exactly(world.ingress_mark)),
         Rule::new(Action::Dispatch(doors(), Side::Destination)),
     ];
-    rules.extend(refuse());
+    rules.extend(refuse(Reason::NoPolicy));
     rules
 }
 
@@ -192,18 +212,22 @@ mod tests {
         -A vpa--forward -d 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -s 10.255.30.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A vpa--forward -d 10.255.30.0/24 -j vpa--ingress
+        -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_STRAY --nflog-group 8722
         -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
         -A vpa--forward -s 10.255.30.0/24 -o silk-vtep -m mark ! --mark 0x0 -j vpa--egress
+        -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_OUT --nflog-group 8722
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--forward -s 10.255.30.0/24 -d 10.255.0.0/16 -j REJECT --reject-with icmp-port-unreachable
         :vpa--ingress
         -A vpa--ingress -m mark ! --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
         -A vpa--ingress -m mark --mark 0xffff0000 -j ACCEPT
         -A vpa--ingress -j DISPATCH --map-set vpa--doors dst
+        -A vpa--ingress -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_IN --nflog-group 8722
         -A vpa--ingress -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--ingress -j REJECT --reject-with icmp-port-unreachable
         :vpa--input
         -A vpa--input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--input -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_HOST --nflog-group 8722
         -A vpa--input -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--input -j REJECT --reject-with icmp-port-unreachable
         set vpa--sendable
@@ -232,6 +256,7 @@ mod tests {
         -A vpa--ingress -m mark ! --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
         -A vpa--ingress -m mark --mark 0xffff0000 -j ACCEPT
         -A vpa--ingress -j DISPATCH --map-set vpa--doors dst
+        -A vpa--ingress -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_IN --nflog-group 8722
         -A vpa--ingress -p tcp -j REJECT --reject-with tcp-reset
         -A vpa--ingress -j REJECT --reject-with icmp-port-unreachable
         :vpa--to-db
@@ -251,6 +276,21 @@ mod tests {
           10.255.30.4 chain vpa--to-db
         map vpa--tags
           10.255.30.2 mark 0x1
+        "#);
+    }
+
+    #[test]
+    fn what_a_policy_lets_in_is_told_of_if_it_is_to_be() {
+        let mut world = world(&[("10.255.30.3", "db")], &["web 1 db tcp 8080"]);
+        assert!(!ruleset(&world).to_string().contains("OK_C2C"));
+        world.told_accepted = std::num::NonZeroU32::new(50);
+        let all = ruleset(&world).to_string();
+        let of_policy: Vec<_> = all.lines().filter(|line| line.contains("admit")).collect();
+        insta::assert_snapshot!(of_policy.join("\n"), @r#"
+        :vpa--admit
+        -A vpa--admit -m limit --limit 50/sec --limit-burst 50 -j NFLOG --nflog-prefix OK_C2C --nflog-group 8722
+        -A vpa--admit -j ACCEPT
+        -A vpa--to-db -m set --match-set vpa--to-db mark,port -m comment --comment "dst:db" -j vpa--admit
         "#);
     }
 

@@ -17,10 +17,13 @@ mod backend;
 mod config;
 mod connections;
 mod cycle;
+mod denied;
 mod desired;
+pub mod doctor;
 mod explain;
 mod files;
 mod keeper;
+mod metrics;
 mod model;
 mod pass;
 mod poll;
@@ -29,8 +32,9 @@ mod status;
 mod subnet;
 mod watch;
 mod world;
+mod writers;
 
-use netfilter::conntrack::ConntrackTool;
+use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{
     Client, Follower, SettingsError,
     follow::{self, Given},
@@ -78,13 +82,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 
     let saved = answer::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
-    let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(ConntrackTool));
+    let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(Conntrack::default()));
     let (kept, answer) = saved.load().unzip();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
+    let told = denied::Told::new(config.lines_per_second);
+    let store = containers::Store::at(&config.datastore);
+    let who = denied::Sources::new(store, statuses.clone(), latest.clone());
+    let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
-    let admin = admin::routes(wake, statuses, reach, config.server.timeout);
+    let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -96,9 +104,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
+    let listening = tokio::spawn(told.listen(who, shutdown.clone()));
+    let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
     // All end with the token; a panic in one of them has been printed already.
     let _ = polling.await;
+    let _ = listening.await;
+    let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
     tracing::info!("The policy agent has stopped; its rules stay in place.");

@@ -1,4 +1,4 @@
-//! Starts the policy agent: `policy-agent --config-file PATH`; or asks the one that runs.
+//! Starts the policy agent: `policy-agent --config-file PATH`; asks the one that runs; or examines its cell.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,14 @@ use service::{command, config::ConfigError, log, shutdown};
 
 const USAGE: &str = "\
 Usage: policy-agent --config-file PATH
+       policy-agent doctor [--json] --config-file PATH
        policy-agent explain [--address HOST:PORT] SOURCE DESTINATION PORT[/tcp|/udp]
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
 Rules stay in place when the agent stops, and when the server is away.
+
+doctor says what on this cell keeps policies from being enforced, or soon will, and changes nothing. It
+exits with 0 if nothing is wrong, 1 if something is broken, 3 if there are only warnings.
 
 The file is JSON with at least
   policy_server_url                                   https://host:4003; policy_server_urls if several
@@ -29,10 +33,10 @@ const ADDRESS: &str = "127.0.0.1:8722";
 fn main() -> ExitCode {
     service::install_crypto_provider();
     let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((verb, words)) = words.split_first()
-        && verb == "explain"
-    {
-        return explain(words);
+    match words.split_first() {
+        Some((verb, words)) if verb == "doctor" => return doctor(words.iter().cloned()),
+        Some((verb, words)) if verb == "explain" => return explain(words),
+        _ => {}
     }
     let path = match command::config_file_or_usage("policy-agent", USAGE) {
         Ok(path) => path,
@@ -42,6 +46,30 @@ fn main() -> ExitCode {
         Ok(config) => start(config),
         Err(error) => refuse(&error),
     }
+}
+
+/// `policy-agent doctor [--json] --config-file PATH`.
+#[expect(clippy::print_stdout, reason = "what was found is the answer")]
+fn doctor(words: impl Iterator<Item = String>) -> ExitCode {
+    let (json, rest): (Vec<_>, Vec<_>) =
+        words.partition(|word| word == "--json" || word == "-json");
+    let path = match command::config_file(rest) {
+        Ok(path) => path,
+        Err(error) => {
+            eprintln!("policy-agent: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let report = match policy_agent::Config::load(&path) {
+        Ok(config) => policy_agent::doctor::examine(&config),
+        Err(error) => return refuse(&error),
+    };
+    if json.is_empty() {
+        println!("{report}");
+    } else {
+        println!("{}", report.to_json());
+    }
+    report.exit_code()
 }
 
 fn start(config: policy_agent::Config) -> ExitCode {

@@ -1,12 +1,13 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use containers::Store;
-use netfilter::{
-    Firewall, Interface, KernelError, Plan, Rendered, Settled,
-    conntrack::{Connections, ConntrackError},
-};
+use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
+use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
 use crate::{
@@ -25,6 +26,7 @@ pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
     ingress_mark: u32,
+    told_accepted: Option<NonZeroU32>,
     firewall: Firewall,
     former: Former,
     connections: Box<dyn Connections>,
@@ -50,6 +52,8 @@ pub(crate) struct Outcome {
     /// Rules, and elements of sets, that the kernel holds for us.
     pub rules: usize,
     pub elements: usize,
+    /// How many rules each chain of the host had when it was last looked at, whosever they are.
+    pub chains: BTreeMap<(Table, String), usize>,
     /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
@@ -81,7 +85,17 @@ impl Enforcer {
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
-        Self { files, vtep, ingress_mark, firewall, former, connections, settled: None }
+        let told_accepted = config.told_accepted;
+        Self {
+            files,
+            vtep,
+            ingress_mark,
+            told_accepted,
+            firewall,
+            former,
+            connections,
+            settled: None,
+        }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
@@ -134,6 +148,7 @@ impl Enforcer {
             enforced: answer.is_some(),
             rules: agreed.rules,
             elements: agreed.elements,
+            chains: self.firewall.known().map(lengths).unwrap_or_default(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
@@ -186,19 +201,25 @@ impl Enforcer {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
+            told_accepted: self.told_accepted,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
     }
 
     fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
-        let mut cut = 0;
-        for connection in connections::unlawful(&self.connections.list()?, world) {
-            self.connections.forget(&connection)?;
-            cut += 1;
-        }
-        Ok(cut)
+        let unlawful = connections::unlawful(&self.connections.list()?, world);
+        self.connections.forget(&unlawful)
     }
+}
+
+fn lengths(observed: &Observed) -> BTreeMap<(Table, String), usize> {
+    let length = |table, chain: &str| observed.rules(table, chain).map_or(0, <[String]>::len);
+    let of = |table| {
+        let chains = observed.chains(table);
+        chains.map(move |chain| ((table, chain.to_owned()), length(table, chain)))
+    };
+    Table::ALL.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

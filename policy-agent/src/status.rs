@@ -1,7 +1,11 @@
 //! What the last pass found and did, for `/status`, for receipts, and for whoever waits.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use netfilter::Table;
 use policy::{AppGuid, Version};
 use policy_client::internal::Backend;
 use serde::Serialize;
@@ -44,6 +48,9 @@ pub(crate) struct Status {
     pub rules: usize,
     /// Elements of sets and maps it holds for us.
     pub elements: usize,
+    /// Rules of each chain of the host when it was last looked at; for `/metrics`.
+    #[serde(skip)]
+    pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
     /// Connections cut because no policy allows them any more.
@@ -74,6 +81,7 @@ impl Status {
             held: Some("no pass has been made yet".into()),
             rules: 0,
             elements: 0,
+            chains: Arc::default(),
             repairs: 0,
             connections_cut: 0,
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct World {
     /// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
     /// half is zero, so no peer can send it over VXLAN (§G).
     pub ingress_mark: u32,
+    /// How many packets a second may be told of that a policy lets in; none, if it is not to be told.
+    pub told_accepted: Option<NonZeroU32>,
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them.
@@ -166,6 +169,7 @@ pub(crate) mod tests {
             ),
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
+            told_accepted: None,
             residents: containers.iter().map(resident).collect(),
             allowances: Arc::new(policies.iter().map(|text| allowance(text)).collect()),
         }

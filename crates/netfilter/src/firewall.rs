@@ -46,6 +46,11 @@ impl Firewall {
         self.readings
     }
 
+    /// What the kernel held when we last knew, without asking it.
+    pub fn known(&self) -> Option<&Observed> {
+        self.known.as_ref().map(|known| &known.observed)
+    }
+
     /// Makes the next question read the kernel, whatever its number says.
     pub fn forget(&mut self) {
         self.known = None;

@@ -17,7 +17,6 @@
 //! [`Plan::new`].
 
 mod backend;
-pub mod conntrack;
 mod element;
 mod family;
 mod firewall;

@@ -7,7 +7,8 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Backend, Interface, Ruleset, Scope, conntrack::ConntrackTool, probe};
+use netfilter::{Backend, Interface, Ruleset, Scope, probe};
+use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
 use super::{Host, HostError, Source};
@@ -234,10 +235,10 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
-    /// Not an error when it fails: connections are a matter of minutes, and a host without the
-    /// `conntrack` program must still get rid of its containers.
+    /// Not an error when it fails: connections are a matter of minutes, and a host whose kernel does not
+    /// speak of them must still get rid of its containers.
     fn forget_connections(&self, ip: Ipv4Addr) {
-        if let Err(error) = ConntrackTool.forget_address(ip) {
+        if let Err(error) = Conntrack::default().forget_address(ip.into()) {
             let error = crate::error_chain(&error);
             tracing::debug!("Connections of {ip} may outlive its container: {error}");
         }

@@ -1,10 +1,8 @@
-use std::{collections::VecDeque, net::Ipv4Addr};
+use std::collections::VecDeque;
 
 use containers::Container;
-use netfilter::{
-    Dialect, Element, FakeKernel, Family, Kernel, Observed, Plan, Step, Table,
-    conntrack::Connection,
-};
+use netfilter::{Dialect, Element, FakeKernel, Family, Kernel, Observed, Plan, Step, Table};
+use netfilter_events::conntrack::Connection;
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
 use policy_client::internal::follow::Given;
 use service::log::chain;
@@ -29,14 +27,16 @@ impl Connections for FakeConnections {
         let mut failures = self.failures.lock().unwrap();
         if *failures > 0 {
             *failures -= 1;
-            return Err(ConntrackError::Failed { action: "-L", stderr: "told to fail".into() });
+            return Err(ConntrackError::List(std::io::Error::other("told to fail")));
         }
         Ok(self.list.lock().unwrap().iter().copied().collect())
     }
 
-    fn forget(&mut self, connection: &Connection) -> Result<(), ConntrackError> {
-        self.list.lock().unwrap().retain(|there| there != connection);
-        Ok(())
+    fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError> {
+        let mut list = self.list.lock().unwrap();
+        let before = list.len();
+        list.retain(|there| !connections.contains(there));
+        Ok(u64::try_from(before - list.len()).unwrap())
     }
 }
 
@@ -76,6 +76,7 @@ impl Cell {
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
+            told_accepted: None,
             firewall: Firewall::new(Box::new(kernel.clone())),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
@@ -142,13 +143,15 @@ fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
 fn connection(mark: u32) -> Connection {
     Connection {
         protocol: Protocol::Tcp,
-        source: Ipv4Addr::new(10, 255, 31, 2),
+        source: [10, 255, 31, 2].into(),
         source_port: 40000,
-        destination: Ipv4Addr::new(10, 255, 30, 3),
+        destination: [10, 255, 30, 3].into(),
         destination_port: 8080,
-        responder: Ipv4Addr::new(10, 255, 30, 3),
+        responder: [10, 255, 30, 3].into(),
         responder_port: 8080,
         mark,
+        id: None,
+        zone: 0,
     }
 }
 

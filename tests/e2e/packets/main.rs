@@ -6,6 +6,7 @@
 
 mod allows;
 mod container_store;
+mod denied_log;
 mod denies_by_default;
 mod explains;
 mod net_in_out;

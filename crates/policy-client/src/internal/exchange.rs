@@ -134,6 +134,11 @@ impl Exchange {
         Body::of(response, name).await
     }
 
+    /// Sends, and waits for the headers of an answer, whatever it is.
+    pub(super) async fn response(self) -> Result<Response, ClientError> {
+        send(self.request, &self.name).await
+    }
+
     async fn held(
         self,
         known: Option<&Version>,

@@ -233,6 +233,14 @@ async fn a_tag_is_asked_for() {
 }
 
 #[tokio::test]
+async fn the_servers_date_is_told_whatever_it_answers() {
+    let server = Server::start().await;
+    let date = "Thu, 26 Nov 2026 02:49:10 GMT";
+    server.will(Reply::status(403).header("Date", date));
+    assert_eq!(server.client().date().await.unwrap().as_deref(), Some(date));
+}
+
+#[tokio::test]
 async fn a_server_of_another_authority_is_not_spoken_to() {
     let (server, stranger) = (Server::start().await, Server::start().await);
     let settings = Settings { urls: vec![stranger.url.clone()], ..server.settings() };

@@ -171,6 +171,26 @@ impl Cell {
         serde_json::from_str(&text).context("the agent's status is unreadable")
     }
 
+    /// The agent's page of metrics.
+    pub fn agent_metrics(&self) -> Result<String> {
+        get(&self.netns, &format!("http://{AGENT}/metrics"), None)
+    }
+
+    /// Changes a key of the agent's configuration, for its next start.
+    pub fn configure_agent(&self, key: &str, value: impl Into<Value>) -> Result<()> {
+        let text = fs::read_to_string(self.file("policy-agent.json"))?;
+        let mut config: Value = serde_json::from_str(&text)?;
+        config[key] = value.into();
+        configure(&self.directory, "policy-agent.json", &config).map(drop)
+    }
+
+    /// The agent's program with other words than those it runs by, and its configuration.
+    pub fn agent_program<const N: usize>(&self, words: [&str; N]) -> Result<Command> {
+        let mut command = self.netns.command(binaries::path("policy-agent")?);
+        command.args(words).arg("--config-file").arg(self.file("policy-agent.json"));
+        Ok(command)
+    }
+
     /// A server of the host itself, which answers on the same ports as an outside host, on all addresses;
     /// ends when dropped.
     pub fn answers(&self) -> Result<Daemon> {

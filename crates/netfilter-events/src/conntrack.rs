@@ -1,0 +1,125 @@
+//! Connections the kernel remembers. A packet of one of these passes as "established" without asking
+//! any policy, so taking a policy away must also make the kernel forget the connections it let in:
+//! then their next packet is judged anew (design §3).
+
+mod entry;
+
+use std::{io, net::IpAddr};
+
+use policy::Protocol;
+use thiserror::Error;
+
+use self::entry::Entry;
+use crate::{message::Request, requests::Requests};
+
+/// Messages about connections carry this in their upper byte.
+const SUBSYSTEM: u16 = 1;
+const NEW: u16 = SUBSYSTEM << 8;
+const GET: u16 = SUBSYSTEM << 8 | 1;
+const DELETE: u16 = SUBSYSTEM << 8 | 2;
+
+/// One TCP or UDP connection, as far as deciding about it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// Over what.
+    pub protocol: Protocol,
+    /// Who opened it, before any address translation.
+    pub source: IpAddr,
+    /// Its port there.
+    pub source_port: u16,
+    /// Whom it was opened to, before any address translation.
+    pub destination: IpAddr,
+    /// The port there.
+    pub destination_port: u16,
+    /// Who answers: the destination after translation.
+    pub responder: IpAddr,
+    /// The port that answers.
+    pub responder_port: u16,
+    /// The mark of the packet that opened it, where the firewall saved one; else 0.
+    pub mark: u32,
+    /// The kernel's number for it, which tells it from a later one between the same ends.
+    pub id: Option<u32>,
+    /// The conntrack zone it is in; 0 unless somebody makes zones.
+    pub zone: u16,
+}
+
+/// The connections of a network namespace.
+pub trait Connections: Send {
+    /// All TCP and UDP connections, over both versions of IP.
+    fn list(&mut self) -> Result<Vec<Connection>, ConntrackError>;
+
+    /// Makes the kernel forget `connections`; how many there still were. One that is gone already is
+    /// fine, and one that has taken its place since it was listed is left alone.
+    fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError>;
+}
+
+/// Why connections could not be listed or forgotten.
+#[derive(Debug, Error)]
+pub enum ConntrackError {
+    /// No socket; "operation not permitted" means that CAP_NET_ADMIN is missing.
+    #[error("opening a socket to the kernel's connections")]
+    Open(#[source] io::Error),
+    /// They could not be listed.
+    #[error("listing the kernel's connections")]
+    List(#[source] io::Error),
+    /// Some could not be forgotten.
+    #[error("making the kernel forget connections")]
+    Forget(#[source] io::Error),
+}
+
+/// Those of the network namespace of the thread that first asks, through one socket for good.
+#[derive(Debug, Default)]
+pub struct Conntrack {
+    requests: Option<Requests>,
+}
+
+impl Connections for Conntrack {
+    fn list(&mut self) -> Result<Vec<Connection>, ConntrackError> {
+        self.entries(|entry| entry.connection())
+    }
+
+    fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError> {
+        let deletions: Vec<_> = connections.iter().map(entry::deletion).collect();
+        self.delete(&deletions)
+    }
+}
+
+impl Conntrack {
+    /// Makes the kernel forget all connections of `ip`, of whatever protocol: those it opened, and
+    /// those it answers, under whichever address they were opened to. How many there were.
+    pub fn forget_address(&mut self, ip: IpAddr) -> Result<u64, ConntrackError> {
+        let deletions = self.entries(|entry| {
+            let ends = [entry.original.source, entry.reply.source];
+            ends.contains(&Some(ip)).then(|| entry.deletion())
+        })?;
+        self.delete(&deletions)
+    }
+
+    /// What `pick` takes of the kernel's list.
+    fn entries<T>(
+        &mut self,
+        pick: impl Fn(Entry<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, ConntrackError> {
+        let listed = self.requests()?.list(&Request::new(GET, 0), |seen: &mut Vec<T>, message| {
+            if message.kind == NEW {
+                seen.extend(pick(Entry::read(message)));
+            }
+        });
+        listed.map_err(ConntrackError::List)
+    }
+
+    fn delete(&mut self, deletions: &[Request]) -> Result<u64, ConntrackError> {
+        if deletions.is_empty() {
+            return Ok(0);
+        }
+        let done = self.requests()?.each(deletions).map_err(ConntrackError::Forget)?;
+        Ok(done.into_iter().map(u64::from).sum())
+    }
+
+    fn requests(&mut self) -> Result<&mut Requests, ConntrackError> {
+        if self.requests.is_none() {
+            self.requests = Some(Requests::open().map_err(ConntrackError::Open)?);
+        }
+        Ok(self.requests.as_mut().expect("has just been opened"))
+    }
+}

@@ -1,0 +1,231 @@
+//! A connection as ctnetlink writes it: two tuples, the original and the reply, each the ends of the
+//! packets of one direction; and attributes around them (`linux/netfilter/nfnetlink_conntrack.h`).
+
+use std::net::IpAddr;
+
+use netlink_packet_core::DefaultNla;
+use policy::Protocol;
+
+use super::{Connection, DELETE};
+use crate::message::{Message, Request, attribute, attributes, nest};
+
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const MARK: u16 = 8;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+
+/// Of `TUPLE_IP`: source and destination of IPv4, then of IPv6.
+const V4: [u16; 2] = [1, 2];
+const V6: [u16; 2] = [3, 4];
+
+/// Of `TUPLE_PROTOCOL`.
+const NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
+
+const INET: u8 = 2;
+const INET6: u8 = 10;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A connection of any protocol, as it was listed.
+#[derive(Debug, Default)]
+pub(super) struct Entry<'a> {
+    family: u8,
+    pub original: Tuple<'a>,
+    pub reply: Tuple<'a>,
+    mark: u32,
+    id: Option<u32>,
+    zone: u16,
+}
+
+/// The ends of one direction.
+#[derive(Debug, Default)]
+pub(super) struct Tuple<'a> {
+    pub source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    protocol: Option<u8>,
+    source_port: Option<u16>,
+    destination_port: Option<u16>,
+    /// As it was written.
+    raw: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    pub fn read(message: &Message<'a>) -> Self {
+        let mut entry = Self { family: message.family, ..Self::default() };
+        for attribute in message.attributes() {
+            match attribute.kind {
+                TUPLE_ORIGINAL => entry.original = Tuple::read(attribute.value),
+                TUPLE_REPLY => entry.reply = Tuple::read(attribute.value),
+                MARK => entry.mark = attribute.u32().unwrap_or_default(),
+                ID => entry.id = attribute.u32(),
+                ZONE => entry.zone = attribute.u16().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        entry
+    }
+
+    /// What a policy could be about; nothing for other protocols, or if a field is missing.
+    pub fn connection(&self) -> Option<Connection> {
+        let Self { original, reply, mark, id, zone, .. } = self;
+        Some(Connection {
+            protocol: match original.protocol? {
+                TCP => Protocol::Tcp,
+                UDP => Protocol::Udp,
+                _ => return None,
+            },
+            source: original.source?,
+            source_port: original.source_port?,
+            destination: original.destination?,
+            destination_port: original.destination_port?,
+            responder: reply.source?,
+            responder_port: reply.source_port?,
+            mark: *mark,
+            id: *id,
+            zone: *zone,
+        })
+    }
+
+    /// The request that makes the kernel forget it.
+    pub fn deletion(&self) -> Request {
+        deleting(self.family, nested(TUPLE_ORIGINAL, self.original.raw), self.id, self.zone)
+    }
+}
+
+impl<'a> Tuple<'a> {
+    fn read(raw: &'a [u8]) -> Self {
+        let mut tuple = Self { raw, ..Self::default() };
+        for part in attributes(raw) {
+            for field in attributes(part.value) {
+                match (part.kind, field.kind) {
+                    (TUPLE_IP, kind) if kind == V4[0] || kind == V6[0] => {
+                        tuple.source = field.address();
+                    }
+                    (TUPLE_IP, kind) if kind == V4[1] || kind == V6[1] => {
+                        tuple.destination = field.address();
+                    }
+                    (TUPLE_PROTOCOL, NUMBER) => tuple.protocol = field.u8(),
+                    (TUPLE_PROTOCOL, SOURCE_PORT) => tuple.source_port = field.u16(),
+                    (TUPLE_PROTOCOL, DESTINATION_PORT) => tuple.destination_port = field.u16(),
+                    _ => {}
+                }
+            }
+        }
+        tuple
+    }
+}
+
+/// The request that makes the kernel forget `connection`.
+pub(super) fn deletion(connection: &Connection) -> Request {
+    let Connection { protocol, source, source_port, destination, destination_port, .. } =
+        *connection;
+    let (family, [from, to]) = if source.is_ipv4() { (INET, V4) } else { (INET6, V6) };
+    let number = match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    };
+    let ip = [address(from, source), address(to, destination)];
+    let ends = [
+        attribute(NUMBER, [number]),
+        attribute(SOURCE_PORT, source_port.to_be_bytes()),
+        attribute(DESTINATION_PORT, destination_port.to_be_bytes()),
+    ];
+    let tuple = [nest(TUPLE_IP, &ip), nest(TUPLE_PROTOCOL, &ends)];
+    deleting(family, nest(TUPLE_ORIGINAL, &tuple), connection.id, connection.zone)
+}
+
+fn deleting(family: u8, tuple: DefaultNla, id: Option<u32>, zone: u16) -> Request {
+    let mut attributes = vec![tuple];
+    attributes.extend(id.map(|id| attribute(ID, id.to_be_bytes())));
+    attributes.extend((zone != 0).then(|| attribute(ZONE, zone.to_be_bytes())));
+    Request { family, attributes, ..Request::new(DELETE, 0) }
+}
+
+fn nested(kind: u16, raw: &[u8]) -> DefaultNla {
+    attribute(kind | netlink_packet_core::NLA_F_NESTED, raw)
+}
+
+fn address(kind: u16, address: IpAddr) -> DefaultNla {
+    match address {
+        IpAddr::V4(address) => attribute(kind, address.octets()),
+        IpAddr::V6(address) => attribute(kind, address.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::messages;
+
+    fn connection(v6: bool) -> Connection {
+        let ip = |last: u8| {
+            if v6 {
+                IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last])
+            } else {
+                IpAddr::from([10, 255, 30, last])
+            }
+        };
+        Connection {
+            protocol: Protocol::Udp,
+            source: ip(2),
+            source_port: 40000,
+            destination: ip(3),
+            destination_port: 53,
+            responder: ip(3),
+            responder_port: 53,
+            mark: 0,
+            id: Some(7),
+            zone: 0,
+        }
+    }
+
+    #[test]
+    fn a_deletion_names_the_ends_and_the_number() {
+        for connection in [connection(false), connection(true)] {
+            let mut bytes = Vec::new();
+            deletion(&connection).write(1, &mut bytes);
+            let message = messages(&bytes).next().unwrap();
+            let entry = Entry::read(&message);
+            assert_eq!(message.kind, DELETE);
+            assert_eq!(entry.original.source, Some(connection.source));
+            assert_eq!(entry.original.destination, Some(connection.destination));
+            assert_eq!(entry.original.destination_port, Some(53));
+            assert_eq!((entry.original.protocol, entry.id), (Some(UDP), Some(7)));
+            // What was listed is deleted by the very bytes it was listed with.
+            let mut again = Vec::new();
+            entry.deletion().write(1, &mut again);
+            assert_eq!(again, bytes);
+        }
+    }
+
+    #[test]
+    fn what_lacks_a_field_is_no_connection() {
+        let mut bytes = Vec::new();
+        deletion(&connection(false)).write(1, &mut bytes);
+        let message = messages(&bytes).next().unwrap();
+        assert_eq!(Entry::read(&message).connection(), None, "has no reply");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_passed_over(mut bytes: Vec<u8>, kind in 1u16..3) {
+            let mut all = Vec::new();
+            Request { attributes: vec![nested(kind, &bytes)], ..Request::new(0x100, 0) }
+                .write(1, &mut all);
+            all.append(&mut bytes);
+            for message in messages(&all) {
+                let entry = Entry::read(&message);
+                let _ = (entry.connection(), entry.deletion());
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What became of a packet, as the rules say it in the text before it.
+
+use std::fmt;
+
+/// Whether a packet got through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Verdict {
+    Denied,
+    Accepted,
+}
+
+/// Why a packet was denied or let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Reason {
+    /// No policy lets the source reach the destination, which is here, at this port.
+    NoPolicy,
+    /// The source is here, and none of its policies is about this port of other cells.
+    NoPolicyOut,
+    /// It was not the first packet of a connection, and of no connection anybody remembers.
+    Stray,
+    /// It came from a container of another cell, and was for this cell itself.
+    Host,
+    /// A policy lets it in.
+    Policy,
+    /// What another program's rules called a denied packet, in the existing system's words.
+    OtherDenied,
+    /// And one that was let in.
+    OtherAccepted,
+}
+
+impl Reason {
+    /// Those our rules give.
+    const OURS: [Self; 5] =
+        [Self::NoPolicy, Self::NoPolicyOut, Self::Stray, Self::Host, Self::Policy];
+
+    /// The text that stands before a packet (spec/cell.md §F: whoever reads logs looks for `DENY_` and
+    /// `OK_`).
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::NoPolicy => "DENY_C2C_IN",
+            Self::NoPolicyOut => "DENY_C2C_OUT",
+            Self::Stray => "DENY_C2C_STRAY",
+            Self::Host => "DENY_C2C_HOST",
+            Self::Policy => "OK_C2C",
+            Self::OtherDenied => "DENY_",
+            Self::OtherAccepted => "OK_",
+        }
+    }
+
+    /// The reason such a text gives, if it is one.
+    pub fn of(prefix: &str) -> Option<Self> {
+        let ours = Self::OURS.into_iter().find(|reason| reason.prefix() == prefix);
+        let others = [Self::OtherDenied, Self::OtherAccepted].into_iter();
+        ours.or_else(|| others.into_iter().find(|reason| prefix.starts_with(reason.prefix())))
+    }
+
+    /// What became of the packet.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::NoPolicy | Self::NoPolicyOut | Self::Stray | Self::Host | Self::OtherDenied => {
+                Verdict::Denied
+            }
+            Self::Policy | Self::OtherAccepted => Verdict::Accepted,
+        }
+    }
+
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoPolicy => "no_policy",
+            Self::NoPolicyOut => "no_policy_out",
+            Self::Stray => "stray",
+            Self::Host => "host",
+            Self::Policy => "policy",
+            Self::OtherDenied | Self::OtherAccepted => "other",
+        }
+    }
+
+    /// For people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::NoPolicy => "no policy lets the source reach this port of the destination",
+            Self::NoPolicyOut => "no policy lets the source reach this port on any other cell",
+            Self::Stray => "it belongs to no connection, and does not ask for one",
+            Self::Host => "containers of other cells may not reach the cell itself",
+            Self::Policy => "a policy lets the source reach this port of the destination",
+            Self::OtherDenied => "rules beside the policies deny it",
+            Self::OtherAccepted => "rules beside the policies let it through",
+        }
+    }
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_rules_write_is_read() {
+        for reason in Reason::OURS {
+            assert_eq!(Reason::of(reason.prefix()), Some(reason));
+            let letters = if reason.verdict() == Verdict::Denied { "DENY_" } else { "OK_" };
+            assert!(reason.prefix().starts_with(letters), "{reason:?}");
+            assert!(reason.prefix().len() <= 29, "the kernel takes no more");
+        }
+        assert_eq!(Reason::of("DENY_d4a2-4242"), Some(Reason::OtherDenied));
+        assert_eq!(Reason::of("OK_0001_db"), Some(Reason::OtherAccepted));
+        assert_eq!(Reason::of("somebody else's"), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! `policy-agent doctor`: what on this cell keeps policies from being enforced, or soon will.
+//!
+//! Looks, and tries things out in a network namespace of its own; changes nothing of the cell. It works
+//! whether or not the agent runs. Deciding what a number means is apart from reading it, in the same
+//! file.
+
+mod agent;
+mod certificate;
+mod clock;
+mod features;
+mod finding;
+mod limits;
+mod lock;
+mod overlay;
+mod tags;
+
+use tokio::runtime::Runtime;
+
+use crate::Config;
+
+pub use finding::{Finding, Report, Verdict};
+
+/// Examines the cell the file `config` is for. Blocks, for some seconds if the server is away.
+pub fn examine(config: &Config) -> Report {
+    let mut findings = features::examine();
+    findings.extend(overlay::examine(config));
+    findings.push(limits::neighbours());
+    findings.push(limits::connections());
+    findings.extend(lock::examine(config.iptables_lock_file.as_deref()));
+    findings.push(tags::examine(config));
+    findings.extend(certificate::examine(config));
+    findings.push(match Runtime::new() {
+        Ok(runtime) => runtime.block_on(clock::examine(config)),
+        Err(error) => Finding::broken("clock", format!("no thread to ask on: {error}")),
+    });
+    findings.push(agent::examine(config.admin_address));
+    Report { findings }
+}

@@ -1,0 +1,93 @@
+//! What the running agent says of itself.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+use super::Finding;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of `/status`, what matters here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    enforcement: Enforcement,
+    server_failure: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Enforcement {
+    held: Option<String>,
+    enforced: Option<serde_json::Value>,
+    containers: u64,
+    repairs: u64,
+}
+
+pub(super) fn examine(address: SocketAddr) -> Finding {
+    match ask(address) {
+        Ok(body) => judge(&body),
+        Err(error) => Finding::broken(
+            "agent",
+            format!("{address} does not answer: {error}; does the agent run?"),
+        ),
+    }
+}
+
+fn ask(address: SocketAddr) -> Result<Body, ureq::Error> {
+    // The agent is on this machine: a proxy in the environment is meant for something else.
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .proxy(None)
+        .build()
+        .new_agent();
+    agent.get(format!("http://{address}/status")).call()?.body_mut().read_json()
+}
+
+fn judge(body: &Body) -> Finding {
+    let Enforcement { held, enforced, containers, repairs } = &body.enforcement;
+    if let Some(held) = held {
+        return Finding::broken("agent", format!("it leaves the rules as they are: {held}"));
+    }
+    if let Some(failure) = &body.server_failure {
+        let says = format!("it enforces what it knows; no news of policies: {failure}");
+        return Finding::warning("agent", says);
+    }
+    if enforced.is_none() {
+        return Finding::warning("agent", "it has had no answer of the policy server yet");
+    }
+    let says = format!("it enforces the policies of {containers} containers; repairs: {repairs}");
+    Finding::fine("agent", says)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn judged(text: &str) -> Finding {
+        judge(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn an_agent_that_holds_back_is_broken_and_one_without_news_is_not() {
+        let held = judged(r#"{"enforcement":{"held":"no iptables","enforced":null}}"#);
+        assert_eq!(held.verdict, Verdict::Broken);
+        assert!(held.says.contains("no iptables"));
+        let away = judged(r#"{"enforcement":{"enforced":{}},"server_failure":"no answer"}"#);
+        assert_eq!(away.verdict, Verdict::Warning);
+        assert_eq!(judged("{}").verdict, Verdict::Warning);
+        let well = judged(r#"{"enforcement":{"held":null,"enforced":{},"containers":3}}"#);
+        assert_eq!(well.verdict, Verdict::Fine);
+        assert!(well.says.contains("3 containers"));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_run_is_told() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        assert_eq!(examine(address).verdict, Verdict::Broken);
+    }
+}

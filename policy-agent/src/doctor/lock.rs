@@ -1,0 +1,103 @@
+//! Who holds the locks that writers of rules share. One that is never given back keeps the agent from
+//! changing anything.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, thread, time::Duration};
+
+use nix::sys::stat::{major, minor};
+
+use super::Finding;
+
+/// The lock of iptables itself; its nf_tables engine does without.
+const XTABLES: &str = "/run/xtables.lock";
+
+/// Rules are written in a fraction of this.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOKS: u32 = 10;
+
+pub(super) fn examine(shared: Option<&Path>) -> Vec<Finding> {
+    let xtables = ("xtables lock", Path::new(XTABLES));
+    let shared = shared.map(|path| ("shared lock", path));
+    [Some(xtables), shared].into_iter().flatten().map(|(name, path)| look(name, path)).collect()
+}
+
+fn look(name: &str, path: &Path) -> Finding {
+    let Ok(of) = fs::metadata(path) else {
+        return Finding::fine(name, format!("{} is not there, so nobody holds it", path.display()));
+    };
+    let file = format!("{:02x}:{:02x}:{}", major(of.dev()), minor(of.dev()), of.ino());
+    let mut holder = None;
+    for _ in 0..LOOKS {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        match (holder_of(&locks, &file), holder) {
+            (None, _) => return Finding::fine(name, format!("{} is free", path.display())),
+            (Some(now), Some(before)) if now != before => {
+                let says = format!("{} passes from hand to hand", path.display());
+                return Finding::fine(name, says);
+            }
+            (now, _) => holder = now,
+        }
+        thread::sleep(PATIENCE / LOOKS);
+    }
+    let process = holder.unwrap_or_default();
+    let program = fs::read_to_string(format!("/proc/{process}/comm"));
+    let program =
+        program.map_or_else(|_| "another namespace".into(), |name| name.trim().to_owned());
+    let says = format!(
+        "{} has been held for a second by process {process} ({program}); rules cannot be written meanwhile",
+        path.display()
+    );
+    Finding::warning(name, says)
+}
+
+/// Who holds the lock on `file` (`<major>:<minor>:<inode>`), as `/proc/locks` lists them; those who wait
+/// are marked with an arrow.
+fn holder_of(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "FLOCK" | "POSIX" | "OFDLCK", _, _, process, of, ..] if of == file => {
+                process.parse().ok()
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_holder_is_told_from_those_who_wait() {
+        let locks = "\
+1: FLOCK  ADVISORY  WRITE 4242 00:1a:77 0 EOF
+1: -> FLOCK  ADVISORY  WRITE 4343 00:1a:77 0 EOF
+2: POSIX  ADVISORY  READ  7 fe:01:9 0 EOF
+";
+        assert_eq!(holder_of(locks, "00:1a:77"), Some(4242));
+        assert_eq!(holder_of(locks, "fe:01:9"), Some(7));
+        assert_eq!(holder_of(locks, "fe:01:77"), None);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_told_and_a_free_one_is_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert_eq!(look("lock", &path).verdict, crate::doctor::Verdict::Fine);
+        let file = fs::File::create(&path).unwrap();
+        assert_eq!(look("lock", &path).verdict, crate::doctor::Verdict::Fine);
+        file.lock().unwrap();
+        let finding = look("lock", &path);
+        assert_eq!(finding.verdict, crate::doctor::Verdict::Warning, "{finding:?}");
+        assert!(finding.says.contains(&format!("process {} ", std::process::id())), "{finding:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_listing_names_a_holder_or_none(text: String) {
+            let _ = holder_of(&text, "00:1a:77");
+        }
+    }
+}

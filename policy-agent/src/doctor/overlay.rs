@@ -1,0 +1,124 @@
+//! The VXLAN device, and whether what containers send fits through it.
+
+use hostnet::link::{Link, LinkError, Links, Vxlan};
+use policy::CellSubnet;
+use service::log::chain;
+use tokio::runtime::Runtime;
+
+use super::Finding;
+use crate::{Config, subnet};
+
+/// What VXLAN over IPv4 puts around a packet (spec/cell.md §G).
+const ENVELOPE: u32 = 50;
+
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    let vtep = config.vtep.as_str();
+    let (link, underlay) = match look(vtep) {
+        Ok(found) => found,
+        Err(error) => return vec![Finding::broken("overlay", error)],
+    };
+    let Some(link) = link else {
+        let says = format!("there is no device {vtep}; is the overlay daemon running?");
+        return vec![Finding::broken("overlay", says)];
+    };
+    let subnet = subnet::read(&config.subnet_file).map_err(|error| chain(&error));
+    vec![judge_device(&link), judge_mtu(&link, underlay.as_ref(), subnet.as_ref())]
+}
+
+/// The device of this name, and the one its packets are sent over.
+fn look(name: &str) -> Result<(Option<Link>, Option<Link>), String> {
+    let runtime = Runtime::new().map_err(|error| error.to_string())?;
+    let found = runtime.block_on(async {
+        let links = Links::open()?;
+        let link = links.find(name).await?;
+        let below = link.as_ref().and_then(|link| link.vxlan?.underlay);
+        let underlay = match below {
+            Some(index) => links.at(index).await?,
+            None => None,
+        };
+        Ok::<_, LinkError>((link, underlay))
+    });
+    found.map_err(|error| chain(&error))
+}
+
+fn judge_device(link: &Link) -> Finding {
+    let name = &link.name;
+    match link.vxlan {
+        None => Finding::broken("overlay", format!("{name} is no VXLAN device")),
+        Some(Vxlan { gbp: false, .. }) => {
+            let says = format!("{name} does not carry tags (no GBP), so all other cells refuse us");
+            Finding::broken("overlay", says)
+        }
+        Some(_) if !link.up => Finding::broken("overlay", format!("{name} is down")),
+        Some(_) => Finding::fine("overlay", format!("{name} is up and carries tags")),
+    }
+}
+
+fn judge_mtu(
+    link: &Link,
+    underlay: Option<&Link>,
+    subnet: Result<&CellSubnet, &String>,
+) -> Finding {
+    let subnet = match subnet {
+        Ok(subnet) => subnet,
+        Err(error) => return Finding::broken("mtu", error),
+    };
+    let (inner, name) = (subnet.mtu, &link.name);
+    if inner > link.mtu {
+        let says = format!("containers may send {inner} bytes, of which {name} takes {}", link.mtu);
+        return Finding::broken("mtu", says);
+    }
+    let Some(underlay) = underlay else {
+        return Finding::unknown(
+            "mtu",
+            format!("{name} is not tied to a device, whose MTU is unknown"),
+        );
+    };
+    let room = underlay.mtu.saturating_sub(ENVELOPE);
+    if inner > room {
+        let says = format!(
+            "containers may send {inner} bytes; {} has room for {room} in its envelope",
+            underlay.name
+        );
+        return Finding::broken("mtu", says);
+    }
+    Finding::fine("mtu", format!("{inner} in containers, {} on {}", underlay.mtu, underlay.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn link(name: &str, mtu: u32, gbp: bool) -> Link {
+        let vxlan =
+            Vxlan { vni: 1, local: None, underlay: Some(2), port: 4789, learning: false, gbp };
+        Link { index: 3, name: name.into(), mac: None, mtu, up: true, vxlan: Some(vxlan) }
+    }
+
+    fn mtu(inner: u32, vtep: u32, underlay: u32) -> Verdict {
+        let (overlay, block) =
+            ("10.255.0.0/16".parse().unwrap(), "10.255.30.0/24".parse().unwrap());
+        let subnet = CellSubnet::new(overlay, block, inner);
+        let (vtep, underlay) = (link("silk-vtep", vtep, true), link("eth0", underlay, false));
+        judge_mtu(&vtep, Some(&underlay), Ok(&subnet)).verdict
+    }
+
+    #[test]
+    fn what_containers_send_fits_with_its_envelope() {
+        assert_eq!(mtu(1450, 1450, 1500), Verdict::Fine);
+        assert_eq!(mtu(1450, 1500, 1500), Verdict::Fine);
+        assert_eq!(mtu(1500, 1450, 1550), Verdict::Broken);
+        assert_eq!(mtu(1460, 1460, 1500), Verdict::Broken);
+    }
+
+    #[test]
+    fn a_device_that_carries_no_tags_is_broken() {
+        assert_eq!(judge_device(&link("silk-vtep", 1450, true)).verdict, Verdict::Fine);
+        assert_eq!(judge_device(&link("silk-vtep", 1450, false)).verdict, Verdict::Broken);
+        let down = Link { up: false, ..link("silk-vtep", 1450, true) };
+        assert_eq!(judge_device(&down).verdict, Verdict::Broken);
+        let other = Link { vxlan: None, ..link("silk-vtep", 1450, true) };
+        assert_eq!(judge_device(&other).verdict, Verdict::Broken);
+    }
+}
