@@ -30,11 +30,9 @@ pub struct DeltaBody {
 pub struct Delta {
     /// How many policies the list then has.
     pub total: usize,
-    /// Those that are no more, with the tags they had. The older list may lack some of them: what came
-    /// and went in between is told, too.
+    /// Those that are no more, with the tags they had. Our servers name only what the older list has.
     pub removed: Vec<TaggedPolicy>,
-    /// Those that are there since. The older list may hold some of them: what went and came back is
-    /// told, too.
+    /// Those that are there since. Our servers name only what the older list has not.
     pub added: Vec<TaggedPolicy>,
 }
 
