@@ -48,8 +48,7 @@ impl Cell {
             fs::create_dir_all(directory.join(within)).context("cannot make a cell's directory")?;
         }
         let at = |file: &str| directory.join(file);
-        // NETMAN_BACKEND=nftables runs every story on the other firewall.
-        let backend = std::env::var("NETMAN_BACKEND").unwrap_or_else(|_| "iptables".into());
+        let backend = Firewall::of_this_run();
         let tls = json!({
             "ca_cert_file": server.pki("ca.crt"),
             "client_cert_file": server.pki("agent.crt"),
@@ -59,7 +58,7 @@ impl Cell {
             &tls,
             json!({
                 "policy_server_url": server.internal_url(),
-                "backend": backend,
+                "backend": backend.name(),
                 "cni_datastore_path": at("store.json"),
                 "subnet_file": at("subnet.env"),
                 "cell_id": name,
@@ -85,7 +84,7 @@ impl Cell {
             }),
         );
         let networker = json!({
-            "backend": backend,
+            "backend": backend.name(),
             "cni_plugin_dir": CNI_PLUGINS,
             "cni_config_dir": at("cni"),
             "bind_mount_dir": at("netns"),
@@ -218,9 +217,38 @@ impl Cell {
         Ok(command)
     }
 
-    /// The packet filter, as `iptables-save` tells it.
+    /// The packet filter, as it is listed.
     pub fn rules(&self) -> Result<String> {
-        self.netns.run("iptables-save", [] as [&str; 0])
+        match Firewall::of_this_run() {
+            Firewall::Iptables => self.netns.run("iptables-save", [] as [&str; 0]),
+            Firewall::Nftables => self.netns.run("nft", ["-s", "list", "table", "inet", "netman"]),
+        }
+    }
+
+    /// Changes the packet filter by hand, in the words of the one that is written: arguments of
+    /// `iptables`, or of `nft`.
+    pub fn meddle(&self, iptables: &str, nft: &str) -> Result<()> {
+        let (program, words) = match Firewall::of_this_run() {
+            Firewall::Iptables => ("iptables", iptables),
+            Firewall::Nftables => ("nft", nft),
+        };
+        self.netns.run(program, words.split(' ')).map(drop)
+    }
+
+    /// The agent's jump from FORWARD, taken away by hand.
+    pub fn unhook_agent(&self) -> Result<()> {
+        const CHAIN: [&str; 4] = ["chain", "inet", "netman", "filter/FORWARD"];
+        let nft = match Firewall::of_this_run() {
+            Firewall::Iptables => String::new(),
+            Firewall::Nftables => {
+                let listing = self.netns.run("nft", ["-a", "list"].into_iter().chain(CHAIN))?;
+                let jump = listing.lines().find(|line| line.contains("jump filter/vpa--forward"));
+                let handle = jump.and_then(|line| line.split("# handle ").nth(1));
+                let handle = handle.context("there is no jump to the agent's chain")?;
+                format!("delete rule inet netman filter/FORWARD handle {handle}")
+            }
+        };
+        self.meddle("-D FORWARD -j vpa--forward", &nft)
     }
 
     /// The cell's block of the overlay.
@@ -287,6 +315,33 @@ impl Cell {
             ensure!(rules.contains(text) == wanted, "rules are\n{rules}");
             Ok(())
         })
+    }
+}
+
+/// What the cells of this run write: iptables, or nftables with `NETMAN_BACKEND=nftables`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firewall {
+    /// The default.
+    Iptables,
+    /// A table of our own.
+    Nftables,
+}
+
+impl Firewall {
+    /// Which of the two.
+    pub fn of_this_run() -> Self {
+        match std::env::var("NETMAN_BACKEND").as_deref() {
+            Ok("nftables") => Self::Nftables,
+            _ => Self::Iptables,
+        }
+    }
+
+    /// As configurations name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::netns::{Netns, sysctl};
 use crate::reach::{Matrix, Port};
 use crate::{poll, sandbox};
 
-pub use cell::Cell;
+pub use cell::{Cell, Firewall};
 pub use container::{Container, MappedPort, Reply, Spec, down};
 pub use http::get;
 pub use outside::Outside;
