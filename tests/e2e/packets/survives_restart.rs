@@ -201,24 +201,13 @@ fn a_jump_pushed_from_the_top_is_moved_back() {
         let behind = "add rule inet netman filter/FORWARD jump filter/vpa--forward";
         cell.meddle("-A FORWARD -j vpa--forward", behind)?;
         poll::until("the jump is first again", || {
-            let rules = cell.rules()?;
-            let jump = match Firewall::of_this_run() {
-                Firewall::Iptables => "-A FORWARD -j vpa--forward",
-                Firewall::Nftables => "jump filter/vpa--forward",
-            };
-            let of_forward = rules.split("chain filter/FORWARD {").last().unwrap_or_default();
-            let mut of_forward = of_forward.lines().map(str::trim);
-            let first = of_forward.find(|line| line.starts_with("-A FORWARD") || is_rule(line));
-            ensure!(first == Some(jump), "first is {first:?}");
+            let listing = cell.listing()?;
+            let first = listing.chain("filter/FORWARD").first();
+            ensure!(first.is_some_and(|rule| rule.ends_with("vpa--forward")), "first is {first:?}");
             Ok(())
         })?;
         three.as_allowed(world)
     });
-}
-
-/// Whether a line of nft's listing of a chain is a rule.
-fn is_rule(line: &str) -> bool {
-    Firewall::of_this_run() == Firewall::Nftables && !line.is_empty() && !line.starts_with("type ")
 }
 
 #[test]

@@ -8,17 +8,17 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
 use policy::CellSubnet;
 use serde_json::{Value, json};
 
-use super::{Container, Server, Spec, configure, get, outside};
+use super::{Container, Firewall, Listing, Server, Spec, configure, get, outside};
+use crate::binaries;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
 use crate::probe::{self, Dialled};
 use crate::reach::Port;
-use crate::{binaries, poll};
 
 /// Debian's package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
@@ -217,12 +217,14 @@ impl Cell {
         Ok(command)
     }
 
-    /// The packet filter, as it is listed.
+    /// The packet filter, as it is printed.
     pub fn rules(&self) -> Result<String> {
-        match Firewall::of_this_run() {
-            Firewall::Iptables => self.netns.run("iptables-save", [] as [&str; 0]),
-            Firewall::Nftables => self.netns.run("nft", ["-s", "list", "table", "inet", "netman"]),
-        }
+        Firewall::of_this_run().list(&self.netns)
+    }
+
+    /// The packet filter, as values.
+    pub fn listing(&self) -> Result<Listing> {
+        Firewall::of_this_run().listing(&self.netns)
     }
 
     /// Changes the packet filter by hand, in the words of the one that is written: arguments of
@@ -304,43 +306,6 @@ impl Cell {
         let _ = self.overlay().kill();
         for entry in fs::read_dir(self.file("netns")).into_iter().flatten().flatten() {
             let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
-        }
-    }
-
-    /// Waits until the cell's rules contain (or no longer contain) a text.
-    pub fn rules_have(&self, text: &str, wanted: bool) -> Result<()> {
-        let verb = if wanted { "have" } else { "have not" };
-        poll::until(&format!("{}'s rules {verb} `{text}`", self.name), || {
-            let rules = self.rules()?;
-            ensure!(rules.contains(text) == wanted, "rules are\n{rules}");
-            Ok(())
-        })
-    }
-}
-
-/// What the cells of this run write: iptables, or nftables with `NETMAN_BACKEND=nftables`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Firewall {
-    /// The default.
-    Iptables,
-    /// A table of our own.
-    Nftables,
-}
-
-impl Firewall {
-    /// Which of the two.
-    pub fn of_this_run() -> Self {
-        match std::env::var("NETMAN_BACKEND").as_deref() {
-            Ok("nftables") => Self::Nftables,
-            _ => Self::Iptables,
-        }
-    }
-
-    /// As configurations name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Iptables => "iptables",
-            Self::Nftables => "nftables",
         }
     }
 }
