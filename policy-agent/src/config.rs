@@ -10,6 +10,8 @@ use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
 
+use crate::ShadowModes;
+
 /// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -37,6 +39,8 @@ pub struct Config {
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
     pub state_file: Option<PathBuf>,
+    /// What is only watched, and told of, instead of being enforced.
+    pub shadow: ShadowModes,
     /// The lock other writers of rules on this cell share with us.
     pub iptables_lock_file: Option<PathBuf>,
     /// Where the networker forces a cycle (spec/cell.md §D.8).
@@ -67,6 +71,7 @@ struct Raw {
     iptables_denied_logs_per_sec: Option<i64>,
     iptables_accepted_udp_logs_per_sec: Option<i64>,
     state_file: String,
+    shadow: ShadowModes,
     iptables_lock_file: String,
     force_policy_poll_cycle_host: String,
     force_policy_poll_cycle_port: Option<i64>,
@@ -123,6 +128,7 @@ impl Config {
             )
             .unwrap_or(NonZeroU32::MIN),
             state_file: optional(&raw.state_file),
+            shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
             admin_address: check.address(
                 ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
@@ -131,8 +137,16 @@ impl Config {
             ),
             log_level: check.log_level("log_level", &raw.log_level),
         };
+        if config.shadow.any() && config.state_file.is_none() {
+            check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
+        }
         check.finish()?;
         Ok(config)
+    }
+
+    /// Where it is remembered what was promoted.
+    pub(crate) fn shadow_file(&self) -> Option<PathBuf> {
+        self.state_file.as_ref().map(|path| path.with_extension("shadow.json"))
     }
 }
 

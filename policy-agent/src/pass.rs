@@ -17,6 +17,7 @@ use crate::{
     connections, desired,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
+    shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
 };
@@ -30,6 +31,7 @@ pub(crate) struct Enforcer {
     firewall: Firewall,
     former: Former,
     connections: Box<dyn Connections>,
+    shadow: Shadow,
     /// What the kernel was last made to agree with.
     settled: Option<Agreed>,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Outcome {
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
     pub connections_cut: u64,
+    /// What is only watched.
+    pub shadow: Report,
 }
 
 /// Why a pass left the kernel as it was.
@@ -86,6 +90,7 @@ impl Enforcer {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
         let told_accepted = config.told_accepted;
+        let shadow = Shadow::open(config.shadow, config.shadow_file());
         Self {
             files,
             vtep,
@@ -94,6 +99,7 @@ impl Enforcer {
             firewall,
             former,
             connections,
+            shadow,
             settled: None,
         }
     }
@@ -106,6 +112,9 @@ impl Enforcer {
     pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
         if thorough {
             self.firewall.forget();
+        }
+        if let Some(answer) = answer {
+            self.shadow.follow(answer);
         }
         let world = self.look(answer)?;
         if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
@@ -149,6 +158,7 @@ impl Enforcer {
             rules: agreed.rules,
             elements: agreed.elements,
             chains: self.firewall.known().map(lengths).unwrap_or_default(),
+            shadow: self.shadow.report(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
@@ -180,6 +190,11 @@ impl Enforcer {
         Ok(desired::ruleset(&self.look(answer)?).to_string())
     }
 
+    /// Has the next pass enforce what was only watched, and returns what that is.
+    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Report, PromoteError> {
+        self.shadow.promote(kinds)
+    }
+
     /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
     fn keep_what_is_true(&mut self, world: World) -> Result<Outcome, Held> {
         let dialect = self.firewall.dialect();
@@ -204,6 +219,7 @@ impl Enforcer {
             told_accepted: self.told_accepted,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
+            leniency: self.shadow.leniency(),
         })
     }
 
