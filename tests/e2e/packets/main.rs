@@ -13,5 +13,6 @@ mod net_in_out;
 mod revokes;
 mod same_cell;
 mod server_away;
+mod shadow;
 mod survives_restart;
 mod wiring;
