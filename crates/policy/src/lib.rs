@@ -8,6 +8,7 @@
 
 mod app;
 mod change;
+mod egress;
 mod lease;
 mod ports;
 mod protocol;
@@ -20,6 +21,7 @@ pub mod wire;
 
 pub use app::{AppGuid, EmptyAppGuid};
 pub use change::{Life, ParseVersionError, Revision, Version};
+pub use egress::{EgressRule, InvalidIpv4Range, Ipv4Range, Traffic};
 pub use lease::{HardwareAddr, Lease, ParseHardwareAddrError};
 pub use ports::{InvalidPortRange, PortRange};
 pub use protocol::{Protocol, UnknownProtocol};
