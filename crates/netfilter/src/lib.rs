@@ -13,6 +13,7 @@
 //! are compared as text and any tampering shows. Start reading at [`Plan::new`].
 
 pub mod conntrack;
+pub mod egress;
 mod kernel;
 mod name;
 mod observed;
@@ -28,4 +29,4 @@ pub use rule::{
     Action, AddressRange, ConnectionState, Icmp, Interface, InvalidInterface, Mark, RejectWith,
     Rule, Transport,
 };
-pub use ruleset::{Builtin, Hook, Place, Ruleset, Table};
+pub use ruleset::{Builtin, Hook, Parent, Place, Ruleset, Table};

@@ -30,6 +30,15 @@ impl ChainName {
         if let Ok(name) = whole.parse() {
             return name;
         }
+        Self::hashed(&format!("{prefix}--"), owner)
+    }
+
+    /// `<prefix><owner>`, always shortened where it must be and with a hash of the whole at its end.
+    ///
+    /// # Panics
+    /// If `prefix` leaves no room for the hash, or is not made of letters and dashes.
+    pub(crate) fn hashed(prefix: &str, owner: &str) -> Self {
+        let whole = format!("{prefix}{owner}");
         let hash = Sha256::digest(whole.as_bytes());
         let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let readable: String = whole
