@@ -6,6 +6,8 @@
 //! subnet file ──────┘                                         └─► connections no policy allows are forgotten
 //! ```
 //!
+//! Beside it, [`groups`] does the same for security groups: other chains, another loop.
+//!
 //! Start reading at [`cycle`], which turns every reason to look into one pass; then [`desired`], which
 //! says what the rules are. Nothing here is lost when the agent is killed: the rules are in the kernel,
 //! the last good answer of the server is on disk, and both are recognised at the next start.
@@ -17,6 +19,7 @@ mod connections;
 mod cycle;
 mod desired;
 mod files;
+mod groups;
 mod keeper;
 mod pass;
 mod poll;
@@ -35,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+use groups::Groups;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -74,6 +78,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (keeper, latest) = keeper::Keeper::after(kept);
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, config.server.timeout);
+    let (groups, of_groups) = groups(&config)?;
+    let admin = admin.merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -84,13 +90,27 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
+    let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     cycle.run(shutdown).await;
     // All end with the token; a panic in one of them has been printed already.
     let _ = polling.await;
     let _ = keeping.await;
     let _ = serving.await;
+    if let Some(grouping) = grouping {
+        let _ = grouping.await;
+    }
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
+}
+
+/// What keeps security groups, if that is ours to do, and what answers the networker about them.
+fn groups(config: &Config) -> Result<(Option<Groups>, axum::Router), AgentError> {
+    if !config.enable_groups {
+        return Ok((None, groups::disabled()));
+    }
+    let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
+    let (groups, routes) = Groups::new(config, Box::new(kernel), Box::new(ConntrackTool))?;
+    Ok((Some(groups), routes))
 }
 
 fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {

@@ -1,0 +1,203 @@
+//! One pass over security groups: look, decide, make the kernel agree. Blocking, so it runs beside the
+//! runtime.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use containers::{Container, Store, StoreError};
+use ipnet::Ipv4Net;
+use netfilter::{
+    Kernel, KernelError, Observed, Plan, Table,
+    conntrack::{Connections, ConntrackError},
+};
+use service::log::chain;
+use thiserror::Error;
+
+use super::{
+    answer::Answer,
+    connections,
+    desired::{self, Governed, Manner, Sweep, Wanted},
+    status::Standing,
+};
+use crate::{
+    Config,
+    subnet::{self, SubnetError},
+};
+
+/// Everything a pass reads from and writes to, and what it remembers of earlier passes.
+pub(crate) struct Enforcer {
+    store: Store,
+    subnet_file: PathBuf,
+    manner: Manner,
+    kernel: Box<dyn Kernel>,
+    connections: Box<dyn Connections>,
+    /// The last good reading of the store.
+    containers: Option<Vec<Container>>,
+    /// What the kernel was last made to agree with.
+    settled: Option<Vec<Governed>>,
+}
+
+/// What a pass starts from, besides the files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub answer: Option<Answer>,
+    /// Whether the answer was given by a server in this life of the agent.
+    pub fresh: bool,
+    /// Containers that are said to be gone.
+    pub gone: BTreeSet<String>,
+}
+
+/// What a pass did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub spaces: BTreeSet<String>,
+    pub standings: BTreeMap<String, Standing>,
+    pub rules: usize,
+    /// Chains that were changed.
+    pub touched: BTreeSet<String>,
+    /// Whether they were changed although nothing new was wanted: somebody else had changed them.
+    pub repaired: bool,
+    pub connections_cut: u64,
+}
+
+/// Why a pass left the kernel as it was.
+#[derive(Debug, Error)]
+pub(crate) enum Held {
+    #[error("the cell's overlay is not known")]
+    Overlay(#[from] SubnetError),
+    #[error("the containers of this cell are not known")]
+    Containers(#[from] StoreError),
+    #[error("container store {0} is gone, while the kernel has rules for containers")]
+    StoreGone(PathBuf),
+    #[error("the kernel's rules could not be brought in line")]
+    Kernel(#[from] KernelError),
+    #[error(
+        "the kernel does not hold what was committed, in chains {0:?}; is another program writing them?"
+    )]
+    Disagrees(BTreeSet<String>),
+    #[error("live connections could not be judged")]
+    Connections(#[from] ConntrackError),
+}
+
+impl Enforcer {
+    pub fn new(
+        config: &Config,
+        kernel: Box<dyn Kernel>,
+        connections: Box<dyn Connections>,
+    ) -> Self {
+        Self {
+            store: Store::at(&config.datastore),
+            subnet_file: config.subnet_file.clone(),
+            manner: config.groups.clone(),
+            kernel,
+            connections,
+            containers: None,
+            settled: None,
+        }
+    }
+
+    /// Makes the kernel enforce what is known for the containers that are here now. What is of no
+    /// container any more is swept once a server has told of all that are here.
+    pub fn pass(&mut self, known: &Known) -> Result<Outcome, Held> {
+        let Known { answer, fresh, gone } = known;
+        let observed = self.kernel.observe()?;
+        let overlay = subnet::read(&self.subnet_file)?.overlay;
+        let stale = self.look(&observed)?;
+        let containers = self.containers.as_deref().unwrap_or_default();
+        let spaces = spaces(containers);
+        let complete = answer.as_ref().is_some_and(|answer| answer.spaces.is_superset(&spaces));
+        let sweep = match (stale, *fresh && complete) {
+            (true, _) => Sweep::None,
+            (false, true) => Sweep::All,
+            (false, false) => Sweep::Only(gone),
+        };
+        let wanted = desired::wanted(containers, answer.as_ref(), &self.manner, &observed, sweep);
+        let plan = Plan::new(&wanted.rules, &observed, &wanted.scope);
+        self.commit(&plan, &wanted)?;
+
+        let Wanted { rules, scope: _, standings, governed } = wanted;
+        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
+        let unchanged = self.settled.take().as_ref() == Some(&governed);
+        let connections_cut =
+            if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&governed, overlay)? };
+        self.settled = Some(governed);
+        let (touched, rules) = (plan.touched(), rules.len());
+        let living = |name: &String| standings.keys().any(|handle| is_chain_of(name, handle));
+        let repaired = unchanged && touched.iter().any(living);
+        Ok(Outcome { spaces, standings, rules, touched, repaired, connections_cut })
+    }
+
+    /// Commits, and reads back.
+    fn commit(&mut self, plan: &Plan, wanted: &Wanted) -> Result<(), Held> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.kernel.commit(plan)?;
+        let left = Plan::new(&wanted.rules, &self.kernel.observe()?, &wanted.scope);
+        if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
+    }
+
+    /// Reads the store; where it says nothing usable, its last content holds. Says whether that is so.
+    ///
+    /// Whoever removes the last container leaves an empty list, not an empty file: a blank store after
+    /// containers was lost, or is being written by someone who truncates first.
+    fn look(&mut self, observed: &Observed) -> Result<bool, Held> {
+        let path = self.store.path();
+        let was_blank = files::is_blank(path);
+        let read = self.store.read();
+        let blank = was_blank || files::is_blank(path);
+        let knew_some = match &self.containers {
+            Some(known) => !known.is_empty(),
+            None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
+        };
+        match read {
+            Ok(contents) if contents.containers.is_empty() && blank && knew_some => {
+                match self.containers {
+                    Some(_) => Ok(true),
+                    None => Err(Held::StoreGone(path.to_owned())),
+                }
+            }
+            Ok(contents) => {
+                self.containers = Some(contents.containers);
+                Ok(!contents.faults.is_empty())
+            }
+            Err(error) if self.containers.is_some() => {
+                let error = chain(&error);
+                tracing::warn!(error, "The container store is unreadable; its last content holds.");
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn cut_unlawful(
+        &mut self,
+        governed: &[Governed],
+        overlay: Ipv4Net,
+    ) -> Result<u64, ConntrackError> {
+        if governed.is_empty() {
+            return Ok(0);
+        }
+        let mut cut = 0;
+        for connection in connections::unlawful(&self.connections.list()?, governed, overlay) {
+            self.connections.forget(&connection)?;
+            cut += 1;
+        }
+        Ok(cut)
+    }
+}
+
+/// The spaces of these containers.
+fn spaces(containers: &[Container]) -> BTreeSet<String> {
+    containers.iter().filter_map(Container::space_id).map(str::to_owned).collect()
+}
+
+fn is_chain_of(name: &str, handle: &str) -> bool {
+    use netfilter::egress::{groups_chain, netout_chain};
+    groups_chain(handle).as_str() == name || netout_chain(handle).as_str() == name
+}
+
+#[cfg(test)]
+mod tests;
