@@ -17,6 +17,7 @@ use crate::{
     handle::Handle,
     ports::{PortPool, PortsError},
     record::{Record, Records},
+    rules,
 };
 
 /// What the interface is called inside every container.
@@ -42,6 +43,10 @@ impl<'c> CellHost<'c> {
             limit: config.cni_limit,
         };
         Self { config, records, store: Store::at(&config.datastore), cni }
+    }
+
+    fn firewall(&self) -> Iptables {
+        Iptables::new().with_lock_file(Some(self.config.iptables_lock_file.clone()))
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -225,8 +230,7 @@ impl Host for CellHost<'_> {
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
-        let lock_file = Some(self.config.iptables_lock_file.clone());
-        Iptables::new().with_lock_file(lock_file).settle(wanted, scope)?;
+        self.firewall().settle(wanted, scope)?;
         Ok(())
     }
 
@@ -256,6 +260,17 @@ impl Host for CellHost<'_> {
             Some(address) => Ok(agent::force_poll(address, self.config.agent_limit)?),
             None => Ok(()),
         }
+    }
+
+    fn await_groups(&self, handle: &Handle) -> Result<(), HostError> {
+        match &self.config.agent {
+            Some(address) => Ok(agent::force_groups(address, handle, self.config.agent_limit)?),
+            None => Ok(()),
+        }
+    }
+
+    fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
+        Ok(rules::is_governed(handle, &self.firewall().observe()?))
     }
 
     fn hint_policies(&self) {

@@ -100,7 +100,17 @@ impl Enforcer {
 
     /// Makes the kernel enforce what is known for the containers that are here now. What is of no
     /// container any more is swept once a server has told of all that are here.
+    ///
+    /// The networker writes at its own times: what it made or removed since we looked is another world,
+    /// and worth another look.
     pub fn pass(&mut self, known: &Known) -> Result<Outcome, Held> {
+        match self.attempt(known) {
+            Err(Held::Kernel(_) | Held::Disagrees(_)) => self.attempt(known),
+            result => result,
+        }
+    }
+
+    fn attempt(&mut self, known: &Known) -> Result<Outcome, Held> {
         let Known { answer, fresh, gone } = known;
         let observed = self.kernel.observe()?;
         let overlay = subnet::read(&self.subnet_file)?.overlay;
