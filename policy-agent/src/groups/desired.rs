@@ -7,7 +7,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use containers::Container;
+use containers::{Container, Contents};
 use ipnet::Ipv4Net;
 use netfilter::{
     Action, ChainName, ConnectionState, Observed, Place, RejectWith, Rule, Ruleset, Scope, Table,
@@ -83,18 +83,19 @@ impl DenyNetworks {
     }
 }
 
-/// What the kernel should hold for `containers`.
+/// What the kernel should hold for the containers of a store.
 pub(crate) fn wanted(
-    containers: &[Container],
+    store: &Contents,
     answer: Option<&Answer>,
     manner: &Manner,
     observed: &Observed,
     sweep: Sweep<'_>,
 ) -> Wanted {
     let (mut rules, mut standings, mut governed) = (Ruleset::new(), BTreeMap::new(), Vec::new());
-    // Chains of the living: never swept, and each the chain of one.
-    let mut chains: BTreeSet<ChainName> = BTreeSet::new();
-    for container in containers {
+    // Chains of the living: never swept, and each the chain of one. Whose entry cannot be read, may live.
+    let mut chains: BTreeSet<ChainName> =
+        store.faults.iter().map(|fault| egress::groups_chain(&fault.handle)).collect();
+    for container in &store.containers {
         let chain = egress::groups_chain(&container.handle);
         let standing = if chains.insert(chain.clone()) {
             match lot(container, answer, observed) {
@@ -209,6 +210,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn store(containers: Vec<Container>) -> Contents {
+        Contents { containers, faults: Vec::new() }
+    }
+
     pub fn manner() -> Manner {
         Manner {
             deny: DenyNetworks::default(),
@@ -237,7 +242,7 @@ pub(crate) mod tests {
         let twice = SecurityGroup { guid: "again".into(), ..running("10.0.0.1") };
         let answer = answer(&["a"], vec![running("10.0.0.1"), twice]);
         let there = observed(&["netout--web"]);
-        let wanted = wanted(&[web], Some(&answer), &manner, &there, Sweep::All);
+        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, &there, Sweep::All);
         insta::assert_snapshot!(wanted.rules, @r"
         *filter
         -A netout--web -j asg-web
@@ -258,7 +263,8 @@ pub(crate) mod tests {
         answer: Option<&Answer>,
         chains: &[&str],
     ) -> Vec<String> {
-        let wanted = wanted(containers, answer, &manner(), &observed(chains), Sweep::All);
+        let store = store(containers.to_vec());
+        let wanted = wanted(&store, answer, &manner(), &observed(chains), Sweep::All);
         let text = |(handle, standing): (&String, &Standing)| match standing {
             Standing::Enforced => format!("{handle}: enforced"),
             Standing::Unknown => format!("{handle}: unknown"),
@@ -310,7 +316,10 @@ pub(crate) mod tests {
     fn swept(sweep: Sweep<'_>) -> Vec<String> {
         let living =
             [container("a", "10.255.30.2", "a", "app"), container("b", "10.255.30.3", "b", "app")];
-        let chains = ["asg-a", "asg-b", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
+        let bad = containers::Fault { handle: "bad".into(), reason: "it has no address".into() };
+        let living = Contents { faults: vec![bad], ..store(living.to_vec()) };
+        let chains =
+            ["asg-a", "asg-b", "asg-bad", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
         let (there, known) = (observed(&chains), answer(&["a"], vec![]));
         let wanted = wanted(&living, Some(&known), &manner(), &there, sweep);
         let plan = netfilter::Plan::new(&wanted.rules, &there, &wanted.scope);

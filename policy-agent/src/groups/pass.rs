@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use containers::{Container, Store, StoreError};
+use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
     Kernel, KernelError, Observed, Plan, Table,
@@ -34,7 +34,7 @@ pub(crate) struct Enforcer {
     kernel: Box<dyn Kernel>,
     connections: Box<dyn Connections>,
     /// The last good reading of the store.
-    containers: Option<Vec<Container>>,
+    containers: Option<Contents>,
     /// What the kernel was last made to agree with.
     settled: Option<Vec<Governed>>,
 }
@@ -115,8 +115,8 @@ impl Enforcer {
         let observed = self.kernel.observe()?;
         let overlay = subnet::read(&self.subnet_file)?.overlay;
         let stale = self.look(&observed)?;
-        let containers = self.containers.as_deref().unwrap_or_default();
-        let spaces = spaces(containers);
+        let containers = self.containers.as_ref().expect("were read now or before");
+        let spaces = spaces(&containers.containers);
         let complete = answer.as_ref().is_some_and(|answer| answer.spaces.is_superset(&spaces));
         let sweep = match (stale, *fresh && complete) {
             (true, _) => Sweep::None,
@@ -159,7 +159,7 @@ impl Enforcer {
         let read = self.store.read();
         let blank = was_blank || files::is_blank(path);
         let knew_some = match &self.containers {
-            Some(known) => !known.is_empty(),
+            Some(known) => !known.containers.is_empty(),
             None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
         };
         match read {
@@ -170,8 +170,8 @@ impl Enforcer {
                 }
             }
             Ok(contents) => {
-                self.containers = Some(contents.containers);
-                Ok(!contents.faults.is_empty())
+                self.containers = Some(contents);
+                Ok(false)
             }
             Err(error) if self.containers.is_some() => {
                 let error = chain(&error);

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy_client::internal::{Client, GroupsAnswer, GroupsQuestion, GroupsTold, follow};
+use policy_client::internal::{
+    Client, ClientError, GroupsAnswer, GroupsQuestion, GroupsTold, follow,
+};
 use service::log::chain;
 use tokio::{
     sync::{mpsc, watch},
@@ -42,9 +44,24 @@ pub(crate) struct Reach {
     pub failure: Option<String>,
 }
 
+/// Whoever can tell security groups.
+pub(crate) trait Server: Send + Sync + 'static {
+    /// One question and its answer.
+    fn groups(
+        &self,
+        question: &GroupsQuestion,
+    ) -> impl Future<Output = Result<GroupsTold, ClientError>> + Send;
+}
+
+impl Server for Client {
+    async fn groups(&self, question: &GroupsQuestion) -> Result<GroupsTold, ClientError> {
+        self.security_groups(question).await
+    }
+}
+
 /// The loop that asks.
-pub(crate) struct Poller {
-    client: Client,
+pub(crate) struct Poller<S = Client> {
+    server: S,
     interval: Duration,
     known: Option<Answer>,
     saved: Saved,
@@ -56,9 +73,9 @@ pub(crate) struct Poller {
     pause: Duration,
 }
 
-impl Poller {
+impl<S: Server> Poller<S> {
     pub fn new(
-        client: Client,
+        server: S,
         interval: Duration,
         known: Option<Answer>,
         saved: Saved,
@@ -67,7 +84,7 @@ impl Poller {
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach::default());
         let pause = FIRST_PAUSE;
-        (Self { client, interval, known, saved, wake, statuses, reach, older: 0, pause }, reaching)
+        (Self { server, interval, known, saved, wake, statuses, reach, older: 0, pause }, reaching)
     }
 
     /// Asks until `shutdown`.
@@ -90,7 +107,7 @@ impl Poller {
             let question = self.question(&spaces, answered);
             let asked = Instant::now();
             let told = tokio::select! {
-                told = self.client.security_groups(&question) => told,
+                told = self.server.groups(&question) => told,
                 () = are_others(self.statuses.clone(), &spaces) => continue,
             };
             let took = asked.elapsed();
@@ -188,3 +205,6 @@ async fn are_others(mut statuses: watch::Receiver<Status>, spaces: &BTreeSet<Str
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod denies_by_default;
 mod net_in_out;
 mod revokes;
 mod same_cell;
+mod security_groups;
 mod server_away;
 mod survives_restart;
 mod wiring;
