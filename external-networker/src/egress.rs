@@ -4,9 +4,7 @@
 
 use std::net::{AddrParseError, IpAddr, Ipv4Addr};
 
-use policy::{
-    EgressRule, InvalidIpv4Range, InvalidPortRange, Ipv4Range, PortRange, Protocol, Traffic,
-};
+use policy::{EgressRule, InvalidIpRange, InvalidPortRange, IpRange, PortRange, Protocol, Traffic};
 use thiserror::Error;
 
 use crate::wire;
@@ -37,7 +35,7 @@ pub(crate) enum Fault {
         source: AddrParseError,
     },
     #[error(transparent)]
-    Range(#[from] InvalidIpv4Range),
+    Range(#[from] InvalidIpRange),
     #[error("tcp and udp need ports")]
     NoPorts,
     #[error("only tcp and udp have ports")]
@@ -77,14 +75,14 @@ fn read_rule(rule: &wire::NetOutRule) -> Result<EgressRule, Fault> {
         (4, _) => return Err(Fault::V6),
         (other, _) => return Err(Fault::Protocol(*other)),
     };
-    let networks = networks.iter().map(read_network).collect::<Result<_, _>>()?;
-    Ok(EgressRule { networks, traffic, log: *log })
+    let destinations = networks.iter().map(read_network).collect::<Result<_, _>>()?;
+    Ok(EgressRule { destinations, traffic, log: *log })
 }
 
 /// −1 means any, and has become 255 on its way here.
 fn read_icmp(kind: u8, code: u8) -> Traffic {
     let known = |byte: u8| (byte != 255).then_some(byte);
-    Traffic::Icmp { kind: known(kind), code: known(kind).and(known(code)) }
+    Traffic::Icmp(known(kind), known(code))
 }
 
 /// Port 0 stands for no port, so a range that starts there starts at 1.
@@ -95,11 +93,11 @@ fn read_ports(ranges: &[wire::PortRange]) -> Result<Vec<PortRange>, InvalidPortR
 }
 
 /// A network without an end is one address.
-fn read_network(range: &wire::IpRange) -> Result<Ipv4Range, Fault> {
+fn read_network(range: &wire::IpRange) -> Result<IpRange, Fault> {
     let wire::IpRange { start, end } = range;
     let start = read_address(start)?;
     let end = if end.is_empty() { start } else { read_address(end)? };
-    Ok(Ipv4Range::new(start, end)?)
+    Ok(IpRange::new(start.into(), end.into())?)
 }
 
 fn read_address(text: &str) -> Result<Ipv4Addr, Fault> {
@@ -182,7 +180,7 @@ mod tests {
         assert_eq!(fault(r#"{"networks":[{"start":"10.0.0"}]}"#), "\"10.0.0\" is not an address");
         assert_eq!(
             fault(r#"{"networks":[{"start":"10.0.0.2","end":"10.0.0.1"}]}"#),
-            "the network 10.0.0.2 to 10.0.0.1 runs backwards"
+            "10.0.0.2 to 10.0.0.1 is not a range of addresses"
         );
         assert_eq!(
             fault(r#"{"protocol":2,"ports":[{"start":9,"end":1}]}"#),

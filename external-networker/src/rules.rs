@@ -187,7 +187,7 @@ fn mark_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
 
 fn redirect_rules(facts: &Facts) -> Vec<Rule> {
     let redirect = |mapped: &Mapped| {
-        let action = Action::Dnat(facts.ip, mapped.container_port);
+        let action = Action::Dnat(facts.ip.into(), mapped.container_port);
         at_mapped_port(Rule::new(action), mapped)
     };
     facts.mapped.iter().filter_map(redirect).collect()

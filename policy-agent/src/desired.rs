@@ -26,8 +26,8 @@ use std::{
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Mark, Observed, Place, Plan, RejectWith, Rule,
-    Ruleset, Scope, Step, Table,
+    Action, Builtin, ChainName, ConnectionState, Dialect, Mark, Observed, Place, Plan, RejectWith,
+    Rule, Ruleset, Scope, Step, Table,
 };
 use policy::AppGuid;
 
@@ -59,7 +59,7 @@ pub(crate) fn speaks_of_containers(observed: &Observed) -> bool {
 /// What of a former life's rules must change even while nothing is known to put in their place: what
 /// is said about an address must be about the app that has it now, or the next container there would
 /// be taken for the one before (spec/cell.md §I.23); and the way into the rules must stand.
-pub(crate) fn stale(observed: &Observed, residents: &BTreeSet<Resident>) -> Plan {
+pub(crate) fn stale(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
     let rules = |chain: &str| observed.rules(Table::Filter, chain).unwrap_or_default();
     let mark = ChainName::owned("vpa", "mark").to_string();
     let true_marks: Vec<String> =
@@ -79,13 +79,13 @@ pub(crate) fn stale(observed: &Observed, residents: &BTreeSet<Resident>) -> Plan
     let standing = observed.chains(Table::Filter).filter(|chain| chain.starts_with(DOORS));
     let standing = standing.filter_map(|chain| chain.parse::<ChainName>().ok());
     let ajar = standing.filter(|chain| !rules(chain.as_str()).is_empty() && !lawful(chain));
-    steps.extend(ajar.map(Step::Declare));
+    steps.extend(ajar.map(|chain| Step::Declare(chain.to_string())));
 
     let (parent, way_in) = (Builtin::Forward.to_string(), jump(&entrance()).to_string());
     if rules(&parent).first() != Some(&way_in) {
         steps.push(Step::Prepend(parent, way_in));
     }
-    Plan::of(Table::Filter, steps)
+    Plan::of(dialect, Table::Filter, steps)
 }
 
 /// A rule that marks, without the mark.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use containers::Store;
 use netfilter::{
-    Interface, Kernel, KernelError, Observed, Plan, Ruleset, Table,
+    Interface, Kernel, KernelError, Observed, Plan, Rendered, Table,
     conntrack::{Connections, ConntrackError},
 };
 use thiserror::Error;
@@ -77,15 +77,16 @@ impl Enforcer {
         let world = self.look(answer, &observed)?;
         let entrance = desired::entrance();
         if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
-            let plan = desired::stale(&observed, &world.residents);
+            let plan = desired::stale(&observed, &world.residents, self.kernel.dialect());
             self.kernel.commit(&plan)?;
             let (residents, touched) = (world.residents, plan.touched());
             let stale = self.files.are_stale();
             return Ok(Outcome { residents, stale, touched, ..Outcome::default() });
         }
         let rules = desired::ruleset(&world);
-        let plan = Plan::new(&rules, &observed, &desired::scope());
-        self.commit(&plan, &rules)?;
+        let rendered = Rendered::new(&rules, self.kernel.dialect());
+        let plan = Plan::new(&rendered, &observed, &desired::scope());
+        self.commit(&plan, &rendered)?;
 
         // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
         let unchanged = self.settled.take().as_ref() == Some(&world);
@@ -105,7 +106,7 @@ impl Enforcer {
     }
 
     /// Commits, and reads back: a receipt speaks of what the kernel holds, not of what it was told.
-    fn commit(&mut self, plan: &Plan, rules: &Ruleset) -> Result<(), Held> {
+    fn commit(&mut self, plan: &Plan, rules: &Rendered) -> Result<(), Held> {
         if plan.is_empty() {
             return Ok(());
         }

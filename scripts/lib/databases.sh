@@ -43,6 +43,10 @@ start_databases() {
     start_mariadb "$care"
 }
 
+# More options for PostgreSQL, and whether it is started again a second after it was told to stop.
+postgres_options=()
+postgres_returns=
+
 start_postgres() {
     local programs home port care=()
     [[ $1 == careless ]] && care=(-c fsync=off -c full_page_writes=off)
@@ -56,9 +60,14 @@ start_postgres() {
         --auth scram-sha-256 -E UTF8 --locale C.UTF-8 --no-instructions >"$databases/postgres.log" 2>&1 ||
         fail "PostgreSQL could not be set up: $(tail -n 3 "$databases/postgres.log")"
     # The socket's directory is the private one; everybody comes by TCP.
-    as_nobody setpriv --pdeathsig QUIT -- "$programs/postgres" -D "$home" -p "$port" -k "$home" \
-        -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB "${care[@]}" \
-        >>"$databases/postgres.log" 2>&1 </dev/null &
+    local line=(setpriv --pdeathsig QUIT -- "$programs/postgres" -D "$home" -p "$port" -k "$home"
+        -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB
+        "${care[@]}" "${postgres_options[@]}")
+    # Told to stop, it ends well; told to quit, as at the end, it does not.
+    # shellcheck disable=SC2016 # the inner shell expands it
+    [[ -z $postgres_returns ]] ||
+        line=(setpriv --pdeathsig KILL -- sh -c 'while "$@"; do sleep 1; done' sh "${line[@]}")
+    as_nobody "${line[@]}" >>"$databases/postgres.log" 2>&1 </dev/null &
     export NETMAN_TEST_POSTGRES=postgres://netman:netman@127.0.0.1:$port/postgres
     local tenths
     for ((tenths = 0; tenths < 300; tenths++)); do

@@ -3,7 +3,7 @@
 
 use policy::{EgressRule, Traffic};
 
-use crate::{Action, AddressRange, ChainName, Icmp, Rule};
+use crate::{Action, ChainName, Icmp, Rule};
 
 /// The chain of what leaves a container for the world outside the overlay (spec/cell.md §C.5).
 pub fn netout_chain(handle: &str) -> ChainName {
@@ -21,25 +21,21 @@ pub fn groups_chain(handle: &str) -> ChainName {
     let short = || format!("asg-{}", squeezed.chars().take(20).collect::<String>()).parse();
     match short() {
         Ok(name) if hexadecimal || unchanged => name,
-        _ => ChainName::hashed("asg-", handle),
+        _ => ChainName::hashed(&format!("asg-{handle}")),
     }
 }
 
-/// The rules that let what `rule` allows pass: one for each network and range of ports.
+/// The rules that let what `rule` allows pass: one for each range of addresses and of ports.
 pub fn accept(rule: &EgressRule) -> Vec<Rule> {
-    let EgressRule { networks, traffic, log: _ } = rule;
-    let to_networks = networks.iter().map(|network| {
-        let range = AddressRange { start: network.start(), end: network.end() };
-        Rule::new(Action::Accept).to_range(range)
-    });
+    let EgressRule { destinations, traffic, log: _ } = rule;
+    let to = destinations.iter().map(|range| Rule::new(Action::Accept).to_range((*range).into()));
+    // 255/255 is the kernel's word for any.
+    let icmp = |kind: Option<u8>, code| Icmp { kind: kind.unwrap_or(255), code: kind.and(code) };
     match traffic {
-        Traffic::All => to_networks.collect(),
-        Traffic::Icmp { kind, code } => {
-            // 255/255 is the kernel's word for any.
-            let icmp = Icmp { kind: kind.unwrap_or(255), code: kind.and(*code) };
-            to_networks.map(|rule| rule.icmp(icmp)).collect()
-        }
-        Traffic::Ports(protocol, ranges) => to_networks
+        Traffic::All => to.collect(),
+        Traffic::Icmp(kind, code) => to.map(|rule| rule.icmp(icmp(*kind, *code))).collect(),
+        Traffic::IcmpV6(kind, code) => to.map(|rule| rule.icmp_v6(icmp(*kind, *code))).collect(),
+        Traffic::Ports(protocol, ranges) => to
             .flat_map(|rule| ranges.iter().map(move |range| rule.clone().ports(*protocol, *range)))
             .collect(),
     }

@@ -2,31 +2,72 @@
 
 mod fake;
 mod iptables;
+mod nftables;
+mod program;
 
-use std::{io, process::ExitStatus};
+use std::{
+    io,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use thiserror::Error;
 
-use crate::{Observed, Plan, Ruleset, Scope, UnreadableRuleset};
+use crate::{Dialect, Observed, Plan, Rendered, Ruleset, Scope, UnreadableRuleset};
 
-pub use fake::FakeKernel;
-pub use iptables::Iptables;
+pub use fake::{FakeKernel, Intruder};
+pub use iptables::{Engine, Iptables};
+pub use nftables::Nftables;
+pub(crate) use program::run;
 
 /// A firewall that can be read and changed. Calls block; a daemon makes them on a blocking thread.
 pub trait Kernel: Send {
-    /// Everything the three tables hold now.
+    /// The words it is spoken to in.
+    fn dialect(&self) -> Dialect;
+
+    /// Everything our tables hold now.
     fn observe(&mut self) -> Result<Observed, KernelError>;
 
-    /// Carries out `plan`, each table in one transaction: all of its steps, or none. An empty plan
-    /// touches nothing.
+    /// Carries out `plan`: with nftables in one transaction, with iptables each table in one: all of
+    /// its steps, or none. An empty plan touches nothing.
     fn commit(&mut self, plan: &Plan) -> Result<(), KernelError>;
+
+    /// The number of the ruleset, which every change by anybody raises; `None` if the kernel keeps
+    /// none, and must be read to know.
+    fn generation(&mut self) -> Result<Option<u32>, KernelError>;
+
+    /// By how much committing `plan` raises that number, if nobody else writes.
+    fn generations_of(&self, plan: &Plan) -> u32;
 
     /// One whole pass: looks, plans, commits, and returns what was done.
     fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
         let observed = self.observe()?;
-        let plan = Plan::new(wanted, &observed, scope);
+        let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);
         self.commit(&plan)?;
         Ok(plan)
+    }
+}
+
+/// A kernel that a test keeps a hand on.
+impl<K: Kernel> Kernel for Arc<Mutex<K>> {
+    fn dialect(&self) -> Dialect {
+        self.lock().unwrap_or_else(PoisonError::into_inner).dialect()
+    }
+
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).observe()
+    }
+
+    fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).commit(plan)
+    }
+
+    fn generation(&mut self) -> Result<Option<u32>, KernelError> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).generation()
+    }
+
+    fn generations_of(&self, plan: &Plan) -> u32 {
+        self.lock().unwrap_or_else(PoisonError::into_inner).generations_of(plan)
     }
 }
 
@@ -34,7 +75,7 @@ pub trait Kernel: Send {
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// A program is not installed, or cannot be started.
-    #[error("running {program}; is the package iptables installed?")]
+    #[error("running {program}; are the packages iptables and nftables installed?")]
     Run {
         /// Which program.
         program: String,
@@ -61,6 +102,12 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// The kernel cannot be spoken to, or refuses, without a program in between.
+    #[error("speaking to nf_tables over netlink")]
+    Netlink(#[source] io::Error),
+    /// A rule or element to be deleted has gone, or another writer keeps changing what is read.
+    #[error("{0} changed while it was written to")]
+    Moved(String),
     /// The listing is not what `iptables-save` prints.
     #[error("reading the rules back")]
     Listing(#[from] UnreadableRuleset),

@@ -9,6 +9,12 @@ const LONGEST: usize = 28;
 /// Hexadecimal digits of the hash that ends a shortened name.
 const HASH_DIGITS: usize = 8;
 
+/// The name of a set of addresses, or of what a mark may reach; see [`crate::SetBody`].
+pub type SetName = ChainName;
+
+/// The name of a map from addresses; see [`crate::MapBody`].
+pub type MapName = ChainName;
+
 /// The name of a chain of ours: at most 28 bytes, no white space, not starting with a dash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChainName(String);
@@ -26,19 +32,23 @@ impl ChainName {
     /// # Panics
     /// If `prefix` leaves no room for the hash, or is not made of letters and dashes.
     pub fn owned(prefix: &str, owner: &str) -> Self {
-        let whole = format!("{prefix}--{owner}");
+        Self::shortened(&format!("{prefix}--{owner}"))
+    }
+
+    /// The name of a part of this chain; it begins as this one does, as far as names go.
+    pub(crate) fn part(&self, suffix: &str) -> Self {
+        Self::shortened(&format!("{self}.{suffix}"))
+    }
+
+    fn shortened(whole: &str) -> Self {
         if let Ok(name) = whole.parse() {
             return name;
         }
-        Self::hashed(&format!("{prefix}--"), owner)
+        Self::hashed(whole)
     }
 
-    /// `<prefix><owner>`, always shortened where it must be and with a hash of the whole at its end.
-    ///
-    /// # Panics
-    /// If `prefix` leaves no room for the hash, or is not made of letters and dashes.
-    pub(crate) fn hashed(prefix: &str, owner: &str) -> Self {
-        let whole = format!("{prefix}{owner}");
+    /// `whole`, shortened where it must be, and a hash of it.
+    pub(crate) fn hashed(whole: &str) -> Self {
         let hash = Sha256::digest(whole.as_bytes());
         let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let readable: String = whole

@@ -1,14 +1,23 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use crate::Table;
+use crate::{Builtin, Element, SetKind, SetStep, Step, Table};
 
-/// What the kernel holds: every chain of the three tables, ours and others', each rule in the words of
-/// `iptables-save` without `-A <chain>`.
+/// What the kernel holds: every chain of our tables, ours and others', each rule in the kernel's own
+/// words, for iptables those of `iptables-save` without `-A <chain>`; and with nftables the sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     pub(crate) tables: BTreeMap<Table, BTreeMap<String, Vec<String>>>,
+    pub(crate) sets: BTreeMap<String, ObservedSet>,
+}
+
+/// A set as the kernel holds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ObservedSet {
+    /// `None` if it is of no kind of ours.
+    pub kind: Option<SetKind>,
+    pub elements: BTreeSet<Element>,
 }
 
 /// A line of a ruleset listing that cannot be understood.
@@ -19,6 +28,23 @@ pub struct UnreadableRuleset {
     pub line: usize,
     /// The line.
     pub text: String,
+}
+
+impl ObservedSet {
+    /// What is there under the key of `element`, with another value.
+    fn of_same_key(&self, element: &Element) -> Option<&Element> {
+        let (first, last) = match element {
+            Element::Tag(address, _) => {
+                (Element::Tag(*address, 0), Element::Tag(*address, u32::MAX))
+            }
+            Element::Door(address, _) => {
+                let next = Element::Door(*address, char::MAX.to_string());
+                (Element::Door(*address, String::new()), next)
+            }
+            _ => return None,
+        };
+        self.elements.range(first..=last).find(|there| *there != element)
+    }
 }
 
 impl Observed {
@@ -61,27 +87,113 @@ impl Observed {
         self.tables.get(&table).into_iter().flat_map(|chains| chains.keys().map(String::as_str))
     }
 
+    /// The names of all sets and maps.
+    pub fn sets(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
+    }
+
+    /// What a set or map holds, if it is there.
+    pub fn elements(&self, set: &str) -> Option<&BTreeSet<Element>> {
+        self.sets.get(set).map(|set| &set.elements)
+    }
+
+    /// Does to the copy what a kernel does with one line of a transaction, or says why no kernel would.
+    pub(crate) fn apply(&mut self, table: Table, step: &Step) -> Result<(), String> {
+        let chains = self.tables.entry(table).or_default();
+        match step {
+            Step::Declare(chain) => {
+                chains.insert(chain.clone(), Vec::new());
+            }
+            Step::Delete(chain, rule) => {
+                let rules = chains.entry(chain.clone()).or_default();
+                let position = rules.iter().position(|there| there == rule);
+                rules.remove(position.ok_or_else(|| format!("no rule {rule:?} in {chain}"))?);
+            }
+            Step::Prepend(chain, rule) | Step::Append(chain, rule) => {
+                // The kernel's own chains are there once anybody uses the table.
+                if Builtin::ALL.iter().any(|builtin| builtin.to_string() == *chain) {
+                    chains.entry(chain.clone()).or_default();
+                }
+                let rules = chains.get_mut(chain).ok_or_else(|| format!("no chain {chain}"))?;
+                let front = matches!(step, Step::Prepend(..));
+                rules.insert(if front { 0 } else { rules.len() }, rule.clone());
+            }
+            Step::Remove(chain) => {
+                let leads_here = |rule: &String| target(rule) == Some(chain.as_str());
+                if chains.values().flatten().any(leads_here) {
+                    return Err(format!("{chain} is still led to"));
+                }
+                match chains.remove(chain) {
+                    Some(rules) if rules.is_empty() => {}
+                    _ => return Err(format!("{chain} is not there, or not empty")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a line about a set.
+    pub(crate) fn apply_to_set(&mut self, step: &SetStep) -> Result<(), String> {
+        let missing = |name: &String| format!("no set {name}");
+        match step {
+            SetStep::Create(name, kind) => {
+                let set = ObservedSet { kind: Some(*kind), elements: BTreeSet::new() };
+                if self.sets.insert(name.clone(), set).is_some() {
+                    return Err(format!("set {name} is there already"));
+                }
+            }
+            SetStep::Replace(name, kind) => {
+                let set = ObservedSet { kind: Some(*kind), elements: BTreeSet::new() };
+                self.sets.insert(name.clone(), set).ok_or_else(|| missing(name))?;
+            }
+            SetStep::Flush(name, _) => {
+                self.sets.get_mut(name).ok_or_else(|| missing(name))?.elements.clear();
+            }
+            SetStep::Add(name, elements) => {
+                let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
+                for element in elements {
+                    if let Some(there) = set.of_same_key(element) {
+                        return Err(format!("{there} is in {name}, so {element} cannot be"));
+                    }
+                    set.elements.insert(element.clone());
+                }
+            }
+            SetStep::Delete(name, elements) => {
+                let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
+                for element in elements {
+                    if !set.elements.remove(element) {
+                        return Err(format!("no element {element} in {name}"));
+                    }
+                }
+            }
+            SetStep::Drop(name) => {
+                let asks = format!("@{name} ");
+                let rules = self.tables.values().flat_map(BTreeMap::values).flatten();
+                if rules.into_iter().any(|rule| format!("{rule} ").contains(&asks)) {
+                    return Err(format!("set {name} is still asked"));
+                }
+                self.sets.remove(name).ok_or_else(|| missing(name))?;
+            }
+        }
+        Ok(())
+    }
+
     fn chain(&mut self, table: Option<Table>, name: &str) -> Option<&mut Vec<String>> {
         Some(self.tables.entry(table?).or_default().entry(name.to_owned()).or_default())
     }
 }
 
-/// The chain a rule, in the words of `iptables-save`, jumps or goes to.
+/// The chain a rule jumps or goes to, in iptables' words or nft's, or iptables' own target.
 pub(crate) fn target(rule: &str) -> Option<&str> {
-    // A comment is quoted and may hold anything, so the target is looked for behind it. Targets'
-    // own options never contain a lone `-j`.
-    let behind = rule.rfind('"').map_or(rule, |quote| &rule[quote..]);
-    let mut words = behind.split(' ');
-    let jump = words.by_ref().find(|word| matches!(*word, "-j" | "-g"));
-    // A LOG rule ends in a quoted prefix; then the jump is in front of the quote.
-    match jump {
-        Some(_) => words.next(),
-        None => {
-            let mut words = rule.split(' ');
-            words.by_ref().find(|word| matches!(*word, "-j" | "-g"))?;
-            words.next()
-        }
-    }
+    // What is quoted may hold anything, and the jump may stand on either side of it.
+    let unquoted = rule.split('"').step_by(2);
+    unquoted.into_iter().find_map(|part| {
+        let mut words = part.split(' ');
+        words.by_ref().find(|word| matches!(*word, "-j" | "-g" | "jump" | "goto"))?;
+        let to = words.next()?;
+        // nft's chains carry the name of their table.
+        Some(to.split_once('/').map_or(to, |(_, name)| name))
+    })
 }
 
 #[cfg(test)]
@@ -120,6 +232,10 @@ COMMIT
         assert_eq!(target("-d 10.0.0.1/32 -g vpa--x"), Some("vpa--x"));
         assert_eq!(target("-j LOG --log-prefix \"DENY_x \""), Some("LOG"));
         assert_eq!(target("-s 10.0.0.1/32"), None);
+        assert_eq!(
+            target("ip saddr 10.0.0.1 jump filter/vpa--x comment \"jump y\""),
+            Some("vpa--x")
+        );
     }
 
     #[test]

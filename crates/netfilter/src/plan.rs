@@ -1,38 +1,25 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::{self, Write as _},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{ChainName, Observed, Place, Ruleset, Table, observed::target, rule::saved};
+use crate::{Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, render::Lines};
 
-/// What belongs to one writer: it may create, change and remove these and nothing else.
-///
-/// Everything in scope can be recognised by a process with no memory: chains by their names, rules in
-/// shared chains by the chain they lead to, or by their comment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    chains: Chains,
-    comment: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Chains {
-    Prefix(&'static str),
-    Named(BTreeSet<ChainName>),
-}
+/// How many rules of a chain may differ for them to be changed one by one, if the kernel can: a
+/// deletion costs more than the rest of a small chain does.
+const FEW: usize = 3;
 
 /// The difference between what is wanted and what is there, as steps that get from one to the other.
 /// Empty when there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    pub(crate) dialect: Dialect,
     pub(crate) tables: BTreeMap<Table, Vec<Step>>,
+    pub(crate) sets: Vec<SetStep>,
 }
 
 /// One line of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Creates a chain, or empties it.
-    Declare(ChainName),
+    Declare(String),
     /// Deletes the first rule with this text from a chain.
     Delete(String, String),
     /// Puts a rule in front of all others of a chain.
@@ -40,40 +27,24 @@ pub enum Step {
     /// Puts a rule behind all others of a chain.
     Append(String, String),
     /// Removes an empty chain that nothing leads to.
-    Remove(ChainName),
+    Remove(String),
 }
 
-// === impl Scope ===
-
-impl Scope {
-    /// All chains whose names begin with `prefix`.
-    pub fn prefix(prefix: &'static str) -> Self {
-        Self { chains: Chains::Prefix(prefix), comment: None }
-    }
-
-    /// Just these chains.
-    pub fn named(chains: impl IntoIterator<Item = ChainName>) -> Self {
-        Self { chains: Chains::Named(chains.into_iter().collect()), comment: None }
-    }
-
-    /// And the rules in shared chains that carry this comment.
-    #[must_use]
-    pub fn with_comment(mut self, comment: &str) -> Self {
-        self.comment = Some(format!("--comment {} ", saved(comment)));
-        self
-    }
-
-    fn owns_chain(&self, name: &str) -> bool {
-        match &self.chains {
-            Chains::Prefix(prefix) => name.starts_with(prefix),
-            Chains::Named(names) => names.iter().any(|owned| owned.as_str() == name),
-        }
-    }
-
-    fn owns_rule(&self, rule: &str) -> bool {
-        target(rule).is_some_and(|chain| self.owns_chain(chain))
-            || self.comment.as_ref().is_some_and(|comment| rule.contains(comment.as_str()))
-    }
+/// One line of a transaction about a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetStep {
+    /// Creates it.
+    Create(String, SetKind),
+    /// Creates it in place of one of another kind.
+    Replace(String, SetKind),
+    /// Takes all elements out of it.
+    Flush(String, SetKind),
+    /// Takes elements out of it.
+    Delete(String, Vec<Element>),
+    /// Puts elements into it.
+    Add(String, Vec<Element>),
+    /// Removes it, whatever it holds. Nothing asks it any more.
+    Drop(String),
 }
 
 // === impl Plan ===
@@ -82,15 +53,19 @@ impl Plan {
     /// The steps from `observed` to `wanted` that touch only what differs and only what `scope` owns:
     ///
     /// - a chain whose text differs in any way is emptied and filled again, in the same transaction;
+    ///   one whose rules have no order is changed rule by rule if few differ;
+    /// - of a set, the elements that differ are taken out and put in;
     /// - a hook that is missing is put in place, one that stands twice or in the wrong place is moved;
     /// - a rule of anybody else's that leads to a chain about to go, goes with it;
-    /// - a chain in scope that nobody wants is removed.
+    /// - a chain or set in scope that nobody wants is removed.
     ///
     /// Committing the plan and observing again gives an empty plan.
-    pub fn new(wanted: &Ruleset, observed: &Observed, scope: &Scope) -> Self {
-        let mut plan = Self::default();
+    pub fn new(wanted: &Rendered, observed: &Observed, scope: &Scope) -> Self {
+        let mut plan = Self::nothing(wanted.dialect);
+        let unfit = unfit(wanted, observed);
+        plan.sets = set_steps(wanted, observed, scope, &unfit);
         for table in Table::ALL {
-            let steps = steps(table, wanted, observed, scope);
+            let steps = steps(table, wanted, observed, scope, &unfit);
             if !steps.is_empty() {
                 plan.tables.insert(table, steps);
             }
@@ -98,92 +73,246 @@ impl Plan {
         plan
     }
 
+    /// Nothing to do.
+    pub fn nothing(dialect: Dialect) -> Self {
+        Self { dialect, tables: BTreeMap::new(), sets: Vec::new() }
+    }
+
     /// These steps in one table, for whoever knows what is to go without knowing what is wanted.
-    pub fn of(table: Table, steps: Vec<Step>) -> Self {
+    pub fn of(dialect: Dialect, table: Table, steps: Vec<Step>) -> Self {
         let tables = if steps.is_empty() { BTreeMap::new() } else { [(table, steps)].into() };
-        Self { tables }
+        Self { tables, ..Self::nothing(dialect) }
+    }
+
+    /// Takes these elements out of a set as well.
+    #[must_use]
+    pub fn without(mut self, set: &str, elements: Vec<Element>) -> Self {
+        if !elements.is_empty() {
+            self.sets.push(SetStep::Delete(set.to_owned(), elements));
+        }
+        self
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables.is_empty() && self.sets.is_empty()
     }
 
-    /// How many lines the transaction has.
+    /// How many lines the transaction has; each element of a set counts as one.
     pub fn len(&self) -> usize {
-        self.tables.values().map(Vec::len).sum()
+        let elements = |step: &SetStep| match step {
+            SetStep::Create(..) | SetStep::Replace(..) | SetStep::Flush(..) | SetStep::Drop(_) => 1,
+            SetStep::Add(_, elements) | SetStep::Delete(_, elements) => elements.len(),
+        };
+        self.tables.values().map(Vec::len).sum::<usize>()
+            + self.sets.iter().map(elements).sum::<usize>()
     }
 
-    /// The chains that are created, changed or removed; for logs.
+    /// The chains and sets that are created, changed or removed; for logs.
     pub fn touched(&self) -> BTreeSet<String> {
-        let names = self.tables.values().flatten().map(|step| match step {
-            Step::Declare(chain) | Step::Remove(chain) => chain.to_string(),
-            Step::Delete(chain, _) | Step::Prepend(chain, _) | Step::Append(chain, _) => {
-                chain.clone()
-            }
+        let chains = self.tables.values().flatten().map(|step| match step {
+            Step::Declare(chain)
+            | Step::Remove(chain)
+            | Step::Delete(chain, _)
+            | Step::Prepend(chain, _)
+            | Step::Append(chain, _) => chain.clone(),
         });
-        names.collect()
+        let sets = self.sets.iter().map(|step| match step {
+            SetStep::Create(set, _)
+            | SetStep::Replace(set, _)
+            | SetStep::Flush(set, _)
+            | SetStep::Add(set, _)
+            | SetStep::Delete(set, _)
+            | SetStep::Drop(set) => set.clone(),
+        });
+        chains.chain(sets).collect()
     }
 
-    /// The input of `iptables-restore --noflush`.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
+    /// What `observed` becomes once the plan is carried out; an error says why no kernel would.
+    pub(crate) fn apply(&self, observed: &mut Observed) -> Result<(), String> {
+        let last = |step: &&SetStep| matches!(step, SetStep::Drop(_));
         for (table, steps) in &self.tables {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "*{table}");
-            steps.iter().for_each(|step| {
-                let _ = writeln!(text, "{step}");
-            });
-            text.push_str("COMMIT\n");
+            steps.iter().try_for_each(|step| observed.apply(*table, step))?;
         }
-        text
+        self.sets.iter().filter(|s| !last(s)).try_for_each(|step| observed.apply_to_set(step))?;
+        self.sets.iter().filter(last).try_for_each(|step| observed.apply_to_set(step))
     }
 }
 
-fn steps(table: Table, wanted: &Ruleset, observed: &Observed, scope: &Scope) -> Vec<Step> {
-    let chains: BTreeMap<&ChainName, Vec<String>> = wanted
-        .chains
-        .iter()
-        .filter(|((t, _), _)| *t == table)
-        .map(|((_, name), rules)| (name, rules.iter().map(ToString::to_string).collect()))
-        .collect();
-    let stale = |name: &&str| scope.owns_chain(name) && !chains.keys().any(|c| c.as_str() == *name);
-    let unwanted: Vec<ChainName> =
-        observed.chains(table).filter(stale).filter_map(|name| name.parse().ok()).collect();
-    let changed: Vec<_> = chains
-        .iter()
-        .filter(|(name, rules)| observed.rules(table, name.as_str()) != Some(rules.as_slice()))
-        .collect();
+/// The sets that are there under a name we want for something else.
+fn unfit<'a>(wanted: &'a Rendered, observed: &Observed) -> Vec<&'a String> {
+    let unfit = |(name, (kind, _)): &(&String, &(SetKind, BTreeSet<Element>))| {
+        observed.sets.get(*name).is_some_and(|there| there.kind != Some(*kind))
+    };
+    wanted.sets.iter().filter(unfit).map(|(name, _)| name).collect()
+}
 
+fn set_steps(
+    wanted: &Rendered,
+    observed: &Observed,
+    scope: &Scope,
+    unfit: &[&String],
+) -> Vec<SetStep> {
     let mut steps = Vec::new();
-    // Declarations come first, so that rules may lead to chains in any order; a chain that goes is
-    // emptied here, so that it no longer leads anywhere when others go.
-    steps.extend(changed.iter().map(|(name, _)| Step::Declare((**name).clone())));
-    steps.extend(unwanted.iter().cloned().map(Step::Declare));
-    for (name, rules) in &changed {
-        let append = |rule: &String| Step::Append(name.to_string(), rule.clone());
-        steps.extend(rules.iter().map(append));
+    for (name, (kind, elements)) in &wanted.sets {
+        let none = BTreeSet::new();
+        let there = match observed.sets.get(name) {
+            Some(_) if unfit.contains(&name) => {
+                steps.push(SetStep::Replace(name.clone(), *kind));
+                &none
+            }
+            Some(there) => &there.elements,
+            None => {
+                steps.push(SetStep::Create(name.clone(), *kind));
+                &none
+            }
+        };
+        // What the kernel counts there is its own.
+        if matches!(kind, SetKind::Meter(..)) || there == elements {
+            continue;
+        }
+        // What nobody here would have written, nobody here knows to name.
+        if there.iter().any(|element| matches!(element, Element::Foreign(_))) {
+            steps.push(SetStep::Flush(name.clone(), *kind));
+            steps.push(SetStep::Add(name.clone(), elements.iter().cloned().collect()));
+            steps.retain(|step| !matches!(step, SetStep::Add(_, elements) if elements.is_empty()));
+            continue;
+        }
+        let gone: Vec<_> = there.difference(elements).cloned().collect();
+        let new: Vec<_> = elements.difference(there).cloned().collect();
+        if !gone.is_empty() {
+            steps.push(SetStep::Delete(name.clone(), gone));
+        }
+        if !new.is_empty() {
+            steps.push(SetStep::Add(name.clone(), new));
+        }
     }
-    steps.extend(hook_steps(table, wanted, observed, scope));
-    steps.extend(unwanted.into_iter().map(Step::Remove));
+    let stale = |name: &&String| scope.owns_set(name) && !wanted.sets.contains_key(*name);
+    let stale: Vec<_> = observed.sets.iter().filter(|(name, _)| stale(name)).collect();
+    for (name, there) in stale {
+        // What leads to a chain holds it, so it goes before the chain does.
+        if let Some(kind @ SetKind::Doors(_)) = there.kind {
+            steps.push(SetStep::Flush(name.clone(), kind));
+        }
+        steps.push(SetStep::Drop(name.clone()));
+    }
     steps
 }
 
+fn steps(
+    table: Table,
+    wanted: &Rendered,
+    observed: &Observed,
+    scope: &Scope,
+    unfit: &[&String],
+) -> Vec<Step> {
+    let chains: BTreeMap<&str, &Lines> = wanted
+        .chains
+        .iter()
+        .filter(|((t, _), _)| *t == table)
+        .map(|((_, name), lines)| (name.as_str(), lines))
+        .collect();
+    let stale = |name: &&str| scope.owns_chain(name) && !chains.contains_key(name);
+    let unwanted: Vec<&str> = observed.chains(table).filter(stale).collect();
+
+    let mut declarations = Vec::new();
+    let mut rules = Vec::new();
+    for (name, lines) in &chains {
+        let there = observed.rules(table, name);
+        // A set can be replaced while no rule asks it.
+        let asks_unfit = lines.rules.iter().any(|rule| asks_any(rule, unfit));
+        let difference = if asks_unfit { Difference::Much } else { difference(there, lines) };
+        match difference {
+            Difference::None => {}
+            Difference::Few { gone, new } => {
+                let delete = |rule: &String| Step::Delete((*name).to_owned(), rule.clone());
+                let append = |rule: &String| Step::Append((*name).to_owned(), rule.clone());
+                rules.extend(new.into_iter().map(append));
+                rules.extend(gone.into_iter().map(delete));
+            }
+            Difference::Much => {
+                declarations.push(Step::Declare((*name).to_owned()));
+                let append = |rule: &String| Step::Append((*name).to_owned(), rule.clone());
+                rules.extend(lines.rules.iter().map(append));
+            }
+        }
+    }
+    // Declarations come first, so that rules may lead to chains in any order; a chain that goes is
+    // emptied here, so that it no longer leads anywhere when others go.
+    let mut steps = declarations;
+    steps.extend(unwanted.iter().map(|name| Step::Declare((*name).to_owned())));
+    steps.extend(rules);
+    steps.extend(hook_steps(table, wanted, observed, scope));
+    steps.extend(unwanted.iter().map(|name| Step::Remove((*name).to_owned())));
+    steps
+}
+
+fn asks_any(rule: &str, sets: &[&String]) -> bool {
+    let words = || rule.split(' ').filter_map(|word| word.strip_prefix('@'));
+    sets.iter().any(|set| words().any(|word| word == set.as_str()))
+}
+
+/// How a chain differs from what is wanted.
+enum Difference<'a> {
+    None,
+    /// In these rules, whose order says nothing.
+    Few {
+        gone: Vec<&'a String>,
+        new: Vec<&'a String>,
+    },
+    Much,
+}
+
+fn difference<'a>(there: Option<&'a [String]>, wanted: &'a Lines) -> Difference<'a> {
+    let Some(there) = there else { return Difference::Much };
+    if there == wanted.rules.as_slice() {
+        return Difference::None;
+    }
+    if !wanted.unordered {
+        return Difference::Much;
+    }
+    let (mut have, mut want): (Vec<_>, Vec<_>) =
+        (there.iter().collect(), wanted.rules.iter().collect());
+    have.sort_unstable();
+    want.sort_unstable();
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    let (mut have, mut want) = (have.into_iter().peekable(), want.into_iter().peekable());
+    loop {
+        match (have.peek(), want.peek()) {
+            (None, None) => break,
+            (Some(a), Some(b)) if a == b => {
+                have.next();
+                want.next();
+            }
+            (Some(a), Some(b)) if a < b => gone.extend(have.next()),
+            (Some(_), None) => gone.extend(have.next()),
+            (_, Some(_)) => new.extend(want.next()),
+        }
+    }
+    if gone.is_empty() && new.is_empty() {
+        Difference::None
+    } else if gone.len() + new.len() <= FEW {
+        Difference::Few { gone, new }
+    } else {
+        Difference::Much
+    }
+}
+
 /// The steps for rules of ours in chains of others.
-fn hook_steps(table: Table, wanted: &Ruleset, observed: &Observed, scope: &Scope) -> Vec<Step> {
+fn hook_steps(table: Table, wanted: &Rendered, observed: &Observed, scope: &Scope) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut parents: BTreeSet<String> =
         observed.chains(table).filter(|name| !scope.owns_chain(name)).map(str::to_owned).collect();
     let hooks: Vec<_> = wanted.hooks.iter().filter(|(t, _)| *t == table).map(|(_, h)| h).collect();
-    parents.extend(hooks.iter().map(|hook| hook.parent.to_string()));
+    parents.extend(hooks.iter().map(|hook| hook.parent.clone()));
 
     for parent in parents {
         let there = observed.rules(table, &parent).unwrap_or_default();
-        let here = || hooks.iter().filter(|hook| hook.parent.to_string() == parent);
+        let here = || hooks.iter().filter(|hook| hook.parent == parent);
         let first: Vec<String> =
-            here().filter(|hook| hook.place == Place::First).map(|h| h.rule.to_string()).collect();
+            here().filter(|hook| hook.place == Place::First).map(|h| h.rule.clone()).collect();
         let last: Vec<String> =
-            here().filter(|hook| hook.place == Place::Last).map(|h| h.rule.to_string()).collect();
+            here().filter(|hook| hook.place == Place::Last).map(|h| h.rule.clone()).collect();
 
         let in_front = there.starts_with(&first);
         let mut kept: Vec<&String> = Vec::new();
@@ -209,18 +338,6 @@ fn hook_steps(table: Table, wanted: &Ruleset, observed: &Observed, scope: &Scope
     steps
 }
 
-/// One line of `iptables-restore`'s input.
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Declare(chain) => write!(f, ":{chain} - [0:0]"),
-            Self::Delete(chain, rule) => write!(f, "-D {chain} {rule}"),
-            Self::Prepend(chain, rule) => write!(f, "-I {chain} 1 {rule}"),
-            Self::Append(chain, rule) => write!(f, "-A {chain} {rule}"),
-            Self::Remove(chain) => write!(f, "-X {chain}"),
-        }
-    }
-}
-
+mod script;
 #[cfg(test)]
 mod tests;

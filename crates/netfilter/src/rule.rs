@@ -1,41 +1,65 @@
 mod words;
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::{PortRange, Protocol};
 
+use crate::{Family, SetName, render::iptables};
+
 pub use words::{
-    Action, AddressRange, ConnectionState, Icmp, Interface, InvalidInterface, Mark, RejectWith,
-    Transport,
+    Action, AddressRange, ConnectionState, Icmp, Interface, InvalidInterface, Limit, Log,
+    LogPrefix, Mark, RejectWith, Side, TooMany, Transport,
 };
 
 /// One rule: what it matches, and what happens then.
 ///
 /// Built from its action outwards, `Rule::new(Action::Accept).from(web).mark(Mark::exactly(1))`, and
 /// rendered by `Display` in the words and the order of `iptables-save`, whatever the order it was
-/// built in.
+/// built in. What a rule says of sets and maps, iptables has no words for; `Display` makes some up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    source: Option<Is<Ipv4Net>>,
-    destination: Option<Is<Ipv4Net>>,
-    input: Option<Is<Interface>>,
-    output: Option<Is<Interface>>,
-    transport: Option<Transport>,
-    bridge_port: Option<Interface>,
-    destination_range: Option<AddressRange>,
-    ports: Option<PortRange>,
-    midway: bool,
-    icmp: Option<Icmp>,
-    state: Option<ConnectionState>,
-    mark: Option<Is<Mark>>,
-    comment: Option<String>,
-    action: Action,
+    pub(crate) source: Option<Is<IpNet>>,
+    pub(crate) destination: Option<Is<IpNet>>,
+    pub(crate) input: Option<Is<Interface>>,
+    pub(crate) output: Option<Is<Interface>>,
+    pub(crate) transport: Option<Is<Transport>>,
+    pub(crate) bridge_port: Option<Interface>,
+    pub(crate) source_range: Option<AddressRange>,
+    pub(crate) destination_range: Option<AddressRange>,
+    pub(crate) ports: Vec<PortRange>,
+    pub(crate) midway: bool,
+    pub(crate) icmp: Option<Icmp>,
+    pub(crate) state: Option<ConnectionState>,
+    pub(crate) mark: Option<Is<Mark>>,
+    pub(crate) lookup: Option<Lookup>,
+    pub(crate) too_many: Option<TooMany>,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) comment: Option<String>,
+    pub(crate) action: Action,
+}
+
+/// What names addresses: one of them, or a network, of either family.
+pub trait Addresses {
+    /// As a network.
+    fn net(self) -> IpNet;
+}
+
+/// What a rule asks of a set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lookup {
+    /// Whether an address is in it.
+    Address(SetName, Side),
+    /// Whether the packet's mark may reach its protocol and port.
+    Allowed(SetName),
 }
 
 /// A match, or its opposite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Is<T> {
+pub(crate) enum Is<T> {
     Is(T),
     Not(T),
 }
@@ -52,12 +76,16 @@ impl Rule {
             output: None,
             transport: None,
             bridge_port: None,
+            source_range: None,
             destination_range: None,
-            ports: None,
+            ports: Vec::new(),
             midway: false,
             icmp: None,
             state: None,
             mark: None,
+            lookup: None,
+            too_many: None,
+            limit: None,
             comment: None,
             action,
         }
@@ -73,29 +101,29 @@ impl Rule {
 
     /// Only packets from these addresses.
     #[must_use]
-    pub fn from(mut self, source: impl Into<Ipv4Net>) -> Self {
-        self.source = Some(Is::Is(source.into()));
+    pub fn from(mut self, source: impl Addresses) -> Self {
+        self.source = Some(Is::Is(source.net()));
         self
     }
 
     /// Only packets from other addresses.
     #[must_use]
-    pub fn not_from(mut self, source: impl Into<Ipv4Net>) -> Self {
-        self.source = Some(Is::Not(source.into()));
+    pub fn not_from(mut self, source: impl Addresses) -> Self {
+        self.source = Some(Is::Not(source.net()));
         self
     }
 
     /// Only packets to these addresses.
     #[must_use]
-    pub fn to(mut self, destination: impl Into<Ipv4Net>) -> Self {
-        self.destination = Some(Is::Is(destination.into()));
+    pub fn to(mut self, destination: impl Addresses) -> Self {
+        self.destination = Some(Is::Is(destination.net()));
         self
     }
 
     /// Only packets to other addresses.
     #[must_use]
-    pub fn not_to(mut self, destination: impl Into<Ipv4Net>) -> Self {
-        self.destination = Some(Is::Not(destination.into()));
+    pub fn not_to(mut self, destination: impl Addresses) -> Self {
+        self.destination = Some(Is::Not(destination.net()));
         self
     }
 
@@ -128,6 +156,8 @@ impl Rule {
     }
 
     /// Only packets that came onto a bridge through its port `interface`, wherever they go from there.
+    /// For chains that PREROUTING leads to directly: with nftables, such rules are asked before routing
+    /// and nowhere else.
     #[must_use]
     pub fn in_through_bridge_port(mut self, interface: &Interface) -> Self {
         self.bridge_port = Some(interface.clone());
@@ -137,14 +167,32 @@ impl Rule {
     /// Only packets of this protocol.
     #[must_use]
     pub fn transport(mut self, transport: impl Into<Transport>) -> Self {
-        self.transport = Some(transport.into());
+        self.transport = Some(Is::Is(transport.into()));
+        self
+    }
+
+    /// Only packets of other protocols.
+    #[must_use]
+    pub fn not_transport(mut self, transport: impl Into<Transport>) -> Self {
+        self.transport = Some(Is::Not(transport.into()));
         self
     }
 
     /// Only packets of this protocol to these ports.
     #[must_use]
     pub fn ports(mut self, protocol: Protocol, ports: PortRange) -> Self {
-        self.ports = Some(ports);
+        self.ports = vec![ports];
+        self.transport(protocol)
+    }
+
+    /// Only packets of this protocol to any of these ports.
+    ///
+    /// # Panics
+    /// If there are none: a rule about no port is no rule.
+    #[must_use]
+    pub fn port_list(mut self, protocol: Protocol, ports: Vec<PortRange>) -> Self {
+        assert!(!ports.is_empty(), "a rule about ports names one");
+        self.ports = ports;
         self.transport(protocol)
     }
 
@@ -153,6 +201,13 @@ impl Rule {
     pub fn midway(mut self) -> Self {
         self.midway = true;
         self.transport(Transport::Tcp)
+    }
+
+    /// Only packets from addresses of this range.
+    #[must_use]
+    pub fn from_range(mut self, range: AddressRange) -> Self {
+        self.source_range = Some(range);
+        self
     }
 
     /// Only packets to addresses of this range.
@@ -167,6 +222,13 @@ impl Rule {
     pub fn icmp(mut self, icmp: Icmp) -> Self {
         self.icmp = Some(icmp);
         self.transport(Transport::Icmp)
+    }
+
+    /// Only ICMPv6 messages of this kind.
+    #[must_use]
+    pub fn icmp_v6(mut self, icmp: Icmp) -> Self {
+        self.icmp = Some(icmp);
+        self.transport(Transport::IcmpV6)
     }
 
     /// Only packets in this state.
@@ -190,6 +252,46 @@ impl Rule {
         self
     }
 
+    /// Only packets with an address in this set.
+    ///
+    /// # Panics
+    /// If the action is to go to another chain for good, or to return: where there are no sets, the
+    /// look-up is made of chains, and what comes after it is "after the look-up".
+    #[must_use]
+    pub fn in_set(self, set: &SetName, side: Side) -> Self {
+        self.looks_up(Lookup::Address(set.clone(), side))
+    }
+
+    /// Only packets whose mark may reach their protocol and port, as this set says.
+    ///
+    /// # Panics
+    /// As [`Rule::in_set`] does.
+    #[must_use]
+    pub fn allowed_by(self, set: &SetName) -> Self {
+        self.looks_up(Lookup::Allowed(set.clone()))
+    }
+
+    fn looks_up(mut self, lookup: Lookup) -> Self {
+        let leaves = matches!(self.action, Action::Goto(_) | Action::Return);
+        assert!(!leaves, "what is looked up in a set is not followed by a goto or a return");
+        self.lookup = Some(lookup);
+        self
+    }
+
+    /// Only what is too much for one address and port.
+    #[must_use]
+    pub fn too_many(mut self, too_many: TooMany) -> Self {
+        self.too_many = Some(too_many);
+        self
+    }
+
+    /// Only so often.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// A note for whoever lists the rules. Characters that would need quoting become `_`, and what
     /// exceeds the kernel's 255 bytes is cut.
     #[must_use]
@@ -200,112 +302,96 @@ impl Rule {
     }
 }
 
-/// A comment as `iptables-save` prints it: in quotes, unless it is a plain word.
-pub(crate) fn saved(comment: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-    if comment.chars().all(plain) && !comment.is_empty() {
-        comment.to_owned()
-    } else {
-        format!("\"{comment}\"")
+impl Addresses for IpNet {
+    fn net(self) -> IpNet {
+        self
     }
 }
 
-/// The rule as `iptables-save` prints it, without `-A <chain>`.
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        net(f, "-s", self.source)?;
-        net(f, "-d", self.destination)?;
-        is(f, "-i", self.input.as_ref())?;
-        is(f, "-o", self.output.as_ref())?;
-        if let Some(transport) = self.transport {
-            write!(f, "-p {transport} ")?;
-        }
-        if let Some(port) = &self.bridge_port {
-            write!(f, "-m physdev --physdev-in {port} ")?;
-        }
-        if let Some(AddressRange { start, end }) = self.destination_range {
-            write!(f, "-m iprange --dst-range {start}-{end} ")?;
-        }
-        if let (Some(transport), Some(ports)) = (self.transport, self.ports) {
-            write!(f, "-m {transport} --dport {} ", Colon(ports))?;
-        }
-        if self.midway {
-            f.write_str("-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN ")?;
-        }
-        if let Some(icmp) = self.icmp {
-            write!(f, "-m icmp --icmp-type {icmp} ")?;
-        }
-        if let Some(state) = self.state {
-            write!(f, "-m conntrack --ctstate {state} ")?;
-        }
-        if let Some(mark) = self.mark {
-            let (not, mark) = mark.parts();
-            write!(f, "-m mark {not}--mark {mark} ")?;
-        }
-        if let Some(comment) = &self.comment {
-            write!(f, "-m comment --comment {} ", saved(comment))?;
-        }
-        write!(f, "-j {}", self.action)
+impl Addresses for Ipv4Net {
+    fn net(self) -> IpNet {
+        self.into()
     }
 }
 
-/// A match on everything is not printed.
-fn net(f: &mut fmt::Formatter<'_>, flag: &str, net: Option<Is<Ipv4Net>>) -> fmt::Result {
-    let trunc = |net: Is<Ipv4Net>| match net {
-        Is::Is(net) => (net.prefix_len() > 0).then(|| Is::Is(net.trunc())),
-        Is::Not(net) => Some(Is::Not(net.trunc())),
-    };
-    is(f, flag, net.and_then(trunc).as_ref())
+impl Addresses for Ipv6Net {
+    fn net(self) -> IpNet {
+        self.into()
+    }
 }
 
-fn is<T: fmt::Display>(
-    f: &mut fmt::Formatter<'_>,
-    flag: &str,
-    value: Option<&Is<T>>,
-) -> fmt::Result {
-    let Some(value) = value else { return Ok(()) };
-    let (not, value) = value.as_ref().parts();
-    write!(f, "{not}{flag} {value} ")
+impl Addresses for IpAddr {
+    fn net(self) -> IpNet {
+        self.into()
+    }
+}
+
+impl Addresses for Ipv4Addr {
+    fn net(self) -> IpNet {
+        IpAddr::from(self).into()
+    }
+}
+
+impl Addresses for Ipv6Addr {
+    fn net(self) -> IpNet {
+        IpAddr::from(self).into()
+    }
 }
 
 impl<T> Is<T> {
-    fn as_ref(&self) -> Is<&T> {
+    pub(crate) fn as_ref(&self) -> Is<&T> {
         match self {
             Self::Is(value) => Is::Is(value),
             Self::Not(value) => Is::Not(value),
         }
     }
 
-    /// `"! "` or nothing, and the value.
-    fn parts(self) -> (&'static str, T) {
+    /// Whether it is meant as an opposite, and the value.
+    pub(crate) fn parts(self) -> (bool, T) {
         match self {
-            Self::Is(value) => ("", value),
-            Self::Not(value) => ("! ", value),
+            Self::Is(value) => (false, value),
+            Self::Not(value) => (true, value),
         }
     }
 }
 
-/// A port range in iptables' notation.
-struct Colon(PortRange);
-
-impl fmt::Display for Colon {
+/// The rule as `iptables-save` prints it, without `-A <chain>`.
+impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_single() {
-            Some(port) => write!(f, "{port}"),
-            None => write!(f, "{}:{}", self.0.start(), self.0.end()),
-        }
+        let family = if self.is_of(Family::V4) { Family::V4 } else { Family::V6 };
+        iptables::write(f, self, family)
+    }
+}
+
+impl Rule {
+    /// Whether the rule can match packets of this family.
+    pub(crate) fn is_of(&self, family: Family) -> bool {
+        let nets = [&self.source, &self.destination].into_iter().flatten();
+        let mut nets = nets.map(|net| Family::of(net.as_ref().parts().1.addr()));
+        let ranges = [&self.source_range, &self.destination_range].into_iter().flatten();
+        let mut ranges = ranges.map(AddressRange::family);
+        let transport = match &self.transport {
+            Some(Is::Is(Transport::Icmp)) => family == Family::V4,
+            Some(Is::Is(Transport::IcmpV6)) => family == Family::V6,
+            _ => true,
+        };
+        let target = match &self.action {
+            Action::Dnat(address, _) => Family::of(*address) == family,
+            _ => true,
+        };
+        transport && target && nets.all(|of| of == family) && ranges.all(|of| of == family)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
     use super::*;
 
     #[test]
     fn rules_read_as_iptables_save_prints_them() {
-        let ip: Ipv4Addr = "10.255.30.3".parse().unwrap();
+        let ip: IpAddr = "10.255.30.3".parse().unwrap();
         let vtep: Interface = "silk-vtep".parse().unwrap();
         let policy = Rule::new(Action::Accept)
             .comment("src:web dst:db")
@@ -319,13 +405,13 @@ mod tests {
         );
         let masquerade = Rule::new(Action::Masquerade)
             .from(ip)
-            .not_to("10.255.0.0/16".parse::<Ipv4Net>().unwrap())
+            .not_to("10.255.0.0/16".parse::<IpNet>().unwrap())
             .not_out_through(&vtep);
         assert_eq!(
             masquerade.to_string(),
             "-s 10.255.30.3/32 ! -d 10.255.0.0/16 ! -o silk-vtep -j MASQUERADE"
         );
-        let everything = Rule::new(Action::Drop).to("0.0.0.0/0".parse::<Ipv4Net>().unwrap());
+        let everything = Rule::new(Action::Drop).to("0.0.0.0/0".parse::<IpNet>().unwrap());
         assert_eq!(everything.to_string(), "-j DROP");
         assert_eq!(
             Rule::new(Action::Accept).marked().out_through(&vtep).to_string(),

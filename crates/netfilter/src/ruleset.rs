@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use crate::{ChainName, Rule};
+use crate::{ChainName, MapBody, MapName, Rule, SetBody, SetName};
 
 /// A table of the firewall. Ordered as transactions are committed: what denies comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +11,9 @@ pub enum Table {
     Mangle,
     /// Which addresses it carries.
     Nat,
+    /// What passes between the ports of a bridge. Nobody asks for it: with nftables, rules about such
+    /// ports land here; with iptables they stay where they are.
+    Bridge,
 }
 
 /// A chain the kernel itself calls.
@@ -63,6 +66,8 @@ pub enum Place {
 pub struct Ruleset {
     pub(crate) chains: BTreeMap<(Table, ChainName), Vec<Rule>>,
     pub(crate) hooks: Vec<(Table, Hook)>,
+    pub(crate) sets: BTreeMap<SetName, SetBody>,
+    pub(crate) maps: BTreeMap<MapName, MapBody>,
 }
 
 impl Ruleset {
@@ -82,6 +87,16 @@ impl Ruleset {
         self.hooks.push((table, Hook { parent, place, rule }));
     }
 
+    /// Wants a set, for rules of any table to look things up in.
+    pub fn set(&mut self, name: SetName, body: SetBody) {
+        self.sets.insert(name, body);
+    }
+
+    /// Wants a map, for rules of any table to look addresses up in.
+    pub fn map(&mut self, name: MapName, body: MapBody) {
+        self.maps.insert(name, body);
+    }
+
     /// How many rules there are, hooks included.
     pub fn len(&self) -> usize {
         self.chains.values().map(Vec::len).sum::<usize>() + self.hooks.len()
@@ -89,11 +104,15 @@ impl Ruleset {
 
     /// Whether nothing is wanted.
     pub fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.hooks.is_empty()
+        self.chains.is_empty()
+            && self.hooks.is_empty()
+            && self.sets.is_empty()
+            && self.maps.is_empty()
     }
 }
 
-/// What an operator reads: each table's hooks, then its chains, in `iptables-save`'s notation.
+/// What an operator reads: each table's hooks, then its chains, in `iptables-save`'s notation; then
+/// the sets and maps, one entry a line.
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in Table::ALL {
@@ -111,13 +130,40 @@ impl fmt::Display for Ruleset {
                 rules.iter().try_for_each(|rule| writeln!(f, "-A {chain} {rule}"))?;
             }
         }
-        Ok(())
+        self.sets.iter().try_for_each(|(name, body)| write_set(f, name, body))?;
+        self.maps.iter().try_for_each(|(name, body)| write_map(f, name, body))
+    }
+}
+
+fn write_set(f: &mut fmt::Formatter<'_>, name: &SetName, body: &SetBody) -> fmt::Result {
+    writeln!(f, "set {name}")?;
+    match body {
+        SetBody::Allow(allow) => {
+            let mut entries = allow.entries().into_iter();
+            entries.try_for_each(|(mark, protocol, ports)| {
+                writeln!(f, "  mark {mark:#x} {protocol} {ports}")
+            })
+        }
+        SetBody::Nets(nets) => nets.0.iter().try_for_each(|net| writeln!(f, "  {net}")),
+        SetBody::Meter { expire } => writeln!(f, "  forgets after {expire} s"),
+    }
+}
+
+fn write_map(f: &mut fmt::Formatter<'_>, name: &MapName, body: &MapBody) -> fmt::Result {
+    writeln!(f, "map {name}")?;
+    match body {
+        MapBody::Tags(tags) => {
+            tags.iter().try_for_each(|(address, mark)| writeln!(f, "  {address} mark {mark:#x}"))
+        }
+        MapBody::Doors(doors) => {
+            doors.iter().try_for_each(|(address, chain)| writeln!(f, "  {address} chain {chain}"))
+        }
     }
 }
 
 impl Table {
     /// All tables, in the order they are committed.
-    pub const ALL: [Self; 3] = [Self::Filter, Self::Mangle, Self::Nat];
+    pub const ALL: [Self; 4] = [Self::Filter, Self::Mangle, Self::Nat, Self::Bridge];
 }
 
 impl fmt::Display for Table {
@@ -126,8 +172,15 @@ impl fmt::Display for Table {
             Self::Filter => "filter",
             Self::Mangle => "mangle",
             Self::Nat => "nat",
+            Self::Bridge => "bridge",
         })
     }
+}
+
+impl Builtin {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Input, Self::Forward, Self::Output, Self::Prerouting, Self::Postrouting];
 }
 
 impl fmt::Display for Builtin {
@@ -139,6 +192,12 @@ impl fmt::Display for Builtin {
             Self::Prerouting => "PREROUTING",
             Self::Postrouting => "POSTROUTING",
         })
+    }
+}
+
+impl PartialEq<Builtin> for Parent {
+    fn eq(&self, other: &Builtin) -> bool {
+        matches!(self, Self::Builtin(chain) if chain == other)
     }
 }
 

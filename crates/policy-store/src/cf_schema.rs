@@ -24,6 +24,25 @@ pub(crate) fn is_complete(recorded: &[String]) -> bool {
     migration_ids().iter().all(|id| recorded.contains(id))
 }
 
+/// Those of `recorded` that this program has never heard of: a later cf-networking was here.
+pub(crate) fn unknown(recorded: &[String]) -> Vec<&String> {
+    let known = migration_ids();
+    recorded.iter().filter(|id| !known.contains(id)).collect()
+}
+
+/// Tells operators of migrations nobody here knows. What they changed about policies is at the most an
+/// addition, since the columns we use are checked; security groups may have columns we do not fill.
+pub(crate) fn tell_of_unknown(recorded: &[String]) {
+    let ids = unknown(recorded);
+    if !ids.is_empty() {
+        tracing::warn!(
+            ?ids,
+            "The database has migrations of a later cf-networking than this program takes the place \
+             of; security groups may lack what those added."
+        );
+    }
+}
+
 /// Whether `recorded` says that the tables of the dynamic-egress feature were made and not dropped
 /// again. Some of them have names that anyone might have given (`apps`, `spaces`), so they are touched
 /// only then.
@@ -54,6 +73,14 @@ mod tests {
         assert_eq!(ids[..14].join(" "), "1 1a 1b 2 2a 2b 2c 2d 2e 2f 3 3a 4 5",);
         assert_eq!(ids[87], "79");
         assert!(is_complete(&ids) && !is_complete(&ids[..87]) && !is_complete(&[]));
+    }
+
+    #[test]
+    fn only_later_migrations_are_unknown() {
+        let mut recorded = migration_ids();
+        assert!(unknown(&recorded).is_empty());
+        recorded.push("80".to_owned());
+        assert_eq!(unknown(&recorded), ["80"]);
     }
 
     #[test]

@@ -64,6 +64,10 @@ pub(crate) struct Ledger<B> {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// How long reading everything may take at least. A database that tells a hundred thousand policies is
+/// not one that does not answer, however little patience is asked for.
+const PATIENCE_WITH_EVERYTHING: Duration = Duration::from_secs(60);
+
 /// What is the same for all changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
@@ -95,6 +99,15 @@ impl<B: Backend> Store<B> {
     }
 }
 
+/// The result of `work`, if the database gives one in time.
+async fn within<T, E: From<StoreError>>(
+    patience: Duration,
+    doing: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(StoreError::TooSlow { doing }.into()))
+}
+
 impl<B: Backend> Ledger<B> {
     /// The result of `work`, if the database gives one in time.
     async fn within<T, E: From<StoreError>>(
@@ -102,9 +115,7 @@ impl<B: Backend> Ledger<B> {
         doing: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        timeout(self.rules.patience, work)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::TooSlow { doing }.into()))
+        within(self.rules.patience, doing, work).await
     }
 
     /// Begins a change. What somebody else has changed without a revision gets one first.
@@ -238,7 +249,12 @@ impl<B: Backend> PolicyStore for Store<B> {
     }
 
     async fn state(&self) -> Result<State, StoreError> {
-        read!(self, "reading everything", |session| changes::state(&mut session).await)
+        let patience = self.ledger.rules.patience.max(PATIENCE_WITH_EVERYTHING);
+        within(patience, "reading everything", async {
+            let mut session = self.ledger.backend.read().await?;
+            changes::state(&mut session).await
+        })
+        .await
     }
 
     async fn begin_another_life(&self, seen: Option<&Version>) -> Result<Version, StoreError> {

@@ -21,7 +21,10 @@ pub mod wire;
 
 pub use app::{AppGuid, EmptyAppGuid};
 pub use change::{Life, ParseVersionError, Revision, Version};
-pub use egress::{EgressRule, InvalidIpv4Range, Ipv4Range, Traffic};
+pub use egress::{
+    EgressRule, EgressRules, InvalidIpRange, IpRange, SkipReason, SkippedRule, Traffic,
+    UnreadableEgress,
+};
 pub use lease::{HardwareAddr, Lease, ParseHardwareAddrError};
 pub use ports::{InvalidPortRange, PortRange};
 pub use protocol::{Protocol, UnknownProtocol};

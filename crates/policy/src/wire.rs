@@ -7,7 +7,6 @@
 
 pub mod audit;
 pub mod delta;
-pub mod egress;
 pub mod lease;
 pub mod line;
 pub mod security_group;

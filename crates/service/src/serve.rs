@@ -5,6 +5,12 @@
 //! A TLS listener hands the caller's certificates to handlers as a [`Peer`] extension, and answers
 //! plain HTTP with a 400, since health checks of the platform rely on that
 //! (spec/policy-server.md §12.3).
+//!
+//! Callers cannot hurt each other much: handshakes take turns, and who does not read what was asked for
+//! is let go.
+
+mod flight;
+mod turns;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::tls::{self, Live};
+use flight::{Flight, Reader};
+use turns::Turns;
 
 /// How long requests in flight may take to end after the signal.
 pub const DRAIN: Duration = Duration::from_secs(60);
@@ -80,11 +88,12 @@ impl Protocol {
 
 /// Serves `routes` without TLS.
 pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationToken) {
+    let flight = Flight::new();
     accept(listener, shutdown, move |stream, address, watcher| {
-        let routes = routes.clone();
+        let (routes, flight) = (routes.clone(), flight.clone());
         async move {
             let peer = Peer { address, certificates: Arc::new([]) };
-            connection(stream, Protocol::Http1, peer, routes, watcher).await;
+            connection(stream, Protocol::Http1, peer, routes, flight, watcher).await;
         }
     })
     .await;
@@ -98,13 +107,14 @@ pub async fn https(
     shutdown: CancellationToken,
 ) {
     let tls = tls.into();
-    let stopping = shutdown.clone();
+    let (flight, turns, stopping) = (Flight::new(), Turns::of_this_machine(), shutdown.clone());
     accept(listener, shutdown, move |stream, address, watcher| {
-        let (routes, stopping) = (routes.clone(), stopping.clone());
+        let (routes, flight) = (routes.clone(), flight.clone());
+        let (turns, stopping) = (turns.clone(), stopping.clone());
         let acceptor = TlsAcceptor::from(tls.current());
         async move {
             let shaken = tokio::select! {
-                shaken = timeout(PATIENCE, handshake(&acceptor, stream)) => shaken,
+                shaken = timeout(PATIENCE, handshake(&acceptor, &turns, stream)) => shaken,
                 () = out_of_patience(stopping) => return,
             };
             match shaken {
@@ -113,7 +123,7 @@ pub async fn https(
                     let protocol = Protocol::of_alpn(session.alpn_protocol());
                     let chain = session.peer_certificates().unwrap_or_default();
                     let peer = Peer { address, certificates: chain.into() };
-                    connection(stream, protocol, peer, routes, watcher).await;
+                    connection(stream, protocol, peer, routes, flight, watcher).await;
                 }
                 Ok(Ok(None)) => {
                     tracing::debug!(peer.address = %address, "Answered plain HTTP on a TLS port.");
@@ -170,6 +180,7 @@ where
 /// Shakes hands, or answers plain HTTP and returns `None`.
 async fn handshake(
     acceptor: &TlsAcceptor,
+    turns: &Turns,
     mut stream: TcpStream,
 ) -> io::Result<Option<tokio_rustls::server::TlsStream<TcpStream>>> {
     let mut first = [0];
@@ -178,27 +189,43 @@ async fn handshake(
         stream.shutdown().await?;
         return Ok(None);
     }
-    acceptor.accept(stream).await.map(Some)
+    turns.take(acceptor.accept(stream)).await.map(Some)
 }
 
 /// Serves one connection until it ends or the drain is over.
-async fn connection<S>(stream: S, protocol: Protocol, peer: Peer, routes: Router, watcher: Watcher)
-where
+async fn connection<S>(
+    stream: S,
+    protocol: Protocol,
+    peer: Peer,
+    routes: Router,
+    flight: Flight,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let address = peer.address;
+    let reader = Reader::new();
+    let answered = reader.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let routes = routes.clone();
+        let (routes, flight, reader) = (routes.clone(), flight.clone(), answered.clone());
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        async move { Ok::<_, Infallible>(infallible(routes.oneshot(request).await)) }
+        async move {
+            let answer = infallible(routes.oneshot(request).await);
+            Ok::<_, Infallible>(flight.carry(answer, &reader))
+        }
     });
     let mut builder = protocol.builder();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
     let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(serving).await {
-        tracing::debug!(peer.address = %address, %error, "A connection ended early.");
+    tokio::select! {
+        served = watcher.watch(serving) => if let Err(error) = served {
+            tracing::debug!(peer.address = %address, %error, "A connection ended early.");
+        },
+        () = reader.stalls() => {
+            tracing::info!(peer.address = %address, "Dropped a caller who does not read the answer.");
+        }
     }
 }
 

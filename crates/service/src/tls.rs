@@ -83,6 +83,9 @@ pub enum TlsError {
     /// No client could ever be verified.
     #[error("building the verifier of client certificates")]
     ClientVerifier(#[source] rustls::server::VerifierBuilderError),
+    /// There is no chance to make keys of.
+    #[error("making the keys of session tickets")]
+    Tickets(#[source] rustls::Error),
     /// The authorities this machine trusts cannot be had.
     #[error("loading the authorities this system trusts")]
     System(#[source] rustls::Error),

@@ -10,11 +10,8 @@ use std::{
 use containers::Container;
 use files::Manner;
 use policy::{
-    EgressRule, SecurityGroup, Version,
-    wire::{
-        egress,
-        security_group::{SecurityGroupBody, SecurityGroupList},
-    },
+    EgressRule, EgressRules, SecurityGroup, Version,
+    wire::security_group::{SecurityGroupBody, SecurityGroupList},
 };
 use serde::{Deserialize, Serialize};
 use service::log::chain;
@@ -74,7 +71,7 @@ impl Answer {
         version: Option<Version>,
     ) -> Self {
         let understood = |given: SecurityGroup| {
-            let rules = egress::read(&given.rules).map_err(|error| chain(&error));
+            let rules = read(&given.rules);
             Group { given, rules }
         };
         Self { spaces, groups: groups.into_iter().map(understood).collect(), version }
@@ -104,6 +101,16 @@ impl Answer {
             (Some(ours), Some(theirs)) => ours != theirs && theirs.includes(ours),
             _ => false,
         }
+    }
+}
+
+/// What the rules of a group mean: all of them, or why not. A group that lacks a rule is another group,
+/// and an app that silently lacks a rule is a riddle.
+fn read(rules: &str) -> Result<Vec<EgressRule>, String> {
+    let EgressRules { rules, skipped } = EgressRules::read(rules).map_err(|error| chain(&error))?;
+    match skipped.first() {
+        None => Ok(rules),
+        Some(skipped) => Err(format!("rule {}: {}", skipped.number, skipped.reason)),
     }
 }
 
@@ -216,7 +223,7 @@ pub(crate) mod tests {
 
     fn reach(answer: &Answer, space: &str, class: Class) -> Vec<String> {
         let rules = answer.rules_for(space, class).unwrap();
-        rules.iter().map(|rule| rule.networks[0].to_string()).collect()
+        rules.iter().map(|rule| rule.destinations[0].to_string()).collect()
     }
 
     #[test]
@@ -236,13 +243,13 @@ pub(crate) mod tests {
     #[test]
     fn an_unreadable_group_is_a_matter_of_those_it_holds_for() {
         let bad = SecurityGroup {
-            rules: r#"[{"protocol":"tcp"}]"#.into(),
+            rules: r#"[{"protocol":"tcp","destination":"10.0.0.1"}]"#.into(),
             running_spaces: vec!["a".into()],
             ..group("10.0.0.1")
         };
         let answer = answer(&["a", "b"], vec![bad]);
         let error = answer.rules_for("a", Class::Running).unwrap_err().to_string();
-        let expected = "security group \"10.0.0.1\" (sg-10.0.0.1) cannot be read: rule 1: tcp and udp need ports";
+        let expected = "security group \"10.0.0.1\" (sg-10.0.0.1) cannot be read: rule 1: tcp and udp need ports, and \"\" are none";
         assert_eq!(error, expected);
         assert_eq!(reach(&answer, "b", Class::Running), [""; 0]);
         assert_eq!(reach(&answer, "a", Class::Staging), [""; 0]);

@@ -29,7 +29,10 @@ impl Governed {
         let Connection { protocol, responder, responder_port, .. } = connection;
         let denied = self.denied.iter().any(|net| net.contains(responder));
         !denied
-            && self.allowed.iter().any(|rule| rule.allows(*protocol, *responder, *responder_port))
+            && self
+                .allowed
+                .iter()
+                .any(|rule| rule.allows(*protocol, (*responder).into(), *responder_port))
     }
 }
 
@@ -42,7 +45,7 @@ mod tests {
     #[test]
     fn only_what_no_group_allows_is_judged_anew() {
         let allowed = EgressRule {
-            networks: vec!["192.0.2.0/24".parse().unwrap()],
+            destinations: vec!["192.0.2.0/24".parse().unwrap()],
             traffic: Traffic::Ports(Protocol::Tcp, vec!["80".parse().unwrap()]),
             log: false,
         };

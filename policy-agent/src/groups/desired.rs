@@ -196,6 +196,7 @@ impl Governed {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use netfilter::{Dialect, Family, Plan, Rendered};
     use policy::SecurityGroup;
 
     use super::*;
@@ -298,7 +299,7 @@ pub(crate) mod tests {
         let bad = SecurityGroup { rules: "[{}]".into(), ..running("x") };
         let bad = answer(&["a", "b"], vec![bad]);
         let kept = &standings(&all[..1], Some(&bad), &chains)[0];
-        assert!(kept.contains("protocol \"\" is unknown"), "{kept}");
+        assert!(kept.contains("destination of rule 1"), "{kept}");
     }
 
     #[test]
@@ -322,7 +323,8 @@ pub(crate) mod tests {
             ["asg-a", "asg-b", "asg-bad", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
         let (there, known) = (observed(&chains), answer(&["a"], vec![]));
         let wanted = wanted(&living, Some(&known), &manner(), &there, sweep);
-        let plan = netfilter::Plan::new(&wanted.rules, &there, &wanted.scope);
+        let rendered = Rendered::new(&wanted.rules, Dialect::Iptables(Family::V4));
+        let plan = Plan::new(&rendered, &there, &wanted.scope);
         let removed = |line: &&str| line.starts_with("-X");
         plan.render().lines().filter(removed).map(|line| line[3..].to_owned()).collect()
     }

@@ -9,7 +9,7 @@ use std::{
 use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
-    Kernel, KernelError, Observed, Plan, Table,
+    Firewall, Kernel, KernelError, Observed, Settled, Table,
     conntrack::{Connections, ConntrackError},
 };
 use service::log::chain;
@@ -31,7 +31,7 @@ pub(crate) struct Enforcer {
     store: Store,
     subnet_file: PathBuf,
     manner: Manner,
-    kernel: Box<dyn Kernel>,
+    firewall: Firewall,
     connections: Box<dyn Connections>,
     /// The last good reading of the store.
     containers: Option<Contents>,
@@ -91,7 +91,7 @@ impl Enforcer {
             store: Store::at(&config.datastore),
             subnet_file: config.subnet_file.clone(),
             manner: config.groups.clone(),
-            kernel,
+            firewall: Firewall::new(kernel),
             connections,
             containers: None,
             settled: None,
@@ -105,16 +105,20 @@ impl Enforcer {
     /// and worth another look.
     pub fn pass(&mut self, known: &Known) -> Result<Outcome, Held> {
         match self.attempt(known) {
-            Err(Held::Kernel(_) | Held::Disagrees(_)) => self.attempt(known),
+            Err(Held::Kernel(_) | Held::Disagrees(_)) => {
+                // Who got in meanwhile is to be judged, too.
+                self.settled = None;
+                self.attempt(known)
+            }
             result => result,
         }
     }
 
     fn attempt(&mut self, known: &Known) -> Result<Outcome, Held> {
         let Known { answer, fresh, gone } = known;
-        let observed = self.kernel.observe()?;
         let overlay = subnet::read(&self.subnet_file)?.overlay;
-        let stale = self.look(&observed)?;
+        let observed = self.firewall.observed()?;
+        let stale = look(&self.store, &mut self.containers, observed)?;
         let containers = self.containers.as_ref().expect("were read now or before");
         let spaces = spaces(&containers.containers);
         let complete = answer.as_ref().is_some_and(|answer| answer.spaces.is_superset(&spaces));
@@ -123,11 +127,13 @@ impl Enforcer {
             (false, true) => Sweep::All,
             (false, false) => Sweep::Only(gone),
         };
-        let wanted = desired::wanted(containers, answer.as_ref(), &self.manner, &observed, sweep);
-        let plan = Plan::new(&wanted.rules, &observed, &wanted.scope);
-        self.commit(&plan, &wanted)?;
+        let Wanted { rules, scope, standings, governed } =
+            desired::wanted(containers, answer.as_ref(), &self.manner, observed, sweep);
+        let Settled { plan, left, moved: _ } = self.firewall.settle(&rules, &scope)?;
+        if !left.is_empty() {
+            return Err(Held::Disagrees(left));
+        }
 
-        let Wanted { rules, scope: _, standings, governed } = wanted;
         // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
         let unchanged = self.settled.take().as_ref() == Some(&governed);
         let connections_cut =
@@ -137,49 +143,6 @@ impl Enforcer {
         let living = |name: &String| standings.keys().any(|handle| is_chain_of(name, handle));
         let repaired = unchanged && touched.iter().any(living);
         Ok(Outcome { spaces, standings, rules, touched, repaired, connections_cut })
-    }
-
-    /// Commits, and reads back.
-    fn commit(&mut self, plan: &Plan, wanted: &Wanted) -> Result<(), Held> {
-        if plan.is_empty() {
-            return Ok(());
-        }
-        self.kernel.commit(plan)?;
-        let left = Plan::new(&wanted.rules, &self.kernel.observe()?, &wanted.scope);
-        if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
-    }
-
-    /// Reads the store; where it says nothing usable, its last content holds. Says whether that is so.
-    ///
-    /// Whoever removes the last container leaves an empty list, not an empty file: a blank store after
-    /// containers was lost, or is being written by someone who truncates first.
-    fn look(&mut self, observed: &Observed) -> Result<bool, Held> {
-        let path = self.store.path();
-        let was_blank = files::is_blank(path);
-        let read = self.store.read();
-        let blank = was_blank || files::is_blank(path);
-        let knew_some = match &self.containers {
-            Some(known) => !known.containers.is_empty(),
-            None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
-        };
-        match read {
-            Ok(contents) if contents.containers.is_empty() && blank && knew_some => {
-                match self.containers {
-                    Some(_) => Ok(true),
-                    None => Err(Held::StoreGone(path.to_owned())),
-                }
-            }
-            Ok(contents) => {
-                self.containers = Some(contents);
-                Ok(false)
-            }
-            Err(error) if self.containers.is_some() => {
-                let error = chain(&error);
-                tracing::warn!(error, "The container store is unreadable; its last content holds.");
-                Ok(true)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn cut_unlawful(
@@ -196,6 +159,36 @@ impl Enforcer {
             cut += 1;
         }
         Ok(cut)
+    }
+}
+
+/// Reads the store; where it says nothing usable, what is `known` of it holds. Says whether that is so.
+///
+/// Whoever removes the last container leaves an empty list, not an empty file: a blank store after
+/// containers was lost, or is being written by someone who truncates first.
+fn look(store: &Store, known: &mut Option<Contents>, observed: &Observed) -> Result<bool, Held> {
+    let was_blank = files::is_blank(store.path());
+    let read = store.read();
+    let blank = was_blank || files::is_blank(store.path());
+    let knew_some = match known {
+        Some(known) => !known.containers.is_empty(),
+        None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
+    };
+    match read {
+        Ok(contents) if contents.containers.is_empty() && blank && knew_some => match known {
+            Some(_) => Ok(true),
+            None => Err(Held::StoreGone(store.path().to_owned())),
+        },
+        Ok(contents) => {
+            *known = Some(contents);
+            Ok(false)
+        }
+        Err(error) if known.is_some() => {
+            let error = chain(&error);
+            tracing::warn!(error, "The container store is unreadable; its last content holds.");
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

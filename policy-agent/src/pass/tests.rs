@@ -10,18 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 
 /// A fake kernel the test keeps a hand on.
-#[derive(Clone, Default)]
-struct SharedKernel(Arc<Mutex<FakeKernel>>);
-
-impl Kernel for SharedKernel {
-    fn observe(&mut self) -> Result<Observed, KernelError> {
-        self.0.lock().unwrap().observe()
-    }
-
-    fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
-        self.0.lock().unwrap().commit(plan)
-    }
-}
+type SharedKernel = Arc<Mutex<FakeKernel>>;
 
 /// Connections in memory; the next so many listings fail.
 #[derive(Clone, Default)]
@@ -100,11 +89,11 @@ impl Cell {
     }
 
     fn commits(&self) -> usize {
-        self.kernel.0.lock().unwrap().commits
+        self.kernel.lock().unwrap().commits
     }
 
     fn rules(&self, chain: &str) -> Option<Vec<String>> {
-        let kernel = self.kernel.0.lock().unwrap();
+        let kernel = self.kernel.lock().unwrap();
         kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
     }
 }
@@ -216,7 +205,7 @@ fn an_agent_that_knows_nothing_yet_puts_back_the_way_into_its_rules() {
     cell.enforcer.pass(Some(&answer(&[], &[]))).unwrap();
     cell.restart();
     let foreign = "*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n:vpa--forward -\n";
-    cell.kernel.0.lock().unwrap().state = Observed::parse(foreign).unwrap();
+    cell.kernel.lock().unwrap().state = Observed::parse(foreign).unwrap();
     cell.enforcer.pass(None).unwrap();
     assert_eq!(cell.rules("FORWARD").unwrap(), ["-j vpa--forward", "-j ACCEPT"]);
 }
@@ -228,7 +217,7 @@ fn connections_that_could_not_be_judged_are_judged_by_the_next_pass() {
     let nothing = answer(&["db"], &[]);
     cell.enforcer.pass(Some(&nothing)).unwrap();
     // While somebody else's rule stands in ours, a connection gets in.
-    cell.kernel.0.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+    cell.kernel.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
     *cell.connections.list.lock().unwrap() = [connection(1)].into();
     *cell.connections.failures.lock().unwrap() = 1;
     assert!(matches!(cell.enforcer.pass(Some(&nothing)), Err(Held::Connections(_))));
@@ -241,10 +230,10 @@ fn vandalised_rules_are_repaired_and_counted_as_repairs() {
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.enforcer.pass(Some(&answer)).unwrap();
-    let healthy = cell.kernel.0.lock().unwrap().state.clone();
-    cell.kernel.0.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+    let healthy = cell.kernel.lock().unwrap().state.clone();
+    cell.kernel.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
     assert!(cell.enforcer.pass(Some(&answer)).unwrap().repaired);
-    let kernel = cell.kernel.0.lock().unwrap();
+    let kernel = cell.kernel.lock().unwrap();
     assert_eq!(
         kernel.state.rules(Table::Filter, "FORWARD"),
         healthy.rules(Table::Filter, "FORWARD")
@@ -313,7 +302,7 @@ fn a_failing_kernel_is_reported_and_tried_again() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    cell.kernel.0.lock().unwrap().failures = 1;
+    cell.kernel.lock().unwrap().failures = 1;
     assert!(matches!(cell.enforcer.pass(Some(&answer)), Err(Held::Kernel(_))));
     assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, StatusCode,
+    Method, Request, Response, StatusCode,
     body::Bytes,
     client::conn::http1::{self, SendRequest},
     header::{AUTHORIZATION, HOST},
@@ -109,13 +109,17 @@ impl Connection {
         Ok(length)
     }
 
-    /// Sends `call` and keeps the answer.
+    /// Sends `call` and keeps the answer's body.
     pub(crate) async fn read(&mut self, call: Call) -> Result<Bytes> {
+        Ok(self.whole(call).await?.into_body())
+    }
+
+    /// Sends `call` and keeps the answer.
+    pub(crate) async fn whole(&mut self, call: Call) -> Result<Response<Bytes>> {
         self.0.ready().await?;
-        let response = self.0.send_request(call).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "the server answered {status}");
-        Ok(body)
+        let (head, body) = self.0.send_request(call).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        ensure!(head.status.is_success(), "the server answered {}", head.status);
+        Ok(Response::from_parts(head, body))
     }
 }

@@ -7,12 +7,16 @@
 
 mod client;
 mod database;
+mod feed;
 mod fleet;
 mod load;
 mod machine;
+mod outcome;
+mod plot;
 mod process;
 mod server;
 mod subject;
+mod table;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,6 +29,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
+    Feed(feed::FeedArgs),
     Server(server::ServerArgs),
 }
 
@@ -32,6 +37,7 @@ enum Bench {
 async fn main() -> Result<()> {
     service::install_crypto_provider();
     match Args::parse().bench {
+        Bench::Feed(args) => feed::bench(args).await,
         Bench::Server(args) => server::bench(args).await,
     }
 }

@@ -1,8 +1,8 @@
 //! What processes use, as the kernel tells it (proc(5)).
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, process::Command, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Ticks per second in `/proc/*/stat`: part of the kernel's interface on every architecture.
 const TICKS: u64 = 100;
@@ -39,15 +39,32 @@ impl Process {
 
     /// The most memory it had since [`forget_peak`](Self::forget_peak), in bytes.
     pub(crate) fn peak_memory(self) -> Result<u64> {
-        let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(1024 * kilobytes.context("the kernel does not tell the peak of memory")?)
+        self.kilobytes("VmHWM:")
+    }
+
+    /// The memory it has now, in bytes.
+    pub(crate) fn memory(self) -> Result<u64> {
+        self.kilobytes("VmRSS:")
+    }
+
+    /// Sends it a signal, by its name without `SIG`.
+    pub(crate) fn signal(self, name: &str) -> Result<()> {
+        let mut kill = Command::new("kill");
+        let sent = kill.args([&format!("-{name}"), &self.0.to_string()]).status();
+        ensure!(sent.context("running kill")?.success(), "process {} is not there", self.0);
+        Ok(())
     }
 
     /// Takes what the process has now for its peak.
     pub(crate) fn forget_peak(self) -> Result<()> {
         fs::write(self.path("clear_refs"), "5").context("forgetting the peak of memory")
+    }
+
+    fn kilobytes(self, field: &str) -> Result<u64> {
+        let status = self.read("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(1024 * kilobytes.context("the kernel does not tell the memory of a process")?)
     }
 
     fn stat(self) -> Result<Stat> {
@@ -92,7 +109,8 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let this = Process(std::process::id());
-        assert!(this.peak_memory().unwrap() > 0);
+        let (now, most) = (this.memory().unwrap(), this.peak_memory().unwrap());
+        assert!(now > 0 && now <= most, "{now} of {most}");
         let earlier = this.cpu().unwrap();
         assert!(this.cpu_with_children().unwrap() >= earlier);
     }

@@ -14,6 +14,7 @@ use crate::{
     database::Database,
     fleet, load,
     machine::Machine,
+    outcome::rounded,
     process::Process,
     subject::Subject,
 };
@@ -36,7 +37,8 @@ const CHANGES: [[Operation; 2]; 2] = [
     [Operation::Create { policies: 100 }, Operation::Delete { policies: 100 }],
 ];
 
-const POLLS: [Operation; 2] = [Operation::Poll { apps: 50 }, Operation::Poll { apps: 250 }];
+const POLLS: [Operation; 3] =
+    [Operation::Poll { apps: 50 }, Operation::Poll { apps: 250 }, Operation::OldPoll { apps: 50 }];
 
 /// Policies in a request that fills or empties the database.
 const FILLING: usize = 100;
@@ -311,9 +313,4 @@ impl<'a> Run<'a> {
             );
         }
     }
-}
-
-/// To three decimals; more is noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -13,13 +13,16 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{client::Door, process::Process};
 
 /// The server must listen within this.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is held or under way must have ended within this.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(70);
 
 /// So many lines of them are shown.
 const COMPLAINTS: usize = 5;
@@ -29,7 +32,16 @@ pub(crate) struct Subject {
     pub external: Door,
     pub internal: Door,
     pub process: Process,
-    _child: Child,
+    child: Child,
+    place: Place,
+}
+
+/// What stays when the server is started again.
+struct Place {
+    program: PathBuf,
+    database: Option<String>,
+    /// Where it listens, when that is known.
+    listen: [SocketAddr; 2],
     directory: TempDir,
 }
 
@@ -43,59 +55,121 @@ struct Addresses {
 impl Subject {
     /// Starts `program` on the database at `url`, or on a file of its own.
     pub(crate) async fn start(program: &Path, url: Option<&str>) -> Result<Self> {
-        let directory = tempfile::tempdir().context("making a directory for the server")?;
-        let data = directory.path().join("data");
-        let log = directory.path().join("log");
-        let mut command = Command::new(program);
-        command.args(["--embedded", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0"]);
-        command.arg("--data-dir").arg(&data);
-        if let Some(url) = url {
+        Self::at(Place::of(program, url)?).await
+    }
+
+    /// Starts another server on the same database, with the same certificates and keys.
+    pub(crate) async fn beside(&self) -> Result<Self> {
+        let Place { program, database, .. } = &self.place;
+        let place = Place::of(program, database.as_deref())?;
+        fs::create_dir_all(place.pki())?;
+        for file in fs::read_dir(self.pki()).context("reading certificates")? {
+            let file = file?;
+            fs::copy(file.path(), place.pki().join(file.file_name()))?;
+        }
+        Self::at(place).await
+    }
+
+    /// Tells it to stop, waits until it has, and starts it where it was.
+    pub(crate) async fn restart(mut self) -> Result<Self> {
+        self.process.signal("TERM")?;
+        let ended = timeout(PATIENCE_AT_THE_END, self.child.wait()).await;
+        ended.context("the server does not stop")??;
+        Self::at(self.place).await
+    }
+
+    async fn at(mut place: Place) -> Result<Self> {
+        let mut child = place.run()?;
+        let addresses = place.listening(&mut child).await?;
+        let internal = address(&addresses.internal)?;
+        place.listen = [address(&addresses.external)?, internal];
+        let token = token(&place.program, &place.data()).await?;
+        Ok(Self {
+            external: Door::external(place.listen[0], &token),
+            internal: Door::internal(internal, &place.pki())?,
+            process: Process(child.id().context("the server has ended")?),
+            child,
+            place,
+        })
+    }
+
+    /// Where cells ask.
+    pub(crate) fn internal_url(&self) -> String {
+        format!("https://{}", self.place.listen[1])
+    }
+
+    /// Where certificates and keys are.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.place.pki()
+    }
+}
+
+impl Place {
+    fn of(program: &Path, database: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            program: program.to_owned(),
+            database: database.map(str::to_owned),
+            listen: [(Ipv4Addr::LOCALHOST, 0).into(); 2],
+            directory: tempfile::tempdir().context("making a directory for the server")?,
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn pki(&self) -> PathBuf {
+        self.data().join("pki")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn run(&self) -> Result<Child> {
+        let mut command = Command::new(&self.program);
+        let [external, internal] = self.listen;
+        command.args(["--embedded", &format!("--listen={external}")]);
+        command.arg(format!("--internal-listen={internal}"));
+        command.arg("--data-dir").arg(self.data());
+        if let Some(url) = &self.database {
             command.env("NETMAN_DATABASE", url);
         }
-        let output = File::create(&log)?;
-        let mut child = command
+        let output = File::options().create(true).append(true).open(self.log())?;
+        command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        let addresses = listening(&mut child, &data.join("addresses.json"), &log).await?;
-        let token = token(program, &data).await?;
-        let internal = address(&addresses.internal)?;
-        Ok(Self {
-            external: Door::external(address(&addresses.external)?, &token),
-            internal: Door::internal(internal, &data.join("pki"))?,
-            process: Process(child.id().context("the server has ended")?),
-            _child: child,
-            directory,
-        })
+            .with_context(|| format!("starting {}", self.program.display()))
+    }
+
+    async fn listening(&self, child: &mut Child) -> Result<Addresses> {
+        let file = self.data().join("addresses.json");
+        let began = Instant::now();
+        loop {
+            let json = fs::read(&file).ok();
+            if let Some(addresses) = json.and_then(|json| serde_json::from_slice(&json).ok()) {
+                return Ok(addresses);
+            }
+            if child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
+                bail!("the server does not listen:\n{log}");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
 impl Subject {
     /// The last of what the server complained about, for whoever asks why something failed.
     pub(crate) fn complaints(&self) -> String {
-        let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let log = fs::read_to_string(self.place.log()).unwrap_or_default();
         let complaints =
             log.lines().filter(|line| line.contains("ERROR") || line.contains("error"));
         let complaints: Vec<_> = complaints.rev().take(COMPLAINTS).collect();
         complaints.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
-}
-
-async fn listening(child: &mut Child, file: &PathBuf, log: &Path) -> Result<Addresses> {
-    let began = Instant::now();
-    loop {
-        if let Some(addresses) =
-            fs::read(file).ok().and_then(|json| serde_json::from_slice(&json).ok())
-        {
-            return Ok(addresses);
-        }
-        if child.try_wait()?.is_some() || began.elapsed() > PATIENCE {
-            bail!("the server does not listen:\n{}", fs::read_to_string(log).unwrap_or_default());
-        }
-        sleep(Duration::from_millis(20)).await;
     }
 }
 

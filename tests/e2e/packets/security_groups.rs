@@ -307,12 +307,9 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
         let x = cell.start(Spec::app("x").space("x"))?;
         let y = cell.start(Spec::app("y").space("y"))?;
         let before = asg(cell)?;
-        for words in [
-            "-F asg-x",
-            "-D netout--x -j asg-x",
-            "-I asg-x 1 -j ACCEPT",
-            "-A netout--y -j asg-x",
-        ] {
+        for words in
+            ["-F asg-x", "-D netout--x -j asg-x", "-I asg-x 1 -j ACCEPT", "-A netout--y -j asg-x"]
+        {
             cell.netns().run("iptables", words.split(' '))?;
             poll::until(&format!("`{words}` is put right"), || {
                 let now = asg(cell)?;

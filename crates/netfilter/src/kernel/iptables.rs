@@ -1,14 +1,8 @@
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs::File, io, path::PathBuf, thread, time::Duration};
 
-use super::{Kernel, KernelError};
-use crate::{Observed, Plan};
+use super::{Kernel, KernelError, program::run};
+use crate::{Dialect, Family, Observed, Plan};
+use crate::{backend, netlink::Netlink};
 
 /// Seconds to wait for the lock that iptables-legacy programs share.
 const XTABLES_WAIT: &str = "10";
@@ -22,16 +16,60 @@ const RESOURCE_PROBLEM: i32 = 4;
 /// How often that is tried again, a little later each time.
 const ATTEMPTS: u32 = 5;
 
+/// Which of its two engines iptables drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// nf_tables, as a program installed in the last years does.
+    Nft,
+    /// The old one: every change, however small, replaces a whole table, and nothing tells whether
+    /// somebody else has changed one.
+    Legacy,
+}
+
 /// The kernel through `iptables-save` and one `iptables-restore --noflush` per commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Iptables {
+    family: Family,
+    /// `None` for whichever is installed as plain `iptables`.
+    engine: Option<Engine>,
     lock_file: Option<PathBuf>,
+    /// Tells the ruleset's number; `None` where there is none to tell.
+    netlink: Option<Netlink>,
+}
+
+impl Default for Iptables {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Iptables {
-    /// Through the programs found on `PATH`.
+    /// Through the programs found on `PATH`, whichever engine they drive; the kernel is read whenever
+    /// there is a question.
     pub fn new() -> Self {
-        Self::default()
+        Self { family: Family::V4, engine: None, lock_file: None, netlink: None }
+    }
+
+    /// The same, but reading the kernel only when it has changed, if the engine they drive can tell.
+    ///
+    /// # Errors
+    /// If they cannot be run.
+    pub fn installed() -> Result<Self, KernelError> {
+        Ok(Self { engine: None, ..Self::driving(backend::engine()?) })
+    }
+
+    /// Through the programs for this engine.
+    pub fn driving(engine: Engine) -> Self {
+        // Without the number, the kernel is read instead.
+        let netlink = (engine == Engine::Nft).then(Netlink::open).and_then(Result::ok);
+        Self { engine: Some(engine), netlink, ..Self::new() }
+    }
+
+    /// About packets of this family. A cell with both has two of these.
+    #[must_use]
+    pub fn family(mut self, family: Family) -> Self {
+        self.family = family;
+        self
     }
 
     /// Holding this file's lock while committing, as the other programs of the cell do
@@ -40,6 +78,19 @@ impl Iptables {
     pub fn with_lock_file(mut self, path: Option<PathBuf>) -> Self {
         self.lock_file = path;
         self
+    }
+
+    /// `iptables-save`, or its like for the family and engine.
+    fn program(&self, verb: &str) -> String {
+        let tables = match self.family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self.engine {
+            None => format!("{tables}-{verb}"),
+            Some(Engine::Nft) => format!("{tables}-nft-{verb}"),
+            Some(Engine::Legacy) => format!("{tables}-legacy-{verb}"),
+        }
     }
 
     fn lock(&self) -> Result<Option<File>, KernelError> {
@@ -55,8 +106,21 @@ impl Iptables {
 }
 
 impl Kernel for Iptables {
+    fn dialect(&self) -> Dialect {
+        Dialect::Iptables(self.family)
+    }
+
+    fn generation(&mut self) -> Result<Option<u32>, KernelError> {
+        let number = self.netlink.as_mut().map(Netlink::generation).transpose();
+        number.map_err(KernelError::Netlink)
+    }
+
+    fn generations_of(&self, plan: &Plan) -> u32 {
+        u32::try_from(plan.tables.len()).unwrap_or(u32::MAX)
+    }
+
     fn observe(&mut self) -> Result<Observed, KernelError> {
-        let output = run("iptables-save", &[], "")?;
+        let output = run(&self.program("save"), &[], "")?;
         let listing = String::from_utf8_lossy(&output.stdout);
         Ok(Observed::parse(&listing)?)
     }
@@ -66,10 +130,11 @@ impl Kernel for Iptables {
             return Ok(());
         }
         let text = plan.render();
+        let restore = self.program("restore");
         let _held = self.lock()?;
         let mut attempt = 1;
         loop {
-            match run("iptables-restore", &["--noflush", "--wait", XTABLES_WAIT], &text) {
+            match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {
                 Err(KernelError::Failed { status, .. })
                     if status.code() == Some(RESOURCE_PROBLEM) && attempt < ATTEMPTS =>
                 {
@@ -79,38 +144,5 @@ impl Kernel for Iptables {
                 result => return result.map(drop),
             }
         }
-    }
-}
-
-/// Runs a program to its end with `input`; anything but exit code 0 is an error.
-fn run(program: &str, args: &[&str], input: &str) -> Result<Output, KernelError> {
-    let output = feed(program, args, input)
-        .map_err(|source| KernelError::Run { program: program.to_owned(), source })?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    Err(KernelError::Failed {
-        program: program.to_owned(),
-        status: output.status,
-        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
-}
-
-fn feed(program: &str, args: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
-    // These programs read all input before they print more than a pipe holds, so writing first
-    // cannot deadlock. One that dies early says why on stderr, which tells more than a broken pipe.
-    let written = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output()?;
-    match written {
-        Err(error) if output.status.success() => Err(error),
-        _ => Ok(output),
     }
 }

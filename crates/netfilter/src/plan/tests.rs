@@ -1,12 +1,21 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Action, Builtin, FakeKernel, Kernel, Mark, Rule};
+use std::net::IpAddr;
+
+use crate::{
+    Action, Builtin, ChainName, FakeKernel, Family, Kernel, MapBody, Mark, Rule, Ruleset, SetBody,
+    Side,
+};
 
 const PREFIX: &str = "vpa--";
 
 fn name(text: &str) -> ChainName {
     text.parse().unwrap()
+}
+
+fn ipt(wanted: &Ruleset) -> Rendered {
+    Rendered::new(wanted, Dialect::Iptables(Family::V4))
 }
 
 /// A small world to want things of: chain `vpa--0` is hooked first into FORWARD and leads to others.
@@ -116,16 +125,16 @@ proptest! {
     ) {
         let scope = Scope::prefix(PREFIX);
         let mut kernel = FakeKernel::default();
-        let start = Plan::new(&ruleset(&before, first), &kernel.observe().unwrap(), &scope);
+        let start = Plan::new(&ipt(&ruleset(&before, first)), &kernel.observe().unwrap(), &scope);
         kernel.commit(&start).unwrap();
         acts.iter().for_each(|act| vandalise(&mut kernel.state, act));
         let theirs = foreign(&kernel.state);
 
         let wanted = ruleset(&after, first);
-        let plan = Plan::new(&wanted, &kernel.observe().unwrap(), &scope);
+        let plan = Plan::new(&ipt(&wanted), &kernel.observe().unwrap(), &scope);
         kernel.commit(&plan).unwrap();
 
-        let again = Plan::new(&wanted, &kernel.observe().unwrap(), &scope);
+        let again = Plan::new(&ipt(&wanted), &kernel.observe().unwrap(), &scope);
         prop_assert!(again.is_empty(), "a second pass would do {}", again.render());
         prop_assert_eq!(foreign(&kernel.state), theirs);
     }
@@ -136,10 +145,10 @@ fn a_changed_chain_is_replaced_and_its_neighbours_left_alone() {
     let scope = Scope::prefix(PREFIX);
     let mut kernel = FakeKernel::default();
     let before = ruleset(&[vec![1], vec![2], vec![3]], true);
-    kernel.commit(&Plan::new(&before, &Observed::default(), &scope)).unwrap();
+    kernel.commit(&Plan::new(&ipt(&before), &Observed::default(), &scope)).unwrap();
 
     let after = ruleset(&[vec![1], vec![2, 4], vec![3]], true);
-    let plan = Plan::new(&after, &kernel.observe().unwrap(), &scope);
+    let plan = Plan::new(&ipt(&after), &kernel.observe().unwrap(), &scope);
     assert_eq!(
         plan.render(),
         "*filter\n\
@@ -159,12 +168,100 @@ fn rules_with_our_comment_are_found_without_a_chain() {
         let rule = Rule::new(Action::Masquerade).comment(comment);
         wanted.hook(Table::Nat, Builtin::Postrouting, Place::Last, rule);
         let mut kernel = FakeKernel::default();
-        kernel.commit(&Plan::new(&wanted, &Observed::default(), &scope)).unwrap();
+        kernel.commit(&Plan::new(&ipt(&wanted), &Observed::default(), &scope)).unwrap();
 
-        let plan = Plan::new(&Ruleset::new(), &kernel.observe().unwrap(), &scope);
+        let plan = Plan::new(&ipt(&Ruleset::new()), &kernel.observe().unwrap(), &scope);
         assert_eq!(
             plan.render(),
             format!("*nat\n-D POSTROUTING -m comment --comment {printed} -j MASQUERADE\nCOMMIT\n")
         );
     }
+}
+
+/// A world with sets and maps: what marks may reach, which addresses have doors, which nets are known.
+fn looked_up(marks: &BTreeSet<u16>, hosts: &BTreeSet<u8>, ranges: bool) -> Ruleset {
+    let mut wanted = ruleset(&[vec![1], vec![2]], true);
+    let (allow, doors, tags, nets) =
+        (name("vpa--allow"), name("vpa--doors"), name("vpa--tags"), name("vpa--nets"));
+    let rules = vec![
+        Rule::new(Action::MarkFrom(tags.clone(), Side::Source)),
+        Rule::new(Action::Dispatch(doors.clone(), Side::Destination)),
+        Rule::new(Action::Accept).allowed_by(&allow),
+        Rule::new(Action::Drop).in_set(&nets, Side::Destination),
+    ];
+    wanted.chain(Table::Filter, name("vpa--looks"), rules);
+    let end = if ranges { 90 } else { 80 };
+    let ports = policy::PortRange::new(80, end).unwrap();
+    let entries = marks.iter().map(|mark| (*mark, policy::Protocol::Tcp, ports));
+    wanted.set(allow, SetBody::Allow(entries.collect()));
+    let address = |host: &u8| IpAddr::from([10, 255, 30, *host]);
+    wanted.set(nets, SetBody::Nets(hosts.iter().map(|host| address(host).into()).collect()));
+    wanted.map(doors, MapBody::Doors(hosts.iter().map(|h| (address(h), name("vpa--1"))).collect()));
+    let tag = |host: &u8| (address(host), u32::try_from(marks.len()).unwrap());
+    wanted.map(tags, MapBody::Tags(hosts.iter().map(tag).collect()));
+    wanted
+}
+
+/// Other hands in sets.
+fn vandalise_sets(observed: &mut Observed, seeds: &[u8]) {
+    for seed in seeds {
+        let names: Vec<String> = observed.sets.keys().cloned().collect();
+        let Some(name) = names.get(usize::from(*seed) % names.len().max(1)) else { return };
+        let set = observed.sets.get_mut(name).unwrap();
+        match seed % 4 {
+            0 => set.elements.clear(),
+            1 => drop(set.elements.pop_first()),
+            2 => drop(set.elements.insert(Element::Foreign("0x01".into()))),
+            _ => set.kind = None,
+        }
+    }
+}
+
+proptest! {
+    /// The same with sets and maps, in every dialect; and for a pass that is killed on its way, one
+    /// more is enough.
+    #[test]
+    fn one_pass_is_enough_for_sets_too_even_after_a_death(
+        (before, after) in (prop::collection::btree_set(1u16..400, 0..300), prop::collection::btree_set(1u16..400, 0..300)),
+        (hosts, later) in (prop::collection::btree_set(any::<u8>(), 0..40), prop::collection::btree_set(any::<u8>(), 0..40)),
+        (ranges, ranges_later) in any::<(bool, bool)>(),
+        acts in prop::collection::vec(vandalism(), 0..4),
+        seeds in prop::collection::vec(any::<u8>(), 0..4),
+        killed_after in prop::option::of(0usize..3),
+        dialect in prop::sample::select(vec![
+            Dialect::Iptables(Family::V4), Dialect::Iptables(Family::V6), Dialect::Nft,
+        ]),
+    ) {
+        let scope = Scope::prefix(PREFIX);
+        let mut kernel = FakeKernel::speaking(dialect);
+        kernel.settle(&looked_up(&before, &hosts, ranges), &scope).unwrap();
+        if matches!(dialect, Dialect::Iptables(_)) {
+            acts.iter().for_each(|act| vandalise(&mut kernel.state, act));
+        }
+        vandalise_sets(&mut kernel.state, &seeds);
+
+        let wanted = looked_up(&after, &later, ranges_later);
+        kernel.killed_after = killed_after;
+        if kernel.settle(&wanted, &scope).is_err() {
+            kernel.settle(&wanted, &scope).unwrap();
+        }
+        let again = Plan::new(&Rendered::new(&wanted, dialect), &kernel.state, &scope);
+        prop_assert!(again.is_empty(), "a second pass would do {}", again.render());
+    }
+}
+
+#[test]
+fn one_entry_more_or_less_is_one_rule_more_or_less() {
+    let scope = Scope::prefix(PREFIX);
+    let mut kernel = FakeKernel::default();
+    let hosts = [3].into();
+    kernel.settle(&looked_up(&[1, 2, 3].into(), &hosts, false), &scope).unwrap();
+    let after = ipt(&looked_up(&[1, 3, 4].into(), &hosts, false));
+    assert_eq!(
+        Plan::new(&after, &kernel.state, &scope).render(),
+        "*filter\n\
+         -A vpa--allow.ok -p tcp -m tcp --dport 80 -m mark --mark 0x4 -j ACCEPT\n\
+         -D vpa--allow.ok -p tcp -m tcp --dport 80 -m mark --mark 0x2 -j ACCEPT\n\
+         COMMIT\n"
+    );
 }

@@ -1,11 +1,11 @@
 //! What rules are made of: actions, states, marks, names.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{fmt, net::IpAddr, num::NonZeroU32, str::FromStr};
 
 use policy::Protocol;
 use thiserror::Error;
 
-use crate::ChainName;
+use crate::{ChainName, Family, MapName, SetName};
 
 /// What happens to a packet that matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +18,26 @@ pub enum Action {
     Reject(RejectWith),
     /// Go through another chain of ours, then come back.
     Jump(ChainName),
+    /// Go on in another chain of ours, and come back to where this chain was jumped to.
+    Goto(ChainName),
+    /// Come back to where this chain was jumped to.
+    Return,
+    /// Go through the chain a map holds for an address of the packet, then come back.
+    Dispatch(MapName, Side),
     /// Set the packet's mark.
     SetMark(u32),
+    /// Set the packet's mark to what a map holds for an address; an unknown address changes nothing.
+    MarkFrom(MapName, Side),
+    /// Clear all bits of the packet's mark but these.
+    KeepMark(u32),
     /// Remember the packet's mark as the connection's.
     SaveMark,
+    /// Tell about it, and go on.
+    Log(Log),
+    /// Count it, and go on.
+    Count,
     /// Send it to another address and port.
-    Dnat(Ipv4Addr, u16),
+    Dnat(IpAddr, u16),
     /// Let it leave under the address of the interface.
     Masquerade,
 }
@@ -37,6 +51,48 @@ pub enum RejectWith {
     TcpReset,
 }
 
+/// Which of a packet's two addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Who sends it.
+    Source,
+    /// Who is to get it.
+    Destination,
+}
+
+/// What is told of a packet, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The text in front.
+    pub prefix: LogPrefix,
+    /// The netlink group that listens (NFLOG); `None` for the kernel's own log.
+    pub group: Option<u16>,
+}
+
+/// The text in front of what is told of a packet: at most 29 printable characters, as much as every
+/// kernel takes. Characters that would need quoting become `_`, what exceeds that is cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPrefix(String);
+
+/// How often a rule may match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Packets per second, at length; at most 10,000.
+    pub per_second: NonZeroU32,
+    /// Packets at once.
+    pub burst: NonZeroU32,
+}
+
+/// Too many packets to one address and port, as counted by a meter. A rule with it matches what is
+/// above the rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooMany {
+    /// Who counts; at most 15 bytes, since the kernel makes a file of it.
+    pub meter: SetName,
+    /// What is not too many.
+    pub limit: Limit,
+}
+
 /// The protocol inside IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
@@ -44,8 +100,10 @@ pub enum Transport {
     Tcp,
     /// 17.
     Udp,
-    /// 1.
+    /// 1, in IPv4 only.
     Icmp,
+    /// 58, in IPv6 only.
+    IcmpV6,
 }
 
 /// Which states of a connection match.
@@ -55,15 +113,19 @@ pub enum ConnectionState {
     RelatedOrEstablished,
     /// Packets that belong to no connection.
     Invalid,
+    /// The first packet of a connection.
+    New,
+    /// Packets of no connection that was let in before.
+    Unestablished,
 }
 
-/// An inclusive range of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An inclusive range of addresses, both of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressRange {
     /// First address.
-    pub start: Ipv4Addr,
+    pub start: IpAddr,
     /// Last address, included.
-    pub end: Ipv4Addr,
+    pub end: IpAddr,
 }
 
 /// A kind of ICMP message.
@@ -85,7 +147,7 @@ pub struct Mark {
 }
 
 /// The name of a network interface: 1 to 15 printable characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interface(String);
 
 /// The text cannot name an interface.
@@ -93,23 +155,41 @@ pub struct Interface(String);
 #[error("{0:?} cannot name an interface: 1 to 15 printable characters, no slash, quote or plus")]
 pub struct InvalidInterface(pub String);
 
-impl fmt::Display for Action {
+impl fmt::Display for LogPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Accept => f.write_str("ACCEPT"),
-            Self::Drop => f.write_str("DROP"),
-            Self::Reject(RejectWith::PortUnreachable) => {
-                f.write_str("REJECT --reject-with icmp-port-unreachable")
-            }
-            Self::Reject(RejectWith::TcpReset) => f.write_str("REJECT --reject-with tcp-reset"),
-            Self::Jump(chain) => write!(f, "{chain}"),
-            Self::SetMark(mark) => write!(f, "MARK --set-xmark {mark:#x}/0xffffffff"),
-            Self::SaveMark => {
-                f.write_str("CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
-            }
-            Self::Dnat(address, port) => write!(f, "DNAT --to-destination {address}:{port}"),
-            Self::Masquerade => f.write_str("MASQUERADE"),
-        }
+        f.write_str(&self.0)
+    }
+}
+
+impl LogPrefix {
+    /// The prefix `text`, made fit.
+    pub fn new(text: &str) -> Self {
+        let plain = |c: char| {
+            let fits = c == ' ' || c.is_ascii_graphic();
+            if fits && !"\"'\\".contains(c) { c } else { '_' }
+        };
+        Self(text.chars().map(plain).take(29).collect())
+    }
+}
+
+impl AddressRange {
+    /// The family of both addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.start)
+    }
+
+    /// Whether `address` lies inside.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Family::of(address) == self.family() && (self.start..=self.end).contains(&address)
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+        })
     }
 }
 
@@ -119,6 +199,7 @@ impl fmt::Display for Transport {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Icmp => "icmp",
+            Self::IcmpV6 => "ipv6-icmp",
         })
     }
 }
@@ -137,6 +218,8 @@ impl fmt::Display for ConnectionState {
         f.write_str(match self {
             Self::RelatedOrEstablished => "RELATED,ESTABLISHED",
             Self::Invalid => "INVALID",
+            Self::New => "NEW",
+            Self::Unestablished => "INVALID,NEW,UNTRACKED",
         })
     }
 }

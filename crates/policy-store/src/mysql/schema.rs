@@ -113,6 +113,7 @@ async fn theirs(connection: &mut MySqlConnection) -> Result<(), StoreError> {
     .execute(&mut *connection)
     .await
     .doing(doing)?;
+    cf_schema::tell_of_unknown(&Observed::of(connection).await?.recorded);
     if plan(connection).await?.is_empty() {
         return Ok(());
     }

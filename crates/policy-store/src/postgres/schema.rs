@@ -88,7 +88,9 @@ async fn theirs(connection: &mut PgConnection, length: TagLength) -> Result<(), 
     .execute(&mut *connection)
     .await
     .doing("making the tables about migrations")?;
-    if !cf_schema::is_complete(&recorded(connection).await?) {
+    let done = recorded(connection).await?;
+    cf_schema::tell_of_unknown(&done);
+    if !cf_schema::is_complete(&done) {
         lock_others_out(connection).await?;
         let converged = converge(connection).await;
         sqlx::query("DELETE FROM gorp_lock WHERE lock = $1")

@@ -4,15 +4,23 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, routing::get};
 use rcgen::ExtendedKeyUsagePurpose;
-use service::serve::Peer;
+use rustls::{ClientConfig, HandshakeKind, pki_types::ServerName};
+use service::{
+    serve::Peer,
+    tls::{Identity, Outbound},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Notify,
 };
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Files};
+
+/// More than sockets and protocols take before anybody reads.
+const LONG: usize = 64 << 20;
 
 struct Listener {
     address: SocketAddr,
@@ -54,7 +62,10 @@ impl Listener {
             leave.notified().await;
             "done"
         };
-        let routes = Router::new().route("/", get(count)).route("/slow", get(slow));
+        let routes = Router::new()
+            .route("/", get(count))
+            .route("/slow", get(slow))
+            .route("/long", get(|| async { vec![b'x'; LONG] }));
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(service::serve::https(listener, tls, routes, shutdown.clone()));
         Self { address, authority, entered, release, shutdown, served, _files: files }
@@ -136,6 +147,82 @@ async fn a_caller_who_does_not_say_anything_is_let_go() {
         assert!(ended.is_ok(), "{} bytes hold a connection for ever", beginning.len());
     }
     shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_does_not_read_an_answer_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Router::new().route("/", get(|| async { vec![b'x'; LONG] }));
+    tokio::spawn(service::serve::http(listener, routes, CancellationToken::new()));
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let question = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(question).await.unwrap();
+        stream
+    };
+    let read = async |mut stream: TcpStream| {
+        let mut answer = Vec::new();
+        // Whether it is told of its end or just cut off is the kernel's to choose.
+        let _ = stream.read_to_end(&mut answer).await;
+        answer.len()
+    };
+    let idle = ask().await;
+    idle.peek(&mut [0]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    tokio::time::resume();
+    let length = read(idle).await;
+    assert!(length < LONG, "{length} bytes waited for somebody who did not read");
+    assert!(read(ask().await).await > LONG);
+}
+
+/// HTTP/2 keeps what nobody makes room for, while the connection is alive and well.
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_does_not_make_room_for_an_answer_is_let_go() {
+    let listener = Listener::start().await;
+    let identity = listener.authority.client(ExtendedKeyUsagePurpose::ClientAuth);
+    let client = listener.client(Some(identity));
+    let idle = client.get(listener.url("/long")).send().await.unwrap();
+    assert_eq!(idle.version(), reqwest::Version::HTTP_2);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    tokio::time::resume();
+    assert!(idle.bytes().await.is_err());
+    let prompt = client.get(listener.url("/long")).send().await.unwrap();
+    assert_eq!(prompt.bytes().await.unwrap().len(), LONG);
+}
+
+/// One connection; how its handshake went, and how many certificates a handler saw.
+async fn call(listener: &Listener, config: &Arc<ClientConfig>) -> (HandshakeKind, String) {
+    let stream = TcpStream::connect(listener.address).await.unwrap();
+    let name = ServerName::IpAddress(listener.address.ip().into());
+    let mut stream = TlsConnector::from(config.clone()).connect(name, stream).await.unwrap();
+    let question = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(question).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    (kind, answer.rsplit("\r\n").next().unwrap().to_owned())
+}
+
+/// More callers than the library would remember by itself.
+#[tokio::test]
+async fn any_number_of_callers_is_known_by_their_tickets() {
+    let (listener, files) = (Listener::start().await, Files::new());
+    let (certificate, key) = listener.authority.issue(&[], ExtendedKeyUsagePurpose::ClientAuth);
+    let outbound = Outbound {
+        authorities: vec![files.write("ca.crt", &listener.authority.pem)],
+        identity: Some(Identity {
+            certificate: files.write("client.crt", &certificate),
+            key: files.write("client.key", &key),
+        }),
+        skip_verification: false,
+    };
+    let callers: Vec<_> = (0..300).map(|_| Arc::new(outbound.client().unwrap())).collect();
+    for wanted in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        for caller in &callers {
+            assert_eq!(call(&listener, caller).await, (wanted, "1".to_owned()));
+        }
+    }
 }
 
 #[tokio::test]

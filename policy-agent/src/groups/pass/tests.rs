@@ -13,18 +13,7 @@ use crate::groups::{
 };
 
 /// A fake kernel the test keeps a hand on.
-#[derive(Clone, Default)]
-struct SharedKernel(Arc<Mutex<FakeKernel>>);
-
-impl Kernel for SharedKernel {
-    fn observe(&mut self) -> Result<Observed, KernelError> {
-        self.0.lock().unwrap().observe()
-    }
-
-    fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
-        self.0.lock().unwrap().commit(plan)
-    }
-}
+type SharedKernel = Arc<Mutex<FakeKernel>>;
 
 #[derive(Clone, Default)]
 struct FakeConnections(Arc<Mutex<Vec<Connection>>>);
@@ -67,7 +56,7 @@ impl Cell {
             store: Store::at(files.path().join("store.json")),
             subnet_file: files.path().join("subnet.env"),
             manner: manner(),
-            kernel: Box::new(kernel.clone()),
+            firewall: Firewall::new(Box::new(kernel.clone())),
             connections: Box::new(connections.clone()),
             containers: None,
             settled: None,
@@ -83,7 +72,7 @@ impl Cell {
     fn run(&self, handle: &str, ip: &str, space: &str) {
         let store = Store::at(self.files.path().join("store.json"));
         store.add(&container(handle, ip, space, "app")).unwrap();
-        let mut kernel = self.kernel.0.lock().unwrap();
+        let mut kernel = self.kernel.lock().unwrap();
         let text = format!(
             "{}:netout--{handle} -\n-A FORWARD -s {ip}/32 ! -d 10.255.0.0/16 -j netout--{handle}\n\
              -A netout--{handle} -d 10.9.9.9/32 -j ACCEPT\n-A netout--{handle} -j REJECT --reject-with icmp-port-unreachable\n",
@@ -97,7 +86,7 @@ impl Cell {
     }
 
     fn rules(&self, chain: &str) -> Option<Vec<String>> {
-        let kernel = self.kernel.0.lock().unwrap();
+        let kernel = self.kernel.lock().unwrap();
         kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
     }
 
@@ -108,7 +97,7 @@ impl Cell {
     }
 
     fn commits(&self) -> usize {
-        self.kernel.0.lock().unwrap().commits
+        self.kernel.lock().unwrap().commits
     }
 }
 
@@ -256,10 +245,10 @@ fn vandals_and_the_networker_are_put_right() {
     let known = told(&["a"], vec![bound("10.0.0.1", "a")]);
     cell.enforcer.pass(&known).unwrap();
     let right = cell.rules("asg-web");
-    let vandalised = listing(&cell.kernel.0.lock().unwrap().state)
+    let vandalised = listing(&cell.kernel.lock().unwrap().state)
         .replace("-A netout--web -j asg-web\n", "")
         .replace("-A asg-web -p tcp -j REJECT --reject-with tcp-reset\n", "-A asg-web -j ACCEPT\n");
-    cell.kernel.0.lock().unwrap().state = Observed::parse(&vandalised).unwrap();
+    cell.kernel.lock().unwrap().state = Observed::parse(&vandalised).unwrap();
     assert!(cell.enforcer.pass(&known).unwrap().repaired);
     assert_eq!(cell.rules("asg-web"), right);
     assert_eq!(cell.rules("netout--web").unwrap()[0], "-j asg-web");

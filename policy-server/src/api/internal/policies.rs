@@ -47,12 +47,13 @@ async fn index_as(
 ) -> Response {
     let subject = server.feed.snapshot().sharing(query::subject(query));
     let (known, wait) = (conditional::known(headers), conditional::wait(headers));
-    if known.is_none() {
-        // An agent that knows no versions may have been told that there is something new, by the probe
-        // below, and would not ask again if it missed it.
+    let cell = conditional::cell(headers);
+    if known.is_none() && cell.is_none() {
+        // An agent of the existing system asks once for what it was told is new, and not again if it
+        // missed it. Ours is told of whatever comes later when it asks with the version it got.
         server.catch_up().await;
     }
-    let _hearing = conditional::cell(headers).map(|cell| {
+    let _hearing = cell.map(|cell| {
         let word = conditional::word(headers, &Arc::new(subject.clone()), known.as_ref());
         server.receipts.hear(cell, word)
     });

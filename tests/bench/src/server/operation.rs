@@ -21,8 +21,12 @@ const LISTED: usize = 10;
 pub(super) enum Operation {
     FullList,
     FilteredList,
-    /// A cell asks for the policies of so many apps.
+    /// A cell asks for the policies of so many apps, as ours does that has none yet.
     Poll {
+        apps: usize,
+    },
+    /// An agent of the existing system asks for them, and must not miss what another server wrote.
+    OldPoll {
         apps: usize,
     },
     Probe,
@@ -39,7 +43,7 @@ pub(super) enum Operation {
 impl Operation {
     pub(super) fn door(self, subject: &Subject) -> &Door {
         match self {
-            Self::Poll { .. } | Self::Probe => &subject.internal,
+            Self::Poll { .. } | Self::OldPoll { .. } | Self::Probe => &subject.internal,
             _ => &subject.external,
         }
     }
@@ -50,10 +54,20 @@ impl Operation {
             Self::FullList => vec![LIST.to_owned()],
             Self::Probe => vec!["/networking/v1/internal/policies_last_updated".to_owned()],
             Self::FilteredList => about(LIST, LISTED, stored),
-            Self::Poll { apps } => about("/networking/v1/internal/policies", apps, stored),
+            Self::Poll { apps } | Self::OldPoll { apps } => {
+                about("/networking/v1/internal/policies", apps, stored)
+            }
             Self::Create { .. } | Self::Delete { .. } => Vec::new(),
         };
-        paths.iter().map(|path| self.door(subject).get(path)).collect()
+        let calls = paths.iter().enumerate().map(|(variant, path)| {
+            let mut call = self.door(subject).get(path)?;
+            if let Self::Poll { apps } = self {
+                let cell = format!("cell-{apps}-{variant}").try_into()?;
+                call.headers_mut().insert("netman-cell", cell);
+            }
+            Ok(call)
+        });
+        calls.collect()
     }
 
     /// The request that creates or deletes those that change.
@@ -99,6 +113,7 @@ impl fmt::Display for Operation {
             Self::FullList => f.write_str("full list"),
             Self::FilteredList => write!(f, "list of {LISTED} apps"),
             Self::Poll { apps } => write!(f, "poll for {apps} apps"),
+            Self::OldPoll { apps } => write!(f, "old agent's poll for {apps} apps"),
             Self::Probe => f.write_str("change probe"),
             Self::Create { policies: 1 } => f.write_str("create"),
             Self::Delete { policies: 1 } => f.write_str("delete"),

@@ -10,8 +10,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Measurement, Memory};
-use crate::machine::Machine;
-use targets::Outcome;
+use crate::{machine::Machine, outcome::Outcome};
 
 #[derive(Serialize)]
 pub(super) struct Report {

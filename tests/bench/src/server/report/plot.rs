@@ -1,28 +1,19 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
-    io::Write as _,
     path::Path,
-    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use crate::server::Measurement;
+use crate::{plot, server::Measurement};
 
 /// Whose rates are drawn.
 const CLIENTS: usize = 8;
 
 /// Draws how rates change with what is stored: all lines should be level.
 pub(super) fn draw(measured: &[Measurement], file: &Path) -> Result<()> {
-    let script = script(measured, file).expect("a text takes any more");
-    let mut gnuplot = Command::new("gnuplot")
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("running gnuplot to draw the plot")?;
-    gnuplot.stdin.take().context("gnuplot does not listen")?.write_all(script.as_bytes())?;
-    ensure!(gnuplot.wait()?.success(), "gnuplot could not draw the plot");
-    Ok(())
+    plot::draw(&script(measured, file).expect("a text takes any more"))
 }
 
 fn script(measured: &[Measurement], file: &Path) -> Result<String, fmt::Error> {

@@ -1,14 +1,17 @@
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::Table;
 
 use super::Report;
-use crate::server::Measurement;
+use crate::{
+    server::Measurement,
+    table::{results, right, short, table},
+};
 
 /// Prints the report for people.
 #[expect(clippy::print_stdout, reason = "the table is the answer")]
 pub(super) fn print(report: &Report) {
     let Report { machine, database, commit, date, .. } = report;
     println!("{}", measurements(&report.measurements));
-    println!("{}", results(report));
+    println!("{}", results(&report.results));
     let mut recorded =
         table(&["recorded elsewhere of the existing server, for scale", "with 100,000 policies"]);
     for (what, number) in report.recorded_elsewhere {
@@ -57,43 +60,4 @@ fn measurements(measured: &[Measurement]) -> Table {
         ]);
     }
     table
-}
-
-fn results(report: &Report) -> Table {
-    let mut table = table(&["result", "value", "unit", "target", ""]);
-    right(&mut table, &[1]);
-    for result in &report.results {
-        let verdict = if result.ok { "ok" } else { "MISSED" };
-        table.add_row([
-            result.name.as_str(),
-            &short(result.value),
-            &result.unit,
-            &result.target,
-            verdict,
-        ]);
-    }
-    table
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
-    table
-}
-
-fn right(table: &mut Table, columns: &[usize]) {
-    for &column in columns {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-/// About three digits.
-fn short(number: f64) -> String {
-    match number {
-        10.0.. => format!("{number:.0}"),
-        1.0.. => format!("{number:.1}"),
-        _ => format!("{number:.3}"),
-    }
 }

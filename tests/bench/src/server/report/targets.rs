@@ -1,23 +1,7 @@
-use serde::Serialize;
-
-use crate::server::{Measurement, Memory, rounded};
-
-/// A number that was aimed for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Outcome {
-    pub name: String,
-    pub value: f64,
-    pub unit: String,
-    pub target: String,
-    pub ok: bool,
-}
-
-/// What a number should be.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
+use crate::{
+    outcome::{Outcome, Target},
+    server::{Measurement, Memory},
+};
 
 /// How much of a rate may be lost from 10,000 to 100,000 policies: less than what one run differs
 /// from the next on a machine that does other things, too.
@@ -37,6 +21,7 @@ pub(super) fn judge(measured: &[Measurement], memory: &[Memory]) -> Vec<Outcome>
     let mut outcomes = Vec::new();
     for (operation, clients, target) in [
         ("poll for 50 apps", 4, Target::AtLeast(2000.0)),
+        ("old agent's poll for 50 apps", 4, Target::AtLeast(2000.0)),
         ("full list", 8, Target::AtLeast(15.0)),
         ("create", 64, Target::AtLeast(1500.0)),
         ("delete", 64, Target::AtLeast(1500.0)),
@@ -78,17 +63,6 @@ fn flatness(few: &Measurement, many: &Measurement) -> f64 {
         _ => measurement.rate,
     };
     speed(many) / speed(few)
-}
-
-impl Target {
-    fn judge(self, name: &str, value: f64, unit: &str) -> Outcome {
-        let (target, ok) = match self {
-            Self::AtLeast(least) => (format!(">= {least}"), value >= least),
-            Self::AtMost(most) => (format!("<= {most}"), value <= most),
-        };
-        let name = name.replace([' ', ','], "_").replace("__", "_");
-        Outcome { name, value: rounded(value), unit: unit.to_owned(), target, ok }
-    }
 }
 
 #[cfg(test)]

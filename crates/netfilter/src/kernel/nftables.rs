@@ -1,0 +1,308 @@
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Kernel, KernelError, program::run};
+use crate::{
+    Dialect, Observed, Plan, SetKind, SetStep, Step, Table, UnreadableRuleset,
+    netlink::{Change, Netlink},
+    observed::ObservedSet,
+    render::nft,
+};
+
+/// How often the ruleset is read again because somebody else wrote meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// From how many elements on a program is as fast as our own socket.
+const MANY: usize = 1000;
+
+/// The kernel through our own table of nftables: the program `nft` for chains and rules, a socket for
+/// the elements of sets.
+#[derive(Debug)]
+pub struct Nftables {
+    netlink: Netlink,
+    /// Rules the kernel lists in other words than ours, as it lists them: what we wrote.
+    aliases: HashMap<String, String>,
+}
+
+/// A chain as the kernel lists it: each rule with its number.
+type Listed = BTreeMap<(Table, String), Vec<(String, String)>>;
+
+impl Nftables {
+    /// In the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel does not let us open a socket to it.
+    pub fn open() -> Result<Self, KernelError> {
+        let netlink = Netlink::open().map_err(KernelError::Netlink)?;
+        Ok(Self { netlink, aliases: HashMap::new() })
+    }
+
+    fn number(&mut self) -> Result<u32, KernelError> {
+        self.netlink.generation().map_err(KernelError::Netlink)
+    }
+
+    /// Everything but the elements of sets.
+    fn list(&self) -> Result<(Listed, BTreeMap<String, Option<SetKind>>), KernelError> {
+        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
+        for table in [nft::table(Table::Filter), nft::table(Table::Bridge)] {
+            let words: Vec<_> = ["-a", "-s", "-t", "list", "table"].into_iter().collect();
+            let words: Vec<_> = words.into_iter().chain(table.split(' ')).collect();
+            match run("nft", &words, "") {
+                Ok(output) => {
+                    let listing = String::from_utf8_lossy(&output.stdout);
+                    read(&listing, &mut chains, &mut sets)?;
+                }
+                // Nobody has written anything there yet.
+                Err(KernelError::Failed { stderr, .. }) if stderr.contains("No such file") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((chains, sets))
+    }
+
+    /// In our own words where we wrote it.
+    fn wording<'a>(&'a self, listed: &'a str) -> &'a str {
+        self.aliases.get(listed).map_or(listed, String::as_str)
+    }
+
+    fn look(&mut self) -> Result<Observed, KernelError> {
+        let (chains, sets) = self.list()?;
+        let mut observed = Observed::default();
+        for ((table, name), rules) in chains {
+            let rules = rules.iter().map(|(rule, _)| self.wording(rule).to_owned()).collect();
+            observed.tables.entry(table).or_default().insert(name, rules);
+        }
+        for (name, kind) in sets {
+            let elements = match kind {
+                Some(kind) => self.netlink.elements(&name, kind).map_err(KernelError::Netlink)?,
+                None => [].into(),
+            };
+            observed.sets.insert(name, ObservedSet { kind, elements });
+        }
+        Ok(observed)
+    }
+
+    /// Whether the plan is about a few elements and nothing else.
+    fn is_small(plan: &Plan) -> bool {
+        let small = |step: &SetStep| match step {
+            SetStep::Add(_, elements) | SetStep::Delete(_, elements) => {
+                elements.iter().all(Netlink::knows)
+            }
+            _ => false,
+        };
+        plan.tables.is_empty() && plan.len() <= MANY && plan.sets.iter().all(small)
+    }
+
+    fn change_elements(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        let changes = plan.sets.iter().filter_map(|step| match step {
+            SetStep::Add(set, elements) => Some(Change { set, elements, add: true }),
+            SetStep::Delete(set, elements) => Some(Change { set, elements, add: false }),
+            _ => None,
+        });
+        self.netlink.change(&changes.collect::<Vec<_>>()).map_err(KernelError::Netlink)
+    }
+
+    /// The plan in nft's words, which name a rule to be deleted by its number.
+    fn script(&self, plan: &Plan) -> Result<String, KernelError> {
+        let deletes = |step: &Step| matches!(step, Step::Delete(..));
+        if !plan.tables.values().flatten().any(deletes) {
+            return Ok(plan.nft_text(|_, _, _| String::new()));
+        }
+        let (chains, _) = self.list()?;
+        let mut missing = None;
+        let missed = std::cell::RefCell::new(&mut missing);
+        let taken = std::cell::RefCell::new(Vec::new());
+        let text = plan.nft_text(|table, chain, rule| {
+            let rules = chains.get(&(table, chain.to_owned())).map_or(&[][..], Vec::as_slice);
+            let mut same = rules.iter().filter(|(listed, _)| self.wording(listed) == rule);
+            match same.find(|(_, number)| !taken.borrow().contains(number)) {
+                Some((_, number)) => {
+                    taken.borrow_mut().push(number.clone());
+                    number.clone()
+                }
+                None => {
+                    **missed.borrow_mut() = Some(chain.to_owned());
+                    String::new()
+                }
+            }
+        });
+        match missing {
+            Some(chain) => Err(KernelError::Moved(chain)),
+            None => Ok(text),
+        }
+    }
+
+    /// Reads what has just been written, to know it again by the kernel's own words for it.
+    fn learn(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        let mut written: BTreeMap<(Table, &str), Vec<&String>> = BTreeMap::new();
+        for (table, steps) in &plan.tables {
+            for step in steps {
+                if let Step::Append(chain, rule) = step {
+                    written.entry((*table, chain)).or_default().push(rule);
+                }
+            }
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        let (chains, _) = self.list()?;
+        for ((table, chain), written) in written {
+            let Some(listed) = chains.get(&(table, chain.to_owned())) else { continue };
+            // What was appended is at the end.
+            let Some(first) = listed.len().checked_sub(written.len()) else { continue };
+            for ((listed, _), written) in listed[first..].iter().zip(written) {
+                if listed != written && verdict(listed) == verdict(written) {
+                    self.aliases.insert(listed.clone(), written.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last word of a rule but for its comment: in it, the kernel and we agree.
+fn verdict(rule: &str) -> Option<&str> {
+    let rule = rule.split(" comment \"").next()?;
+    rule.rsplit(' ').next()
+}
+
+impl Kernel for Nftables {
+    fn dialect(&self) -> Dialect {
+        Dialect::Nft
+    }
+
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.number()?;
+            let observed = self.look();
+            if self.number()? == before {
+                return observed;
+            }
+        }
+        Err(KernelError::Moved("the ruleset".into()))
+    }
+
+    fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if Self::is_small(plan) {
+            return self.change_elements(plan);
+        }
+        let script = self.script(plan)?;
+        let before = self.number()?;
+        run("nft", &["-f", "-"], &script)?;
+        // If somebody else has written meanwhile, what is there may be theirs.
+        if self.number()? == before.wrapping_add(1) { self.learn(plan) } else { Ok(()) }
+    }
+
+    fn generation(&mut self) -> Result<Option<u32>, KernelError> {
+        self.number().map(Some)
+    }
+
+    fn generations_of(&self, plan: &Plan) -> u32 {
+        u32::from(!plan.is_empty())
+    }
+}
+
+/// Reads what `nft -a -s -t list table` prints. Chains that are not called as ours are, are the
+/// operators' own.
+fn read(
+    listing: &str,
+    chains: &mut Listed,
+    sets: &mut BTreeMap<String, Option<SetKind>>,
+) -> Result<(), UnreadableRuleset> {
+    enum Inside {
+        Nothing,
+        Set(String, Vec<String>),
+        Chain(Option<(Table, String)>),
+    }
+    let mut inside = Inside::Nothing;
+    for (index, text) in listing.lines().enumerate() {
+        let unreadable = || UnreadableRuleset { line: index + 1, text: text.to_owned() };
+        let (line, number) = match text.trim().rsplit_once(" # handle ") {
+            Some((line, number)) => (line, number),
+            None => (text.trim(), ""),
+        };
+        let opens = |noun: &str| line.strip_prefix(noun)?.strip_suffix(" {").map(str::to_owned);
+        match &mut inside {
+            _ if line.is_empty() => {}
+            Inside::Nothing if line.starts_with("table ") || line == "}" => {}
+            Inside::Nothing => {
+                if let Some(name) = opens("set ").or_else(|| opens("map ")) {
+                    inside = Inside::Set(name, Vec::new());
+                } else {
+                    let name = opens("chain ").ok_or_else(unreadable)?;
+                    let ours = ours(&name);
+                    chains.extend(ours.clone().map(|name| (name, Vec::new())));
+                    inside = Inside::Chain(ours);
+                }
+            }
+            Inside::Set(name, declaration) if line == "}" => {
+                let kind = SetKind::listed(&declaration.join("; "));
+                sets.insert(std::mem::take(name), kind);
+                inside = Inside::Nothing;
+            }
+            Inside::Set(_, declaration) => declaration.push(line.to_owned()),
+            Inside::Chain(_) if line == "}" => inside = Inside::Nothing,
+            Inside::Chain(_) if line.starts_with("type ") && number.is_empty() => {}
+            Inside::Chain(Some(name)) => {
+                let rule = (nft::spelled_out(line), number.to_owned());
+                chains.entry(name.clone()).or_default().push(rule);
+            }
+            Inside::Chain(None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The table and name of a chain of ours.
+fn ours(name: &str) -> Option<(Table, String)> {
+    let (table, name) = name.split_once('/')?;
+    let table = Table::ALL.into_iter().find(|t| t.to_string() == table)?;
+    Some((table, name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Family;
+
+    #[test]
+    fn a_listing_is_read_chain_by_chain() {
+        let listing = "\
+table inet netman { # handle 1
+	map filter/vpa--doors { # handle 15
+		type ipv4_addr : verdict
+	}
+
+	set theirs { # handle 16
+		type ifname
+	}
+
+	chain operator-input { # handle 1
+		tcp dport 22 accept # handle 9
+	}
+
+	chain filter/FORWARD { # handle 2
+		type filter hook forward priority filter; policy accept;
+		jump filter/vpa--forward # handle 17
+	}
+}
+";
+        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
+        read(listing, &mut chains, &mut sets).unwrap();
+        let forward = vec![("jump filter/vpa--forward".to_owned(), "17".to_owned())];
+        assert_eq!(chains, [((Table::Filter, "FORWARD".into()), forward)].into());
+        let doors = ("filter/vpa--doors".into(), Some(SetKind::Doors(Family::V4)));
+        assert_eq!(sets, [doors, ("theirs".into(), None)].into());
+    }
+
+    proptest! {
+        #[test]
+        fn any_listing_is_read_or_refused(text in "(table x \\{\n)?((\t(set|map|chain) [a-z/]* \\{| *\\}|.*)\n)*") {
+            let _ = read(&text, &mut BTreeMap::new(), &mut BTreeMap::new());
+        }
+    }
+}

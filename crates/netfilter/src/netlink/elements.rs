@@ -1,0 +1,286 @@
+//! What sets hold, in the kernel's bytes.
+//!
+//! A key of several fields has each padded to four bytes. Ports and addresses are in the network's
+//! order; a mark is in the machine's own, but in the network's where it begins a range, as ranges are
+//! compared byte by byte. Networks are kept as intervals: an element for the first
+//! address, and one, flagged as an end, for the first address behind.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use policy::{PortRange, Protocol};
+
+use super::bytes::{Attribute, Writer};
+use crate::{AddressRange, Element, Family, SetKind};
+
+const KEY: u16 = 1;
+const DATA: u16 = 2;
+const FLAGS: u16 = 3;
+const KEY_END: u16 = 10;
+const VALUE: u16 = 1;
+const VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+
+/// The verdict that goes through a chain and comes back.
+const JUMP: i32 = -3;
+
+/// An element as it came.
+#[derive(Debug, Default)]
+pub(super) struct Raw {
+    key: Vec<u8>,
+    key_end: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    jump: Option<String>,
+    is_end: bool,
+}
+
+impl Raw {
+    pub fn read(entry: &[u8]) -> Self {
+        let mut raw = Self::default();
+        for attribute in Attribute::all(entry) {
+            match attribute.kind {
+                KEY => raw.key = value_of(attribute).unwrap_or_default(),
+                KEY_END => raw.key_end = value_of(attribute),
+                DATA => {
+                    raw.value = value_of(attribute);
+                    raw.jump = jump_of(attribute);
+                }
+                FLAGS => raw.is_end = attribute.number().is_some_and(|flags| flags & 1 == 1),
+                _ => {}
+            }
+        }
+        raw
+    }
+
+    fn foreign(&self) -> Element {
+        let hex = self.key.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        Element::Foreign(format!("0x{hex}"))
+    }
+}
+
+fn value_of(attribute: Attribute<'_>) -> Option<Vec<u8>> {
+    Attribute::all(attribute.value).find(|a| a.kind == VALUE).map(|a| a.value.to_vec())
+}
+
+fn jump_of(attribute: Attribute<'_>) -> Option<String> {
+    let verdict = Attribute::all(attribute.value).find(|a| a.kind == VERDICT)?;
+    let of_kind = |kind| Attribute::all(verdict.value).find(move |a| a.kind == kind);
+    (of_kind(VERDICT_CODE)?.number()?.cast_signed() == JUMP).then_some(())?;
+    let chain = std::str::from_utf8(of_kind(VERDICT_CHAIN)?.value).ok()?;
+    Some(chain.trim_end_matches('\0').to_owned())
+}
+
+/// Writes one element of a list; to take it out, the key is enough.
+pub(super) fn encode(list: &mut Writer, element: &Element, whole: bool) {
+    list.nest(1, |entry| match element {
+        Element::Port(mark, protocol, port) => {
+            key(entry, KEY, &fields(mark.to_ne_bytes(), *protocol, *port));
+        }
+        Element::Ports(mark, protocol, ports) => {
+            key(entry, KEY, &fields(mark.to_be_bytes(), *protocol, ports.start()));
+            key(entry, KEY_END, &fields(mark.to_be_bytes(), *protocol, ports.end()));
+        }
+        Element::Tag(address, mark) => {
+            key(entry, KEY, &bytes(*address));
+            if whole {
+                key(entry, DATA, &mark.to_ne_bytes());
+            }
+        }
+        Element::Door(address, chain) => {
+            key(entry, KEY, &bytes(*address));
+            if whole {
+                entry.nest(DATA, |data| {
+                    data.nest(VERDICT, |verdict| {
+                        verdict.value(VERDICT_CODE, &JUMP.to_be_bytes());
+                        verdict.text(VERDICT_CHAIN, chain);
+                    });
+                });
+            }
+        }
+        Element::Net(_) | Element::Foreign(_) => {
+            unreachable!("Netlink::knows tells callers to go another way")
+        }
+    });
+}
+
+fn key(entry: &mut Writer, kind: u16, value: &[u8]) {
+    entry.nest(kind, |key| key.value(VALUE, value));
+}
+
+fn fields(mark: [u8; 4], protocol: Protocol, port: u16) -> [u8; 12] {
+    let mut fields = [0; 12];
+    fields[..4].copy_from_slice(&mark);
+    fields[4] = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    fields[8..10].copy_from_slice(&port.to_be_bytes());
+    fields
+}
+
+fn read_fields(bytes: &[u8]) -> Option<([u8; 4], Protocol, u16)> {
+    let bytes: &[u8; 12] = bytes.try_into().ok()?;
+    let mark = [bytes[0], bytes[1], bytes[2], bytes[3]];
+    let protocol = match bytes[4] {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        _ => return None,
+    };
+    Some((mark, protocol, u16::from_be_bytes([bytes[8], bytes[9]])))
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn read_address(bytes: &[u8], family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(|octets| Ipv4Addr::from(octets).into()),
+        Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into()),
+    }
+}
+
+/// What a listing says of a set of this kind.
+pub(super) fn decode(kind: SetKind, raw: Vec<Raw>) -> BTreeSet<Element> {
+    let read: fn(&Raw, Family) -> Option<Element> = match kind {
+        SetKind::Nets(family) => return intervals(raw, family),
+        // Counted by the kernel for itself.
+        SetKind::Meter(..) => return BTreeSet::new(),
+        SetKind::Allowed => |raw, _| {
+            let (mark, protocol, port) = read_fields(&raw.key)?;
+            Some(Element::Port(u32::from_ne_bytes(mark), protocol, port))
+        },
+        SetKind::AllowedRanges => |raw, _| {
+            let (mark, protocol, start) = read_fields(&raw.key)?;
+            let (last_mark, last_protocol, end) = read_fields(raw.key_end.as_ref()?)?;
+            let ports = PortRange::new(start, end).ok()?;
+            let one = (mark, protocol) == (last_mark, last_protocol);
+            one.then_some(Element::Ports(u32::from_be_bytes(mark), protocol, ports))
+        },
+        SetKind::Tags(_) => |raw, family| {
+            let mark = raw.value.as_deref()?.try_into().ok().map(u32::from_ne_bytes)?;
+            Some(Element::Tag(read_address(&raw.key, family)?, mark))
+        },
+        SetKind::Doors(_) => {
+            |raw, family| Some(Element::Door(read_address(&raw.key, family)?, raw.jump.clone()?))
+        }
+    };
+    let family = match kind {
+        SetKind::Tags(family) | SetKind::Doors(family) => family,
+        _ => Family::V4,
+    };
+    raw.iter().map(|raw| read(raw, family).unwrap_or_else(|| raw.foreign())).collect()
+}
+
+/// Networks from the ends of intervals. Neighbours may share an end.
+fn intervals(mut raw: Vec<Raw>, family: Family) -> BTreeSet<Element> {
+    raw.sort_by(|a, b| (&a.key, !a.is_end).cmp(&(&b.key, !b.is_end)));
+    let mut elements = BTreeSet::new();
+    let mut open: Option<IpAddr> = None;
+    let highest = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::BROADCAST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from([0xff; 16])),
+    };
+    for raw in &raw {
+        let Some(address) = read_address(&raw.key, family) else {
+            elements.insert(raw.foreign());
+            continue;
+        };
+        if let Some(start) = open.take() {
+            elements.insert(interval(start, before(address)));
+        }
+        if !raw.is_end {
+            open = Some(address);
+        }
+    }
+    elements.extend(open.map(|start| interval(start, highest)));
+    elements
+}
+
+fn interval(start: IpAddr, end: IpAddr) -> Element {
+    match (AddressRange { start, end }).nets().as_slice() {
+        [net] => Element::Net(*net),
+        _ => Element::Foreign(format!("{start}-{end}")),
+    }
+}
+
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().saturating_sub(1)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().saturating_sub(1)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use ipnet::IpNet;
+
+    /// A network is one interval.
+    fn ends(net: IpNet) -> [Raw; 2] {
+        let after = match net.broadcast() {
+            IpAddr::V4(last) => Ipv4Addr::from_bits(last.to_bits() + 1).into(),
+            IpAddr::V6(last) => Ipv6Addr::from_bits(last.to_bits() + 1).into(),
+        };
+        let end = |address, is_end| Raw { key: bytes(address), is_end, ..Raw::default() };
+        [end(net.network(), false), end(after, true)]
+    }
+
+    fn read_back(kind: SetKind, elements: &[Element]) -> BTreeSet<Element> {
+        let mut list = Writer::default();
+        elements.iter().for_each(|element| encode(&mut list, element, true));
+        decode(kind, Attribute::all(list.bytes()).map(|entry| Raw::read(entry.value)).collect())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let ports = PortRange::new(8090, 8099).unwrap();
+        let cases = [
+            (SetKind::Allowed, Element::Port(0xffff, Protocol::Udp, 53)),
+            (SetKind::AllowedRanges, Element::Ports(1, Protocol::Tcp, ports)),
+            (SetKind::Tags(Family::V4), Element::Tag(address("10.255.30.2"), 0xffff_0000)),
+            (SetKind::Tags(Family::V6), Element::Tag(address("2001:db8::1"), 1)),
+            (
+                SetKind::Doors(Family::V4),
+                Element::Door(address("10.255.30.2"), "filter/vpa--to-web".into()),
+            ),
+        ];
+        for (kind, element) in cases {
+            assert_eq!(read_back(kind, std::slice::from_ref(&element)), [element].into());
+        }
+    }
+
+    #[test]
+    fn networks_are_read_from_their_ends() {
+        let nets = ["10.0.0.0/8", "11.0.0.0/8", "192.168.1.1/32"].map(|n| n.parse().unwrap());
+        let mut raw: Vec<_> = nets.into_iter().flat_map(ends).collect();
+        let wanted = nets.into_iter().map(Element::Net).collect();
+        assert_eq!(decode(SetKind::Nets(Family::V4), std::mem::take(&mut raw)), wanted);
+
+        let [start, _] = ends("128.0.0.0/2".parse().unwrap());
+        let [_, end] = ends("128.0.0.5/32".parse().unwrap());
+        let foreign = Element::Foreign("128.0.0.0-128.0.0.5".into());
+        assert_eq!(decode(SetKind::Nets(Family::V4), vec![start, end]), [foreign].into());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_element_of_ours_or_a_foreign_one(bytes: Vec<u8>) {
+            let kinds = [SetKind::Allowed, SetKind::AllowedRanges, SetKind::Nets(Family::V4),
+                SetKind::Tags(Family::V6), SetKind::Doors(Family::V4)];
+            for kind in kinds {
+                let raw = Attribute::all(&bytes).map(|entry| Raw::read(entry.value)).collect();
+                decode(kind, raw);
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Sets and maps for a kernel that has none: trees of chains.
+//!
+//! A rule that looks something up jumps to the root of a tree. Each node is a chain of at most sixteen
+//! ways further down, by four bits of the address or the mark, and what is said of whole prefixes; each
+//! leaf is a chain of the entries themselves. Packets `goto` from node to node, so the end of a leaf
+//! leads back behind the rule that asked. No two rules of a node or a leaf match one packet, so a
+//! changed entry costs one rule of one chain (design §3).
+
+use std::collections::BTreeMap;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use policy::{PortRange, Protocol};
+
+use super::{Dialect, HookLine, Lines, Rendered, iptables};
+use crate::{
+    Action, Allow, ChainName, Family, Hook, MapBody, MapName, Mark, Rule, Ruleset, SetBody, Side,
+    Table, rule::Lookup,
+};
+
+/// The most rules of a leaf about marks. A packet asks half of them on average, at some 10 ns each, and
+/// only the first of a connection does.
+const LEAF: usize = 256;
+
+/// The most rules of a leaf about addresses, which every packet asks.
+const ADDRESS_LEAF: usize = 16;
+
+/// `wanted` without sets and maps, in iptables' words for `family`.
+pub(crate) fn ruleset(wanted: &Ruleset, family: Family) -> Rendered {
+    let mut lowering = Lowering { wanted, family, chains: BTreeMap::new() };
+    let mut hooks = Vec::new();
+    for (table, Hook { parent, place, rule }) in &wanted.hooks {
+        let rules = lowering.lower(*table, rule);
+        let line = |rule| HookLine { parent: parent.to_string(), place: *place, rule };
+        let lines = rules.iter().flat_map(|rule| iptables::lines(rule, family));
+        hooks.extend(lines.map(|rule| (*table, line(rule))));
+    }
+    for ((table, name), rules) in &wanted.chains {
+        let mut lines = Lines::default();
+        for rule in rules {
+            if let Some(rule) = lowering.lower(*table, rule) {
+                lines.rules.extend(iptables::lines(&rule, family));
+            }
+        }
+        lowering.chains.insert((*table, name.to_string()), lines);
+    }
+    let chains = lowering.chains;
+    Rendered { dialect: Dialect::Iptables(family), chains, hooks, sets: BTreeMap::new() }
+}
+
+struct Lowering<'a> {
+    wanted: &'a Ruleset,
+    family: Family,
+    chains: BTreeMap<(Table, String), Lines>,
+}
+
+impl Lowering<'_> {
+    /// The rule itself, or the jump to the tree that stands for it.
+    fn lower(&mut self, table: Table, rule: &Rule) -> Option<Rule> {
+        let mut jump = rule.clone();
+        let root = match (jump.lookup.take(), &rule.action) {
+            (None, Action::Dispatch(map, side)) => self.doors(table, map, *side),
+            (None, Action::MarkFrom(map, side)) => self.tags(table, map, *side),
+            (None, _) => return Some(jump),
+            (Some(lookup), action) => {
+                // A limit counts what was found, so it stands behind the tree.
+                let then = Rule {
+                    limit: jump.limit.take(),
+                    too_many: jump.too_many.take(),
+                    comment: jump.comment.take(),
+                    transport: jump.transport,
+                    ..Rule::new(action.clone())
+                };
+                self.found(table, &lookup, &then)
+            }
+        };
+        jump.action = Action::Jump(root);
+        Some(jump)
+    }
+
+    /// The tree of a set, each of whose entries leads to `then`.
+    fn found(&mut self, table: Table, lookup: &Lookup, then: &Rule) -> ChainName {
+        let (Lookup::Address(set, _) | Lookup::Allowed(set)) = lookup;
+        let (root, leaf) = self.behind(table, set, lookup, then);
+        match (lookup, self.wanted.sets.get(set)) {
+            (Lookup::Allowed(_), Some(SetBody::Allow(allow))) => {
+                self.allow(table, &root, allow, &leaf);
+            }
+            (Lookup::Address(_, side), Some(SetBody::Nets(nets))) => {
+                let nets: Vec<_> = nets.of(self.family).map(|net| (net, leaf.clone())).collect();
+                self.addresses(table, &root, &nets, *side);
+            }
+            // What is not there, or of another kind, holds nothing.
+            _ => self.leaf(table, &root, Vec::new()),
+        }
+        root
+    }
+
+    /// The name of the tree, and what each of its leaves does. Plain verdicts are at the leaves; what
+    /// more there is to do stands in a chain of its own.
+    fn behind(
+        &mut self,
+        table: Table,
+        set: &ChainName,
+        lookup: &Lookup,
+        then: &Rule,
+    ) -> (ChainName, Action) {
+        let side = match lookup {
+            Lookup::Address(_, side) => side.to_string(),
+            Lookup::Allowed(_) => "ok".into(),
+        };
+        match then {
+            Rule { action: Action::Accept, limit: None, too_many: None, .. } => {
+                (set.part(&side), Action::Accept)
+            }
+            then => {
+                let lines = iptables::lines(then, self.family);
+                let hash = digest(&lines);
+                let chain = set.part(&format!("do-{hash}"));
+                let lines = Lines { rules: lines, unordered: false };
+                self.chains.insert((table, chain.to_string()), lines);
+                (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
+            }
+        }
+    }
+
+    fn doors(&mut self, table: Table, map: &MapName, side: Side) -> ChainName {
+        let root = map.part(&side.to_string());
+        let doors = match self.wanted.maps.get(map) {
+            Some(MapBody::Doors(doors)) => doors.iter(),
+            _ => return self.nothing(table, root),
+        };
+        let leaf = |chain: &ChainName| Action::Goto(chain.clone());
+        let entries = doors.map(|(address, chain)| (IpNet::from(*address), leaf(chain)));
+        let entries: Vec<_> = entries.filter(|(net, _)| self.is_ours(net)).collect();
+        self.addresses(table, &root, &entries, side);
+        root
+    }
+
+    fn tags(&mut self, table: Table, map: &MapName, side: Side) -> ChainName {
+        let root = map.part(&side.to_string());
+        let tags = match self.wanted.maps.get(map) {
+            Some(MapBody::Tags(tags)) => tags.iter(),
+            _ => return self.nothing(table, root),
+        };
+        let entries = tags.map(|(address, tag)| (IpNet::from(*address), Action::SetMark(*tag)));
+        let entries: Vec<_> = entries.filter(|(net, _)| self.is_ours(net)).collect();
+        self.addresses(table, &root, &entries, side);
+        root
+    }
+
+    fn nothing(&mut self, table: Table, root: ChainName) -> ChainName {
+        self.leaf(table, &root, Vec::new());
+        root
+    }
+
+    fn is_ours(&self, net: &IpNet) -> bool {
+        Family::of(net.addr()) == self.family
+    }
+
+    fn leaf(&mut self, table: Table, name: &ChainName, rules: Vec<String>) {
+        self.chains.insert((table, name.to_string()), Lines { rules, unordered: true });
+    }
+
+    fn line(&self, rule: &Rule) -> String {
+        iptables::lines(rule, self.family).pop().expect("a rule of a tree is of its family")
+    }
+
+    fn allow(&mut self, table: Table, root: &ChainName, allow: &Allow, action: &Action) {
+        self.marks(table, root, root, &allow.entries(), 0, action);
+    }
+
+    /// The node that holds `entries`, whose marks agree in their first `depth` digits.
+    fn marks(
+        &mut self,
+        table: Table,
+        root: &ChainName,
+        name: &ChainName,
+        entries: &[(u16, Protocol, PortRange)],
+        depth: usize,
+        action: &Action,
+    ) {
+        if entries.len() <= LEAF || depth == 4 {
+            let rule = |&(mark, protocol, ports): &(u16, Protocol, PortRange)| {
+                let rule = Rule::new(action.clone()).ports(protocol, ports);
+                self.line(&rule.mark(Mark::exactly(mark.into())))
+            };
+            let rules = entries.iter().map(rule).collect();
+            return self.leaf(table, name, rules);
+        }
+        let shift = 12 - 4 * depth;
+        let mut rules = Vec::new();
+        for group in entries.chunk_by(|(a, ..), (b, ..)| a >> shift == b >> shift) {
+            let digits = group[0].0 >> shift;
+            let child = root.part(&format!("{digits:0width$x}", width = depth + 1));
+            let bits = Mark { value: u32::from(digits & 0xf) << shift, mask: 0xf << shift };
+            rules.push(self.line(&Rule::new(Action::Goto(child.clone())).mark(bits)));
+            self.marks(table, root, &child, group, depth + 1, action);
+        }
+        self.leaf(table, name, rules);
+    }
+
+    fn addresses(
+        &mut self,
+        table: Table,
+        root: &ChainName,
+        entries: &[(IpNet, Action)],
+        side: Side,
+    ) {
+        let mut entries: Vec<_> =
+            entries.iter().map(|(net, action)| (Key::of(*net), action)).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        self.node(table, root, root, &entries, side);
+    }
+
+    /// The node that holds `entries`, in ascending order.
+    fn node(
+        &mut self,
+        table: Table,
+        root: &ChainName,
+        name: &ChainName,
+        entries: &[(Key, &Action)],
+        side: Side,
+    ) {
+        let about = |net: IpNet, action: &Action| {
+            let rule = Rule::new(action.clone());
+            match side {
+                Side::Source => rule.from(net),
+                Side::Destination => rule.to(net),
+            }
+        };
+        let mut rules = Vec::new();
+        let split = split(entries);
+        for group in
+            entries.chunk_by(|(a, _), (b, _)| split > 0 && a.prefix(split) == b.prefix(split))
+        {
+            match group {
+                group if split > 0 && group.len() > 1 => {
+                    let prefix = group[0].0.prefix(split);
+                    let digits = prefix.bits >> (128 - u32::from(split));
+                    let width = usize::from(split) / 4;
+                    let child = root.part(&format!("{digits:0width$x}"));
+                    let way = about(prefix.net(self.family), &Action::Goto(child.clone()));
+                    rules.push(self.line(&way));
+                    self.node(table, root, &child, group, side);
+                }
+                group => rules.extend(
+                    group
+                        .iter()
+                        .map(|(key, action)| self.line(&about(key.net(self.family), action))),
+                ),
+            }
+        }
+        self.leaf(table, name, rules);
+    }
+}
+
+/// How many leading bits tell the children of a node apart; 0 if it is a leaf.
+fn split(entries: &[(Key, &Action)]) -> u8 {
+    let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return 0 };
+    if entries.len() <= ADDRESS_LEAF {
+        return 0;
+    }
+    let common = (first.bits ^ last.bits).leading_zeros();
+    let common = u8::try_from(common).expect("at most 128");
+    let split = common / 4 * 4 + 4;
+    // A network that is larger than a child would be stays in the node; if all are, it is a leaf.
+    if entries.iter().all(|(key, _)| key.length < split) { 0 } else { split }
+}
+
+/// A network as bits, from the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    bits: u128,
+    length: u8,
+}
+
+impl Key {
+    fn of(net: IpNet) -> Self {
+        let bits = match net.trunc() {
+            IpNet::V4(net) => u128::from(net.addr().to_bits()) << 96,
+            IpNet::V6(net) => net.addr().to_bits(),
+        };
+        Self { bits, length: net.prefix_len() }
+    }
+
+    /// The network of the first `length` bits; a larger one stays as it is.
+    fn prefix(self, length: u8) -> Self {
+        if self.length < length {
+            return self;
+        }
+        Self { bits: self.bits & (u128::MAX << (128 - u32::from(length))), length }
+    }
+
+    fn net(self, family: Family) -> IpNet {
+        let short = "a prefix is no longer than an address";
+        match family {
+            Family::V4 => {
+                let bits = u32::try_from(self.bits >> 96).expect("32 bits are left");
+                Ipv4Net::new(bits.into(), self.length).expect(short).into()
+            }
+            Family::V6 => Ipv6Net::new(self.bits.into(), self.length).expect(short).into(),
+        }
+    }
+}
+
+/// Eight digits that stand for what these rules say.
+fn digest(lines: &[String]) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(lines.join("\n").as_bytes());
+    hash.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

@@ -1,0 +1,254 @@
+//! Goldens for both dialects; and trees of chains held to the sets they stand for.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use policy::{PortRange, Protocol};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Action, Allow, Builtin, ChainName, ConnectionState, FakeKernel, Interface, Kernel, Limit, Log,
+    LogPrefix, MapBody, Nets, Observed, Plan, Rule, Scope, SetBody, Side,
+    judge::{Packet, Rulebook},
+};
+
+fn name(text: &str) -> ChainName {
+    text.parse().unwrap()
+}
+
+fn ports(start: u16, end: u16) -> PortRange {
+    PortRange::new(start, end).unwrap()
+}
+
+/// A cell in short: marks from a map, doors from another, what is allowed from a set.
+fn cell(allow: Allow, nets: Nets, tags: &[(IpAddr, u32)], doors: &[IpAddr]) -> Ruleset {
+    let vtep: Interface = "silk-vtep".parse().unwrap();
+    let limit = Limit { per_second: 5.try_into().unwrap(), burst: 10.try_into().unwrap() };
+    let log = Action::Log(Log { prefix: LogPrefix::new("DENY_C2C_ "), group: Some(5) });
+    let forward = vec![
+        Rule::new(Action::MarkFrom(name("vpa--tags"), Side::Source)).not_in_through(&vtep),
+        Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished),
+        Rule::new(Action::Dispatch(name("vpa--doors"), Side::Destination)),
+        Rule::new(log).in_set(&name("vpa--nets"), Side::Destination).limit(limit),
+        Rule::new(Action::Accept)
+            .in_set(&name("vpa--nets"), Side::Destination)
+            .ports(Protocol::Tcp, ports(1, 9)),
+    ];
+    let mut wanted = Ruleset::new();
+    let jump = Rule::new(Action::Jump(name("vpa--forward")));
+    wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump);
+    wanted.chain(
+        Table::Filter,
+        name("vpa--forward"),
+        [forward, Rule::reject(|r| r).into()].concat(),
+    );
+    let accept = Rule::new(Action::Accept).allowed_by(&name("vpa--to-web"));
+    wanted.chain(Table::Filter, name("vpa--door"), vec![accept]);
+    wanted.set(name("vpa--to-web"), SetBody::Allow(allow));
+    wanted.set(name("vpa--nets"), SetBody::Nets(nets));
+    wanted.map(name("vpa--tags"), MapBody::Tags(tags.iter().copied().collect()));
+    let doors = doors.iter().map(|address| (*address, name("vpa--door"))).collect();
+    wanted.map(name("vpa--doors"), MapBody::Doors(doors));
+    wanted
+}
+
+fn small_cell() -> Ruleset {
+    let web: IpAddr = "10.255.30.3".parse().unwrap();
+    let allow = [(1, Protocol::Tcp, ports(8080, 8080)), (2, Protocol::Udp, ports(53, 54))];
+    let nets = ["10.0.0.0/8", "192.168.1.1/32", "2001:db8::/32"].map(|net| net.parse().unwrap());
+    cell(allow.into_iter().collect(), nets.into_iter().collect(), &[(web, 1)], &[web])
+}
+
+fn said(dialect: Dialect) -> String {
+    let plan = Plan::new(
+        &Rendered::new(&small_cell(), dialect),
+        &Observed::default(),
+        &Scope::prefix("vpa--"),
+    );
+    plan.render()
+}
+
+#[test]
+fn a_cell_in_the_words_of_iptables() {
+    insta::assert_snapshot!(said(Dialect::Iptables(Family::V4)), @r#"
+    *filter
+    :vpa--door - [0:0]
+    :vpa--doors.dst - [0:0]
+    :vpa--forward - [0:0]
+    :vpa--nets.do-12740779 - [0:0]
+    :vpa--nets.dst - [0:0]
+    :vpa--nets.dst-12740779 - [0:0]
+    :vpa--tags.src - [0:0]
+    :vpa--to-web.ok - [0:0]
+    -A vpa--door -j vpa--to-web.ok
+    -A vpa--doors.dst -d 10.255.30.3/32 -g vpa--door
+    -A vpa--forward ! -i silk-vtep -j vpa--tags.src
+    -A vpa--forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    -A vpa--forward -j vpa--doors.dst
+    -A vpa--forward -j vpa--nets.dst-12740779
+    -A vpa--forward -p tcp -m tcp --dport 1:9 -j vpa--nets.dst
+    -A vpa--forward -p tcp -j REJECT --reject-with tcp-reset
+    -A vpa--forward -j REJECT --reject-with icmp-port-unreachable
+    -A vpa--nets.do-12740779 -m limit --limit 5/sec --limit-burst 10 -j NFLOG --nflog-prefix "DENY_C2C_ " --nflog-group 5
+    -A vpa--nets.dst -d 10.0.0.0/8 -j ACCEPT
+    -A vpa--nets.dst -d 192.168.1.1/32 -j ACCEPT
+    -A vpa--nets.dst-12740779 -d 10.0.0.0/8 -g vpa--nets.do-12740779
+    -A vpa--nets.dst-12740779 -d 192.168.1.1/32 -g vpa--nets.do-12740779
+    -A vpa--tags.src -s 10.255.30.3/32 -j MARK --set-xmark 0x1/0xffffffff
+    -A vpa--to-web.ok -p tcp -m tcp --dport 8080 -m mark --mark 0x1 -j ACCEPT
+    -A vpa--to-web.ok -p udp -m udp --dport 53:54 -m mark --mark 0x2 -j ACCEPT
+    -I FORWARD 1 -j vpa--forward
+    COMMIT
+    "#);
+}
+
+#[test]
+fn the_same_cell_for_ipv6() {
+    insta::assert_snapshot!(said(Dialect::Iptables(Family::V6)), @r#"
+    *filter
+    :vpa--door - [0:0]
+    :vpa--doors.dst - [0:0]
+    :vpa--forward - [0:0]
+    :vpa--nets.do-12740779 - [0:0]
+    :vpa--nets.dst - [0:0]
+    :vpa--nets.dst-12740779 - [0:0]
+    :vpa--tags.src - [0:0]
+    :vpa--to-web.ok - [0:0]
+    -A vpa--door -j vpa--to-web.ok
+    -A vpa--forward ! -i silk-vtep -j vpa--tags.src
+    -A vpa--forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    -A vpa--forward -j vpa--doors.dst
+    -A vpa--forward -j vpa--nets.dst-12740779
+    -A vpa--forward -p tcp -m tcp --dport 1:9 -j vpa--nets.dst
+    -A vpa--forward -p tcp -j REJECT --reject-with tcp-reset
+    -A vpa--forward -j REJECT --reject-with icmp6-port-unreachable
+    -A vpa--nets.do-12740779 -m limit --limit 5/sec --limit-burst 10 -j NFLOG --nflog-prefix "DENY_C2C_ " --nflog-group 5
+    -A vpa--nets.dst -d 2001:db8::/32 -j ACCEPT
+    -A vpa--nets.dst-12740779 -d 2001:db8::/32 -g vpa--nets.do-12740779
+    -A vpa--to-web.ok -p tcp -m tcp --dport 8080 -m mark --mark 0x1 -j ACCEPT
+    -A vpa--to-web.ok -p udp -m udp --dport 53:54 -m mark --mark 0x2 -j ACCEPT
+    -I FORWARD 1 -j vpa--forward
+    COMMIT
+    "#);
+}
+
+#[test]
+fn the_same_cell_in_the_words_of_nftables() {
+    insta::assert_snapshot!(said(Dialect::Nft), @r#"
+    add table inet netman
+    add chain inet netman filter/vpa--door
+    flush chain inet netman filter/vpa--door
+    add chain inet netman filter/vpa--forward
+    flush chain inet netman filter/vpa--forward
+    add chain inet netman filter/FORWARD { type filter hook forward priority filter; policy accept; }
+    add map inet netman filter/vpa--doors { type ipv4_addr : verdict; }
+    add element inet netman filter/vpa--doors { 10.255.30.3 : jump filter/vpa--door }
+    add set inet netman vpa--nets { type ipv4_addr; flags interval; }
+    add element inet netman vpa--nets { 10.0.0.0/8, 192.168.1.1/32 }
+    add set inet netman vpa--nets-6 { type ipv6_addr; flags interval; }
+    add element inet netman vpa--nets-6 { 2001:db8::/32 }
+    add map inet netman vpa--tags { type ipv4_addr : mark; }
+    add element inet netman vpa--tags { 10.255.30.3 : 0x1 }
+    add set inet netman vpa--to-web { type mark . inet_proto . inet_service; }
+    add element inet netman vpa--to-web { 0x1 . tcp . 8080 }
+    add set inet netman vpa--to-web-r { type mark . inet_proto . inet_service; flags interval; }
+    add element inet netman vpa--to-web-r { 0x2 . udp . 53-54 }
+    add rule inet netman filter/vpa--door meta mark . meta l4proto . th dport @vpa--to-web accept
+    add rule inet netman filter/vpa--door meta mark . meta l4proto . th dport @vpa--to-web-r accept
+    add rule inet netman filter/vpa--forward iifname != "silk-vtep" meta mark set ip saddr map @vpa--tags
+    add rule inet netman filter/vpa--forward ct state established,related accept
+    add rule inet netman filter/vpa--forward ip daddr vmap @filter/vpa--doors
+    add rule inet netman filter/vpa--forward ip daddr @vpa--nets limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
+    add rule inet netman filter/vpa--forward ip6 daddr @vpa--nets-6 limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
+    add rule inet netman filter/vpa--forward tcp dport 1-9 ip daddr @vpa--nets accept
+    add rule inet netman filter/vpa--forward tcp dport 1-9 ip6 daddr @vpa--nets-6 accept
+    add rule inet netman filter/vpa--forward meta l4proto tcp reject with tcp reset
+    add rule inet netman filter/vpa--forward reject with icmpx port-unreachable
+    insert rule inet netman filter/FORWARD jump filter/vpa--forward
+    "#);
+}
+
+#[test]
+fn no_chain_of_a_tree_is_long_and_a_changed_entry_changes_one() {
+    let dialect = Dialect::Iptables(Family::V4);
+    let entries = |marks: std::ops::Range<u16>| {
+        marks.map(|mark| (mark, Protocol::Tcp, ports(8080, 8080))).collect::<Allow>()
+    };
+    let addresses: Vec<_> = (0..250u8).map(|n| Ipv4Addr::new(10, 255, 30, n).into()).collect();
+    let tags: Vec<_> = addresses.iter().map(|address| (*address, 1)).collect();
+    let many = |allow| Rendered::new(&cell(allow, Nets::default(), &tags, &addresses), dialect);
+    let before = many(entries(1..50_000));
+    assert!(before.chains.values().all(|lines| lines.rules.len() <= 256));
+    let addresses = before.chains.iter().filter(|((_, name), _)| name.starts_with("vpa--doors"));
+    assert!(addresses.into_iter().all(|(_, lines)| lines.rules.len() <= 16));
+
+    let after = many(entries(1..49_999));
+    let changed: Vec<_> = before
+        .chains
+        .iter()
+        .filter(|(name, lines)| after.chains.get(name) != Some(*lines))
+        .collect();
+    assert_eq!(changed.len(), 1, "{changed:?}");
+}
+
+fn allow() -> impl Strategy<Value = Allow> {
+    let entry = (any::<u8>(), 0u16..4, any::<bool>(), 1u16..6, 0u16..3);
+    let entries = prop::collection::vec(entry, 0..600);
+    entries.prop_map(|entries| {
+        let said = |(low, high, tcp, start, more): (u8, u16, bool, u16, u16)| {
+            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+            (high * 0x1111 + u16::from(low), protocol, ports(start, start + more))
+        };
+        entries.into_iter().map(said).collect()
+    })
+}
+
+/// An address of few bits, so that random ones meet.
+fn address() -> impl Strategy<Value = IpAddr> {
+    (0u8..3, 0u8..80).prop_map(|(c, d)| Ipv4Addr::new(10, 255, c, d).into())
+}
+
+fn nets() -> impl Strategy<Value = Nets> {
+    let net = (address(), 20u8..=32).prop_map(|(address, length)| match address {
+        IpAddr::V4(address) => IpNet::V4(Ipv4Net::new(address, length).unwrap()),
+        IpAddr::V6(_) => unreachable!("addresses are of IPv4 here"),
+    });
+    prop::collection::vec(net, 0..60).prop_map(|nets| nets.into_iter().collect())
+}
+
+fn packets() -> impl Strategy<Value = Vec<Packet>> {
+    let packet = (address(), address(), any::<bool>(), 1u16..8, any::<u8>(), 0u32..5);
+    let packet = packet.prop_map(|(from, to, tcp, port, low, high)| {
+        let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+        Packet::new(from, to, protocol, port).marked(high * 0x1111 + u32::from(low))
+    });
+    prop::collection::vec(packet, 30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What a tree of chains lets pass, marks and tells is what the sets and maps say.
+    #[test]
+    fn trees_of_chains_mean_what_the_sets_say(
+        allow in allow(),
+        nets in nets(),
+        tags in prop::collection::vec((address(), 1u32..0x100), 0..60),
+        doors in prop::collection::vec(address(), 0..60),
+        packets in packets(),
+    ) {
+        let wanted = cell(allow, nets, &tags, &doors);
+        let mut kernel = FakeKernel::default();
+        kernel.settle(&wanted, &Scope::prefix("vpa--")).unwrap();
+        let meant = Rulebook::of(&wanted);
+        let written = Rulebook::reading(&kernel.state).unwrap();
+        for packet in packets {
+            let by = |book: &Rulebook| {
+                let judgement = book.judge(Table::Filter, Builtin::Forward, &packet);
+                (judgement.verdict, judgement.mark, judgement.logged)
+            };
+            prop_assert_eq!(by(&meant), by(&written), "{:?}", packet);
+        }
+    }
+}
