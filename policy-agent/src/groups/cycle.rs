@@ -68,11 +68,10 @@ impl Cycle {
         let mut repair = interval(self.repair_interval);
         repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
         repair.reset();
-        let mut waiting = Vec::new();
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
             self.pass().await;
             for passed in waiting.drain(..) {
-                let passed: oneshot::Sender<()> = passed;
                 // A waiter that has left does not mind.
                 let _ = passed.send(());
             }

@@ -1,6 +1,7 @@
 //! Security groups as the policy server has them: what containers may reach outside the overlay, and
 //! what not, while they run. Told on one cell; what containers are to each other has no part in it.
 
+use std::fmt::Display;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -40,7 +41,7 @@ fn bound(space: &str, rules: &[String]) -> SecurityGroup {
 }
 
 /// A rule as Cloud Controller says it.
-fn rule(protocol: &str, destination: impl ToString, ports: &str) -> String {
+fn rule(protocol: &str, destination: &impl Display, ports: &str) -> String {
     let destination = destination.to_string();
     serde_json::json!({"protocol": protocol, "destination": destination, "ports": ports})
         .to_string()
@@ -63,14 +64,14 @@ impl<'w> Groups<'w> {
     }
 
     /// Writes them, and does not wait for anybody.
-    fn become_(&self, groups: &[SecurityGroup]) -> Result<String> {
+    fn write(&self, groups: &[SecurityGroup]) -> Result<String> {
         let version = self.runtime.block_on(self.store.replace_security_groups(groups))?;
         Ok(version.to_string())
     }
 
     /// Writes them, which must change something, and waits until the agent says it enforces them.
     fn are(&self, groups: &[SecurityGroup]) -> Result<()> {
-        let version = self.become_(groups)?;
+        let version = self.write(groups)?;
         enforces(self.world.cell(1), &version)
     }
 }
@@ -126,12 +127,12 @@ fn each_kind_of_rule_opens_what_it_says() {
         let groups = Groups::of(world)?;
         let (a, b) = (world.outside_a().address(), world.outside_b().address());
         groups.are(&[
-            bound("tcp", &[rule("tcp", a, "5432")]),
-            bound("udp", &[rule("udp", a, "5432")]),
+            bound("tcp", &[rule("tcp", &a, "5432")]),
+            bound("udp", &[rule("udp", &a, "5432")]),
             bound("echo", &[icmp(a, 8, 0)]),
             bound("icmp", &[icmp(a, -1, -1)]),
             bound("other", &[icmp(a, 13, 0)]),
-            bound("all", &[rule("all", a, "")]),
+            bound("all", &[rule("all", &a, "")]),
         ])?;
         let expected = [
             ("tcp", vec![tcp(5432).to_string()]),
@@ -158,10 +159,10 @@ fn lists_and_ranges_open_each_of_their_members() {
         let (a, b) = (world.outside_a().address(), world.outside_b().address());
         ensure!(b.octets()[3] == a.octets()[3] + 1, "{a} and {b} are to be neighbours");
         groups.are(&[
-            bound("list", &[rule("tcp", format!("{a},{b}"), "9,5432, 8080")]),
-            bound("net", &[rule("udp", format!("{a}/31"), "5000-6000")]),
-            bound("range", &[rule("tcp", format!("{b}-10.0.16.200"), "8000-9000,1")]),
-            bound("world", &[rule("tcp", "0.0.0.0/0", "1-65535")]),
+            bound("list", &[rule("tcp", &format!("{a},{b}"), "9,5432, 8080")]),
+            bound("net", &[rule("udp", &format!("{a}/31"), "5000-6000")]),
+            bound("range", &[rule("tcp", &format!("{b}-10.0.16.200"), "8000-9000,1")]),
+            bound("world", &[rule("tcp", &"0.0.0.0/0", "1-65535")]),
         ])?;
         let both = [tcp(5432), tcp(8080)].map(|port| port.to_string());
         let start = |space: &str| world.cell(1).start(Spec::app(space).space(space));
@@ -193,11 +194,11 @@ fn what_is_staged_and_what_runs_have_groups_of_their_own() {
         let running = SecurityGroup {
             running_default: true,
             staging_spaces: vec!["both".into()],
-            ..group("running", &[rule("tcp", a, "5432")])
+            ..group("running", &[rule("tcp", &a, "5432")])
         };
         let staging =
-            SecurityGroup { staging_default: true, ..group("staging", &[rule("tcp", a, "8080")]) };
-        let of_space = bound("mine", &[rule("udp", a, "5432")]);
+            SecurityGroup { staging_default: true, ..group("staging", &[rule("tcp", &a, "8080")]) };
+        let of_space = bound("mine", &[rule("udp", &a, "5432")]);
         groups.are(&[running, staging, of_space])?;
         let (run, stage, own) = (tcp(5432), tcp(8080), udp(5432));
         for (space, workload, expected) in [
@@ -224,7 +225,7 @@ fn a_change_needs_no_restart_and_harms_nobody_else() {
     story("a change needs no restart and harms nobody else", |world| {
         let groups = Groups::of(world)?;
         let (a, b) = (world.outside_a().address(), world.outside_b().address());
-        let (one, two) = (rule("tcp", a, "5432"), rule("tcp", a, "8080"));
+        let (one, two) = (rule("tcp", &a, "5432"), rule("tcp", &a, "8080"));
         groups.are(&[bound("x", &[one.clone(), two.clone()]), bound("y", &[two.clone()])])?;
         // What Garden was told when the app was started has no say: groups are of today.
         let x = world.cell(1).start(Spec::app("x").space("x").net_out(b, 5432))?;
@@ -239,7 +240,7 @@ fn a_change_needs_no_restart_and_harms_nobody_else() {
         reaches(&x, a, &[tcp(5432).to_string()])?;
         doomed.cut()?;
         for round in 0..5 {
-            let more = rule("udp", b, &format!("{}", 5432 + round % 2));
+            let more = rule("udp", &b, &format!("{}", 5432 + round % 2));
             groups.are(&[bound("x", &[one.clone(), more]), bound("y", &[two.clone()])])?;
         }
         reaches(&x, b, &[udp(5432).to_string()])?;
@@ -256,7 +257,7 @@ fn an_agent_killed_leaves_the_groups_and_comes_back_to_them() {
     story("an agent killed leaves the groups and comes back to them", |world| {
         let groups = Groups::of(world)?;
         let (cell, a) = (world.cell(1), world.outside_a().address());
-        groups.are(&[bound("x", &[rule("tcp", a, "5432")])])?;
+        groups.are(&[bound("x", &[rule("tcp", &a, "5432")])])?;
         let x = cell.start(Spec::app("x").space("x"))?;
         let before = asg(cell)?;
         let calls = x.keep_calling_at(a, tcp(5432));
@@ -271,7 +272,7 @@ fn an_agent_killed_leaves_the_groups_and_comes_back_to_them() {
         // What changed meanwhile is made up for.
         cell.agent().kill()?;
         let version =
-            groups.become_(&[bound("x", &[rule("tcp", a, "5432"), rule("udp", a, "8080")])])?;
+            groups.write(&[bound("x", &[rule("tcp", &a, "5432"), rule("udp", &a, "8080")])])?;
         reaches(&x, a, &[tcp(5432).to_string()])?;
         cell.start_agent()?;
         enforces(cell, &version)?;
@@ -302,7 +303,7 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
     story("groups that are vandalised or unreadable stay as they were", |world| {
         let groups = Groups::of(world)?;
         let (cell, a) = (world.cell(1), world.outside_a().address());
-        let good = bound("x", &[rule("tcp", a, "5432")]);
+        let good = bound("x", &[rule("tcp", &a, "5432")]);
         groups.are(std::slice::from_ref(&good))?;
         let x = cell.start(Spec::app("x").space("x"))?;
         let y = cell.start(Spec::app("y").space("y"))?;
@@ -323,13 +324,13 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
         reaches(&x, a, &[tcp(5432).to_string()])?;
         reaches(&y, a, &[])?;
 
-        let bad = bound("x", &[rule("tcp", a, "8080"), rule("tcp", "nowhere", "1")]);
-        groups.are(&[bad.clone(), bound("y", &[rule("tcp", a, "8080")])])?;
+        let bad = bound("x", &[rule("tcp", &a, "8080"), rule("tcp", &"nowhere", "1")]);
+        groups.are(&[bad.clone(), bound("y", &[rule("tcp", &a, "8080")])])?;
         reaches(&x, a, &[tcp(5432).to_string()])?;
         reaches(&y, a, &[tcp(8080).to_string()])?;
         let status = cell.groups_status()?;
         let why = status["containers"]["x"]["kept"].as_str().unwrap_or_default();
-        ensure!(why.contains("rule 2: destination"), "{status}");
+        ensure!(why.contains("destination of rule 2"), "{status}");
         Ok(())
     });
 }
@@ -339,7 +340,7 @@ fn the_networker_and_the_agent_do_not_undo_each_other() {
     story("the networker and the agent do not undo each other", |world| {
         let groups = Groups::of(world)?;
         let (cell, a) = (world.cell(1), world.outside_a().address());
-        groups.are(&[bound("x", &[rule("tcp", a, "5432")])])?;
+        groups.are(&[bound("x", &[rule("tcp", &a, "5432")])])?;
         let x = cell.start(Spec::app("x").space("x"))?;
         let calls = x.keep_calling_at(a, tcp(5432));
         let jump = "-A netout--x -j asg-x";
