@@ -103,11 +103,13 @@ fn refuse() -> [Rule; 2] {
     Rule::reject(|rule| rule)
 }
 
-/// Whether the policy agent has put its security groups in front of a container's chain.
+/// Whether the policy agent has put its security groups in front of a container's chain. However the
+/// firewall words it, such a rule ends in where it leads.
 pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     let netout = handle.chains().netout;
     let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
-    first == Some(&groups_rule(handle).to_string())
+    let leads_to = first.and_then(|rule| rule.split(' ').next_back());
+    leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
 }
 
 fn groups_rule(handle: &Handle) -> Rule {
