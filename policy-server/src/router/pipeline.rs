@@ -73,9 +73,7 @@ impl Pipeline {
     }
 
     pub(super) fn internal_2024(&self, row: Row) -> MethodRouter {
-        // The existing system sets no bound here; no cell has that much to say.
-        let handler = row.handler.layer(from_fn(body::cap));
-        self.ready(handler.layer(from_fn(log::one_line)).layer(from_fn(headers::hsts)))
+        self.ready(row.handler.layer(from_fn(log::one_line)).layer(from_fn(headers::hsts)))
     }
 
     pub(super) fn internal_2016(&self, row: Row) -> MethodRouter {
