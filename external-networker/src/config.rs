@@ -11,6 +11,7 @@ use std::{
 };
 
 use gocompat::json::{self, JsonError};
+use netfilter::Backend;
 use policy::Protocol;
 use serde::Deserialize;
 use thiserror::Error;
@@ -42,6 +43,8 @@ pub(crate) struct Config {
     pub agent_limit: Duration,
     pub log_prefix: String,
     pub search_domains: Vec<String>,
+    /// The firewall to write: the one the policy agent writes.
+    pub backend: Backend,
     /// What containers' rules have in common.
     pub cell: Cell,
 }
@@ -91,6 +94,7 @@ struct Raw {
     policy_agent_force_poll_address: String,
     policy_agent_timeout_seconds: u64,
     log_prefix: String,
+    backend: String,
     search_domains: Vec<String>,
     dns_servers: Vec<String>,
     host_tcp_services: Vec<String>,
@@ -127,6 +131,9 @@ impl Config {
             agent_limit: seconds_or(raw.policy_agent_timeout_seconds, 30),
             log_prefix: or(&raw.log_prefix, DEFAULT_LOG_PREFIX).to_owned(),
             search_domains: raw.search_domains,
+            backend: faults
+                .parsed("backend", or(&raw.backend, "iptables"), "auto, iptables or nftables")
+                .unwrap_or_default(),
             cell: Cell {
                 overlay: faults
                     .parsed(

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
 use hostnet::netns::{NetnsError, NetnsId, SysctlError};
-use netfilter::{Interface, KernelError, Ruleset, Scope};
+use netfilter::{BackendUnavailable, Interface, KernelError, Ruleset, Scope};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -125,6 +125,8 @@ pub(crate) enum HostError {
     UnseenBridge(Interface),
     #[error(transparent)]
     Firewall(#[from] KernelError),
+    #[error(transparent)]
+    Backend(#[from] BackendUnavailable),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -10,19 +10,24 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Query, State},
     http::StatusCode,
     routing::{any, get},
 };
 use policy::AppGuid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 
-use crate::{cycle::Wake, poll::Reach, status::Status};
+use crate::{
+    cycle::{Question, Wake},
+    explain::{Explanation, Flow},
+    poll::Reach,
+    status::Status,
+};
 
 #[derive(Clone)]
 struct Admin {
@@ -59,6 +64,8 @@ pub(crate) fn routes(
     Router::new()
         .route("/force-policy-poll-cycle", any(force))
         .route("/status", get(status))
+        .route("/rules", get(rules))
+        .route("/explain", get(explain))
         .with_state(Admin { wake, statuses, reach, patience })
 }
 
@@ -73,6 +80,32 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
     let enforcement = admin.statuses.borrow().clone();
     let server_failure = admin.reach.borrow().failure.clone();
     Json(StatusBody { enforcement, server_failure })
+}
+
+/// The rules that are wanted, sets and maps included.
+async fn rules(State(admin): State<Admin>) -> Result<String, (StatusCode, String)> {
+    let (tell, told) = oneshot::channel();
+    admin.ask(Question::Rules(tell), told).await
+}
+
+/// The packet `/explain` is asked about.
+#[derive(Deserialize)]
+struct Asked {
+    source: String,
+    destination: String,
+    /// `8080`, or `53/udp`.
+    port: String,
+}
+
+async fn explain(
+    State(admin): State<Admin>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Explanation>, (StatusCode, String)> {
+    let Asked { source, destination, port } = asked;
+    let flow = Flow::parse(&source, &destination, &port)
+        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let (tell, told) = oneshot::channel();
+    admin.ask(Question::Explain(flow, tell), told).await.map(Json)
 }
 
 /// Answers 200 once the kernel enforces the policies of every container in the store. While the server
@@ -103,6 +136,18 @@ enum Shut {
 }
 
 impl Admin {
+    /// Has whoever knows the kernel answer; what keeps it from that is 503.
+    async fn ask<T>(
+        &self,
+        question: Question,
+        told: oneshot::Receiver<Result<T, String>>,
+    ) -> Result<T, (StatusCode, String)> {
+        let unavailable = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why);
+        let stopping = || unavailable("the agent is stopping".into());
+        self.wake.send(Wake::Asked(question)).await.map_err(|_| stopping())?;
+        told.await.map_err(|_| stopping())?.map_err(unavailable)
+    }
+
     async fn enforced(&mut self) -> Result<(), Shut> {
         let apps = self.pass().await?;
         if let Some(held) = &self.statuses.borrow().held {

@@ -2,9 +2,10 @@
 //! is away.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use files::Manner;
@@ -13,14 +14,14 @@ use policy_client::internal::follow::Given;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::world::Allowance;
+use crate::world::{Allowance, Allowances};
 
 /// A complete and consistent answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The apps that were asked about. Of others, nothing is known.
     pub apps: BTreeSet<AppGuid>,
-    pub allowances: BTreeSet<Allowance>,
+    pub allowances: Arc<Allowances>,
     /// `None` from a server that has no versions.
     pub version: Option<Version>,
 }
@@ -40,9 +41,9 @@ impl Answer {
     /// Checks what was given: one unusable tag refuses it all.
     pub fn check(given: &Given) -> Result<Self, Refused> {
         let Given { apps, policies, version } = given;
-        let mut owners: BTreeMap<u32, &AppGuid> = BTreeMap::new();
-        let mut tags: BTreeMap<&AppGuid, u32> = BTreeMap::new();
-        let mut allowances = BTreeSet::new();
+        let mut owners: HashMap<u32, &AppGuid> = HashMap::new();
+        let mut tags: HashMap<&AppGuid, u32> = HashMap::new();
+        let mut allowances = Vec::with_capacity(policies.len());
         for TaggedPolicy { policy, source_tag, destination_tag } in &**policies {
             for (app, tag) in [(&policy.source, source_tag), (&policy.destination, destination_tag)]
             {
@@ -58,7 +59,7 @@ impl Answer {
                 app: policy.source.clone(),
                 tag: source_tag.id(),
             })?;
-            allowances.insert(Allowance {
+            allowances.push(Allowance {
                 destination: policy.destination.clone(),
                 source: policy.source.clone(),
                 mark,
@@ -67,6 +68,7 @@ impl Answer {
                 ports: policy.ports,
             });
         }
+        let allowances = Arc::new(Allowances::from_iter(allowances));
         Ok(Self { apps: apps.clone(), allowances, version: version.clone() })
     }
 }

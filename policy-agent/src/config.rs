@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use netfilter::Interface;
+use netfilter::{Backend, Interface};
 use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
@@ -16,6 +16,8 @@ use crate::groups::{DenyNetworks, Manner};
 /// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The firewall to write.
+    pub backend: Backend,
     /// What receipts are kept under; the host's name by default.
     pub cell_id: String,
     /// The policy server and our certificates for it.
@@ -58,6 +60,7 @@ struct Raw {
     client_cert_file: String,
     client_key_file: String,
     client_timeout_seconds: Option<i64>,
+    backend: String,
     cell_id: String,
     poll_interval: Option<i64>,
     repair_interval_seconds: Option<i64>,
@@ -111,6 +114,7 @@ impl Config {
         let vtep_name = if raw.vtep_name.is_empty() { "silk-vtep" } else { &raw.vtep_name };
         let vtep = check.parsed("vtep_name", vtep_name, "the name of an interface");
         let config = Self {
+            backend: backend(&mut check, &raw.backend),
             cell_id,
             server,
             poll_interval: check.seconds("poll_interval", raw.poll_interval, 5, 1),
@@ -141,6 +145,13 @@ impl Config {
         };
         check.finish()?;
         Ok(config)
+    }
+}
+
+fn backend(check: &mut Check, text: &str) -> Backend {
+    match text {
+        "" => Backend::default(),
+        text => check.parsed("backend", text, "auto, iptables or nftables").unwrap_or_default(),
     }
 }
 
@@ -202,7 +213,7 @@ mod tests {
     fn every_mistake_is_listed_at_once() {
         let error = check(
             r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b","ingress_tag":"ffff0001",
-                "force_policy_poll_cycle_port":70000,"poll_interval":-1,"log_level":"loud"}"#,
+                "force_policy_poll_cycle_port":70000,"poll_interval":-1,"log_level":"loud","backend":"ebtables"}"#,
         )
         .unwrap_err();
         let faults: Vec<_> = error.lines().skip(1).map(str::trim).collect();
@@ -214,6 +225,7 @@ mod tests {
                 "client_cert_file: is missing",
                 "client_key_file: is missing",
                 "vtep_name: \"a/b\" is not the name of an interface",
+                "backend: \"ebtables\" is not auto, iptables or nftables",
                 "poll_interval: must be at least 1 seconds",
                 "cni_datastore_path: is missing",
                 "subnet_file: is missing",
@@ -233,6 +245,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.server.urls, ["https://ps:4003"]);
+        assert_eq!(config.backend, Backend::Iptables);
         assert_eq!(config.vtep.as_str(), "silk-vtep");
         assert_eq!(config.poll_interval, Duration::from_secs(5));
         assert_eq!(config.admin_address.to_string(), "127.0.0.1:8722");

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use netfilter::conntrack::Connection;
+use netfilter::{Allow, conntrack::Connection};
 use policy::AppGuid;
 
 use crate::world::World;
@@ -15,19 +15,23 @@ use crate::world::World;
 /// The connections from and to containers of this cell that must be judged anew.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
     let apps: BTreeMap<_, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
+    let mut admitted: BTreeMap<&AppGuid, Allow> = BTreeMap::new();
     let unlawful = |connection: &&Connection| match (
         apps.get(&connection.responder),
         apps.get(&connection.source),
     ) {
-        (Some(app), _) => !may_come(connection, app, world),
+        (Some(app), _) => {
+            let admitted = admitted.entry(*app).or_insert_with(|| world.admitted_to(app));
+            !may_come(connection, admitted, world)
+        }
         (None, Some(app)) => !may_go(connection, app, world),
         (None, None) => false,
     };
     connections.iter().filter(unlawful).copied().collect()
 }
 
-/// Whether a connection may come in to a container of `app`.
-fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
+/// Whether a connection may come in to a container to which this is admitted.
+fn may_come(connection: &Connection, admitted: &Allow, world: &World) -> bool {
     match connection.mark {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
@@ -35,11 +39,7 @@ fn may_come(connection: &Connection, app: &AppGuid, world: &World) -> bool {
         0 => {
             is_host(connection.source, world) || !world.subnet.overlay.contains(&connection.source)
         }
-        mark => world.allowed_to(app).any(|allowance| {
-            u32::from(allowance.mark) == mark
-                && allowance.protocol == connection.protocol
-                && allowance.ports.contains(connection.responder_port)
-        }),
+        mark => admitted.permits(mark, connection.protocol, connection.responder_port),
     }
 }
 
@@ -53,9 +53,8 @@ fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     }
     let meant =
         |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
-    world.allowances.iter().any(|allowance| {
-        allowance.source == *app
-            && allowance.protocol == *protocol
+    world.allowances.from(app).any(|allowance| {
+        allowance.protocol == *protocol
             && allowance.ports.contains(*destination_port)
             && meant(allowance.destination_mark)
     })
@@ -68,10 +67,15 @@ fn is_host(address: Ipv4Addr, world: &World) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use policy::Protocol;
 
     use super::*;
-    use crate::world::{Allowance, tests::world};
+    use crate::world::{
+        Allowance,
+        tests::{allowance, world},
+    };
 
     fn connection(source: &str, responder: &str, port: u16, mark: u32) -> Connection {
         Connection {
@@ -117,12 +121,9 @@ mod tests {
 
     #[test]
     fn a_policy_for_another_destination_does_not_keep_it() {
-        let mut world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 8080"]);
-        world.allowances = world
-            .allowances
-            .into_iter()
-            .map(|allowance| Allowance { destination_mark: Some(7), ..allowance })
-            .collect();
+        let mut world = world(&[("10.255.30.2", "web")], &[]);
+        let to_log = Allowance { destination_mark: Some(7), ..allowance("web 1 log tcp 8080") };
+        world.allowances = Arc::new([to_log].into_iter().collect());
         let judged = |mark| {
             !unlawful(&[connection("10.255.30.2", "10.255.31.3", 8080, mark)], &world).is_empty()
         };

@@ -7,17 +7,19 @@ use std::{
 };
 
 use policy::AppGuid;
+use policy_client::internal::Backend;
 use service::log::chain;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
     answer::Answer,
+    explain::{Explanation, Flow},
     pass::{Enforcer, Held, Outcome},
     status::{Enforced, Status, Why},
     world,
@@ -25,6 +27,9 @@ use crate::{
 
 /// How soon a pass that had to be held is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked whether somebody else has written to it.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Where somebody waits to hear which apps a pass found here.
 pub(crate) type Waiter = oneshot::Sender<BTreeSet<AppGuid>>;
@@ -38,6 +43,17 @@ pub(crate) enum Wake {
     Answer(Answer),
     /// Somebody waits for a pass, and is told the apps it found.
     Forced(Waiter),
+    /// Somebody has a question that only who knows the kernel can answer.
+    Asked(Question),
+}
+
+/// A question, and where its answer is waited for; an error says why there is none.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// What becomes of a packet.
+    Explain(Flow, oneshot::Sender<Result<Explanation, String>>),
+    /// The rules that are wanted.
+    Rules(oneshot::Sender<Result<String, String>>),
 }
 
 /// The loop and what it remembers.
@@ -53,10 +69,11 @@ impl Cycle {
     pub fn new(
         config: &Config,
         enforcer: Enforcer,
+        backend: Backend,
         answer: Option<Answer>,
         wakes: mpsc::Receiver<Wake>,
     ) -> (Self, watch::Receiver<Status>) {
-        let (statuses, watching) = watch::channel(Status::unknown());
+        let (statuses, watching) = watch::channel(Status { backend, ..Status::unknown() });
         let repair_interval = config.repair_interval;
         (Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval }, watching)
     }
@@ -66,6 +83,9 @@ impl Cycle {
         let mut repair = interval(self.repair_interval);
         repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
         repair.reset();
+        // A look at a number, and no more as long as nobody else writes.
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut why = Why::Start;
         let mut waiting = Vec::new();
         loop {
@@ -78,23 +98,25 @@ impl Cycle {
             let held = self.statuses.borrow().held.is_some();
             let retry =
                 async { if held { sleep(RETRY).await } else { std::future::pending().await } };
+            let took = Duration::from_millis(self.statuses.borrow().duration_ms);
             why = tokio::select! {
                 wake = self.wakes.recv() => match wake {
-                    Some(wake) => self.heed(wake, &mut waiting),
+                    Some(wake) => self.heed(wake, &mut waiting).await,
                     None => return,
                 },
                 _ = repair.tick() => Why::Repair,
+                () = moved(&mut self.enforcer, &mut glance, took) => Why::Moved,
                 () = retry => why,
                 () = shutdown.cancelled() => return,
             };
             // One pass serves all who have called by now.
             while let Ok(wake) = self.wakes.try_recv() {
-                why = self.heed(wake, &mut waiting);
+                why = self.heed(wake, &mut waiting).await;
             }
         }
     }
 
-    fn heed(&mut self, wake: Wake, waiting: &mut Vec<Waiter>) -> Why {
+    async fn heed(&mut self, wake: Wake, waiting: &mut Vec<Waiter>) -> Why {
         match wake {
             Wake::Containers => Why::Containers,
             Wake::Answer(answer) => {
@@ -105,20 +127,49 @@ impl Cycle {
                 waiting.push(waiter);
                 Why::Forced
             }
+            // Answered before anything is put right, so that what is told is what is found.
+            Wake::Asked(question) => {
+                self.answer(question).await;
+                Why::Forced
+            }
         }
     }
 
-    async fn pass(&mut self, why: Why) {
-        let started = Instant::now();
-        let mut enforcer = self.enforcer.take().expect("is put back after every pass");
+    async fn answer(&mut self, question: Question) {
+        // Whoever has left needs no answer.
+        match question {
+            Question::Explain(flow, tell) => {
+                let told = self.beside(move |enforcer, answer| enforcer.explain(answer, &flow));
+                let _ = tell.send(told.await.map_err(|held| chain(&held)));
+            }
+            Question::Rules(tell) => {
+                let told = self.beside(Enforcer::rules);
+                let _ = tell.send(told.await.map_err(|held| chain(&held)));
+            }
+        }
+    }
+
+    /// Runs what blocks beside the runtime.
+    async fn beside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Enforcer, Option<&Answer>) -> T + Send + 'static,
+    ) -> T {
+        let mut enforcer = self.enforcer.take().expect("is put back after every use");
         let answer = self.answer.clone();
         let (enforcer, result) = spawn_blocking(move || {
-            let result = enforcer.pass(answer.as_ref());
+            let result = work(&mut enforcer, answer.as_ref());
             (enforcer, result)
         })
         .await
         .expect("a pass returns errors, it does not panic");
         self.enforcer = Some(enforcer);
+        result
+    }
+
+    async fn pass(&mut self, why: Why) {
+        let started = Instant::now();
+        let thorough = matches!(why, Why::Start | Why::Repair);
+        let result = self.beside(move |enforcer, answer| enforcer.pass(answer, thorough)).await;
 
         let mut status = self.statuses.borrow().clone();
         status.pass += 1;
@@ -132,13 +183,22 @@ impl Cycle {
     }
 
     fn done(&self, status: &mut Status, outcome: Outcome) {
-        let Outcome { residents, stale, enforced, rules, touched, repaired, connections_cut } =
-            outcome;
+        let Outcome {
+            residents,
+            stale,
+            enforced,
+            rules,
+            elements,
+            touched,
+            repaired,
+            connections_cut,
+        } = outcome;
         status.held = None;
         status.apps = world::apps(&residents);
         status.containers = residents.len();
         status.containers_stale = stale;
         status.rules = rules;
+        status.elements = elements;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.enforced = match &self.answer {
@@ -155,10 +215,23 @@ impl Cycle {
                 chains.touched = touched.len(),
                 containers = status.containers,
                 rules,
+                elements,
                 connections.cut = connections_cut,
                 duration_ms = status.duration_ms,
                 "The kernel enforces what is wanted."
             );
+        }
+    }
+}
+
+/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took`, of
+/// which no more than a tenth is spent on what others write.
+async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Duration) {
+    glance.reset_after(GLANCE.max(took * 10));
+    loop {
+        glance.tick().await;
+        if enforcer.as_mut().is_some_and(Enforcer::has_moved) {
+            return;
         }
     }
 }
@@ -188,7 +261,7 @@ mod tests {
             Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
         hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
         assert_eq!(status.enforced, Some(enforced));
-        hold(&mut status, &Held::Disagrees(["vpa--mark".to_owned()].into()));
+        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into()));
         assert_eq!(status.enforced, None);
     }
 }

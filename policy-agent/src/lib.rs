@@ -14,21 +14,26 @@
 
 mod admin;
 mod answer;
+mod ask;
+mod backend;
 mod config;
 mod connections;
 mod cycle;
 mod desired;
+mod explain;
 mod files;
 mod groups;
 mod keeper;
+mod model;
 mod pass;
 mod poll;
+mod stale;
 mod status;
 mod subnet;
 mod watch;
 mod world;
 
-use netfilter::{Iptables, conntrack::ConntrackTool};
+use netfilter::{Backend, conntrack::ConntrackTool};
 use policy_client::internal::{
     Client, Follower, SettingsError,
     follow::{self, Given},
@@ -37,7 +42,10 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use ask::{AskError, explain};
+pub use backend::BackendError;
 pub use config::Config;
+pub use explain::Explanation;
 use groups::Groups;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
@@ -55,6 +63,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The firewall that is configured.
+    #[error("preparing to write rules")]
+    Backend(#[from] BackendError),
     /// The directories whose changes concern us.
     #[error("watching for containers")]
     Watch(#[from] watch::WatchError),
@@ -70,21 +81,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
 
     let saved = answer::Saved::at(config.state_file.clone());
-    let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
-    let enforcer = pass::Enforcer::new(&config, Box::new(kernel), Box::new(ConntrackTool));
+    let (backend, firewall, former) = backend::open(&config)?;
+    let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(ConntrackTool));
     let (kept, answer) = saved.load().unzip();
-    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, answer, wakes);
+    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, config.server.timeout);
-    let (groups, of_groups) = groups(&config)?;
+    let (groups, of_groups) = groups(&config, backend)?;
     let admin = admin.merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
         server.urls = config.server.urls.join(", "),
         admin.address = %address,
+        %backend,
         "The policy agent is starting."
     );
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
@@ -104,13 +116,23 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 }
 
 /// What keeps security groups, if that is ours to do, and what answers the networker about them.
-fn groups(config: &Config) -> Result<(Option<Groups>, axum::Router), AgentError> {
+fn groups(config: &Config, backend: Backend) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));
     }
-    let kernel = Iptables::new().with_lock_file(config.iptables_lock_file.clone());
-    let (groups, routes) = Groups::new(config, Box::new(kernel), Box::new(ConntrackTool))?;
+    let kernel = backend
+        .open(config.iptables_lock_file.clone())
+        .map_err(|source| BackendError::Open { backend, source })?;
+    let (groups, routes) = Groups::new(config, kernel, Box::new(ConntrackTool))?;
     Ok((Some(groups), routes))
+}
+
+/// The backend as the policy server is told.
+fn told(backend: Backend) -> policy_client::internal::Backend {
+    match backend {
+        Backend::Nftables => policy_client::internal::Backend::Nftables,
+        _ => policy_client::internal::Backend::Iptables,
+    }
 }
 
 fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use containers::Store;
 use netfilter::{
-    Interface, Kernel, KernelError, Observed, Plan, Rendered, Table,
+    Firewall, Interface, KernelError, Plan, Rendered, Settled,
     conntrack::{Connections, ConntrackError},
 };
 use thiserror::Error;
@@ -12,8 +12,11 @@ use thiserror::Error;
 use crate::{
     Config,
     answer::Answer,
+    backend::Former,
     connections, desired,
+    explain::{self, Explanation, Flow},
     files::{Files, Unknown},
+    stale,
     world::{Resident, World},
 };
 
@@ -22,10 +25,18 @@ pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
     ingress_mark: u32,
-    kernel: Box<dyn Kernel>,
+    firewall: Firewall,
+    former: Former,
     connections: Box<dyn Connections>,
-    /// The world the kernel was last made to agree with.
-    settled: Option<World>,
+    /// What the kernel was last made to agree with.
+    settled: Option<Agreed>,
+}
+
+/// A world, and how much the kernel holds because of it.
+struct Agreed {
+    world: World,
+    rules: usize,
+    elements: usize,
 }
 
 /// What a pass did.
@@ -36,8 +47,10 @@ pub(crate) struct Outcome {
     pub stale: bool,
     /// Whether the kernel now holds what the answer and the containers ask for.
     pub enforced: bool,
+    /// Rules, and elements of sets, that the kernel holds for us.
     pub rules: usize,
-    /// Chains that were changed.
+    pub elements: usize,
+    /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
@@ -52,7 +65,7 @@ pub(crate) enum Held {
     #[error("the kernel's rules could not be brought in line")]
     Kernel(#[from] KernelError),
     #[error(
-        "the kernel does not hold what was committed, in chains {0:?}; is another program writing them?"
+        "the kernel does not hold what was committed, in chains or sets {0:?}; is another program writing them?"
     )]
     Disagrees(BTreeSet<String>),
     #[error("live connections could not be judged")]
@@ -62,65 +75,118 @@ pub(crate) enum Held {
 impl Enforcer {
     pub fn new(
         config: &Config,
-        kernel: Box<dyn Kernel>,
+        firewall: Firewall,
+        former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
-        Self { files, vtep, ingress_mark, kernel, connections, settled: None }
+        Self { files, vtep, ingress_mark, firewall, former, connections, settled: None }
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
     /// a kernel that has rules of ours keeps what is still true of them, and one that has none is shut.
-    pub fn pass(&mut self, answer: Option<&Answer>) -> Result<Outcome, Held> {
-        let observed = self.kernel.observe()?;
-        let world = self.look(answer, &observed)?;
-        let entrance = desired::entrance();
-        if answer.is_none() && observed.rules(Table::Filter, entrance.as_str()).is_some() {
-            let plan = desired::stale(&observed, &world.residents, self.kernel.dialect());
-            self.kernel.commit(&plan)?;
-            let (residents, touched) = (world.residents, plan.touched());
-            let stale = self.files.are_stale();
-            return Ok(Outcome { residents, stale, touched, ..Outcome::default() });
+    ///
+    /// What the kernel holds is read back if somebody else has written since; if `thorough`, in any
+    /// case.
+    pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
+        if thorough {
+            self.firewall.forget();
         }
-        let rules = desired::ruleset(&world);
-        let rendered = Rendered::new(&rules, self.kernel.dialect());
-        let plan = Plan::new(&rendered, &observed, &desired::scope());
-        self.commit(&plan, &rendered)?;
-
-        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
-        let unchanged = self.settled.take().as_ref() == Some(&world);
+        let world = self.look(answer)?;
+        if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
+            return self.keep_what_is_true(world);
+        }
+        // Taken out, so that a pass in which something fails leaves connections to the next.
+        let agreed = self.settled.take().filter(|agreed| agreed.world == world);
+        let unchanged = agreed.is_some();
+        if let Some(agreed) = agreed
+            && self.firewall.has_moved()? == Some(false)
+        {
+            return Ok(self.nothing_to_do(agreed, answer));
+        }
+        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
+        let Settled { plan, left, moved: _ } =
+            self.firewall.settle_rendered(&rules, &desired::scope())?;
+        // A receipt speaks of what the kernel holds, not of what it was told.
+        if !left.is_empty() {
+            return Err(Held::Disagrees(left));
+        }
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
-        let outcome = Outcome {
-            residents: world.residents.clone(),
-            stale: self.files.are_stale(),
-            enforced: answer.is_some(),
-            rules: rules.len(),
+        let agreed = Agreed { world, rules: rules.rules(), elements: rules.elements() };
+        Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
-        };
-        self.settled = Some(world);
-        Ok(outcome)
+            ..self.nothing_to_do(agreed, answer)
+        })
     }
 
-    /// Commits, and reads back: a receipt speaks of what the kernel holds, not of what it was told.
-    fn commit(&mut self, plan: &Plan, rules: &Rendered) -> Result<(), Held> {
-        if plan.is_empty() {
-            return Ok(());
+    /// The kernel holds what is wanted.
+    fn nothing_to_do(&mut self, agreed: Agreed, answer: Option<&Answer>) -> Outcome {
+        if answer.is_some() {
+            self.former.sweep();
         }
-        self.kernel.commit(plan)?;
-        let left = Plan::new(rules, &self.kernel.observe()?, &desired::scope());
-        if left.is_empty() { Ok(()) } else { Err(Held::Disagrees(left.touched())) }
+        let outcome = Outcome {
+            residents: agreed.world.residents.clone(),
+            stale: self.files.are_stale(),
+            enforced: answer.is_some(),
+            rules: agreed.rules,
+            elements: agreed.elements,
+            ..Outcome::default()
+        };
+        self.settled = Some(agreed);
+        outcome
     }
 
-    fn look(&mut self, answer: Option<&Answer>, observed: &Observed) -> Result<World, Unknown> {
+    /// Whether somebody else has written to the kernel since the last pass, as far as it can tell.
+    pub fn has_moved(&mut self) -> bool {
+        // What cannot be asked now is asked by the next pass.
+        self.firewall.has_moved().ok().flatten().unwrap_or(false)
+    }
+
+    /// What becomes of `flow`, and in which chains and sets the kernel holds something else than that
+    /// follows from.
+    pub fn explain(&mut self, answer: Option<&Answer>, flow: &Flow) -> Result<Explanation, Held> {
+        let world = self.look(answer)?;
+        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
+        self.firewall.forget();
+        let difference = Plan::new(&rules, self.firewall.observed()?, &desired::scope());
+        Ok(Explanation {
+            version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
+            kernel_differs_in: difference.touched().into_iter().collect(),
+            ..explain::explain(&world, flow)
+        })
+    }
+
+    /// The rules that are wanted, as an operator reads them.
+    pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
+        Ok(desired::ruleset(&self.look(answer)?).to_string())
+    }
+
+    /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
+    fn keep_what_is_true(&mut self, world: World) -> Result<Outcome, Held> {
+        let dialect = self.firewall.dialect();
+        let plans = stale::plans(self.firewall.observed()?, &world.residents, dialect);
+        let mut touched = BTreeSet::new();
+        for plan in &plans {
+            self.firewall.commit(plan)?;
+            touched.extend(plan.touched());
+        }
+        let (residents, stale) = (world.residents, self.files.are_stale());
+        Ok(Outcome { residents, stale, touched, ..Outcome::default() })
+    }
+
+    fn look(&mut self, answer: Option<&Answer>) -> Result<World, Held> {
+        // Once containers have been read, it does not matter whom the kernel knows.
+        let kernel_knows_some =
+            self.settled.is_none() && stale::speaks_of_containers(self.firewall.observed()?);
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
-            residents: self.files.residents(desired::speaks_of_containers(observed))?.clone(),
+            residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
         })
     }

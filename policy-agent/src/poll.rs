@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use policy::{AppGuid, TaggedPolicy, Version};
-use policy_client::internal::{Backend, Follower, News, ReceiptWords, follow::Given};
+use policy_client::internal::{Follower, News, ReceiptWords, follow::Given};
 use service::log::chain;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -142,7 +142,7 @@ impl Question {
     /// About the apps here now, with the version the kernel enforces of them, and why it is held if it is.
     fn of(status: &Status) -> Self {
         let enforced = status.receipt_for(&status.apps).cloned();
-        let words = ReceiptWords { backend: Some(Backend::Iptables), error: status.held.clone() };
+        let words = ReceiptWords { backend: Some(status.backend), error: status.held.clone() };
         Self { apps: status.apps.clone(), enforced, words }
     }
 }

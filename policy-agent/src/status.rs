@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use policy::{AppGuid, Version};
+use policy_client::internal::Backend;
 use serde::Serialize;
 
 /// Why a pass was made.
@@ -12,6 +13,8 @@ pub(crate) enum Why {
     Start,
     Containers,
     Answer,
+    /// Somebody else has written to the kernel.
+    Moved,
     Repair,
     Forced,
 }
@@ -19,6 +22,9 @@ pub(crate) enum Why {
 /// The state of enforcement after a pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Status {
+    /// What enforces the policies.
+    #[serde(serialize_with = "as_name")]
+    pub backend: Backend,
     /// Passes since the agent started.
     pub pass: u64,
     pub why: Why,
@@ -36,6 +42,8 @@ pub(crate) struct Status {
     pub held: Option<String>,
     /// Rules the kernel holds for us.
     pub rules: usize,
+    /// Elements of sets and maps it holds for us.
+    pub elements: usize,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
     /// Connections cut because no policy allows them any more.
@@ -55,6 +63,7 @@ impl Status {
     /// Before the first pass.
     pub fn unknown() -> Self {
         Self {
+            backend: Backend::Iptables,
             pass: 0,
             why: Why::Start,
             duration_ms: 0,
@@ -64,6 +73,7 @@ impl Status {
             enforced: None,
             held: Some("no pass has been made yet".into()),
             rules: 0,
+            elements: 0,
             repairs: 0,
             connections_cut: 0,
         }
@@ -80,6 +90,10 @@ impl Status {
     pub fn covers(&self, apps: &BTreeSet<AppGuid>) -> bool {
         self.held.is_none() && self.enforced.as_ref().is_some_and(|e| e.apps.is_superset(apps))
     }
+}
+
+fn as_name<S: serde::Serializer>(backend: &Backend, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(backend.as_str())
 }
 
 fn as_texts<S: serde::Serializer>(apps: &BTreeSet<AppGuid>, to: S) -> Result<S::Ok, S::Error> {

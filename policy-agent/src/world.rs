@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use containers::Contents;
-use netfilter::Interface;
+use ipnet::Ipv4Net;
+use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet, PortRange, Protocol};
 
 /// The cell as one pass sees it.
@@ -19,8 +21,8 @@ pub(crate) struct World {
     pub ingress_mark: u32,
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
-    /// What is allowed to or from them, each once.
-    pub allowances: BTreeSet<Allowance>,
+    /// What is allowed to or from them.
+    pub allowances: Arc<Allowances>,
 }
 
 /// A container of this cell with an identity.
@@ -41,6 +43,15 @@ pub(crate) struct Allowance {
     pub destination_mark: Option<u16>,
     pub protocol: Protocol,
     pub ports: PortRange,
+}
+
+/// What is allowed, each once, to be looked up from either end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Allowances {
+    /// Ordered by destination.
+    all: Vec<Allowance>,
+    /// Where in that order each is, ordered by source.
+    by_source: Vec<usize>,
 }
 
 /// The containers of a store that have an identity; the others are left to the default: denied. So are
@@ -64,21 +75,73 @@ pub(crate) fn apps(residents: &BTreeSet<Resident>) -> BTreeSet<AppGuid> {
     residents.iter().map(|resident| resident.app.clone()).collect()
 }
 
-impl World {
-    /// What may reach containers of `app`.
-    pub fn allowed_to<'a>(&'a self, app: &'a AppGuid) -> impl Iterator<Item = &'a Allowance> {
-        self.allowances.iter().filter(move |allowance| allowance.destination == *app)
+impl FromIterator<Allowance> for Allowances {
+    fn from_iter<I: IntoIterator<Item = Allowance>>(allowances: I) -> Self {
+        let mut all: Vec<_> = allowances.into_iter().collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut by_source: Vec<_> = (0..all.len()).collect();
+        by_source.sort_by(|a, b| all[*a].source.cmp(&all[*b].source));
+        Self { all, by_source }
+    }
+}
+
+impl Allowances {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.all.len()
     }
 
-    /// Over what, and to which ports, containers of `app` may send to anyone.
-    pub fn sendable_by(&self, app: &AppGuid) -> BTreeSet<(Protocol, PortRange)> {
-        let of_app = self.allowances.iter().filter(|allowance| allowance.source == *app);
-        of_app.map(|allowance| (allowance.protocol, allowance.ports)).collect()
+    /// What may reach containers of `app`.
+    pub fn to(&self, app: &AppGuid) -> &[Allowance] {
+        let first = self.all.partition_point(|allowance| allowance.destination < *app);
+        let behind = self.all.partition_point(|allowance| allowance.destination <= *app);
+        &self.all[first..behind]
+    }
+
+    /// What containers of `app` may reach.
+    pub fn from(&self, app: &AppGuid) -> impl Iterator<Item = &Allowance> {
+        let source = |index: &usize| &self.all[*index].source;
+        let first = self.by_source.partition_point(|index| source(index) < app);
+        let behind = self.by_source.partition_point(|index| source(index) <= app);
+        self.by_source[first..behind].iter().map(|index| &self.all[*index])
     }
 
     /// The mark of packets of `app`, if it is the source of any policy.
     pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
-        self.allowances.iter().find(|allowance| allowance.source == *app).map(|a| a.mark)
+        self.from(app).next().map(|allowance| allowance.mark)
+    }
+}
+
+impl World {
+    /// Who has this address.
+    pub fn app_at(&self, ip: Ipv4Addr) -> Option<&AppGuid> {
+        self.residents.iter().find(|resident| resident.ip == ip).map(|resident| &resident.app)
+    }
+
+    /// The apps of the containers here.
+    pub fn apps(&self) -> BTreeSet<&AppGuid> {
+        self.residents.iter().map(|resident| &resident.app).collect()
+    }
+
+    /// Which marks may reach which ports of containers of `app`.
+    pub fn admitted_to(&self, app: &AppGuid) -> Allow {
+        self.allowances.to(app).iter().map(|a| (a.mark, a.protocol, a.ports)).collect()
+    }
+
+    /// Over what, and to which ports, packets with which marks may leave for other cells. Whom they
+    /// reach there is for the other cell to say, which knows the addresses.
+    pub fn sendable(&self) -> Allow {
+        let apps = self.apps();
+        let of_apps = apps.into_iter().flat_map(|app| self.allowances.from(app));
+        of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
+    }
+
+    /// The cell's block, and containers some other plugin gave an address outside of it.
+    pub fn addresses(&self) -> BTreeSet<Ipv4Net> {
+        let outside = self.residents.iter().filter(|r| !self.subnet.block.contains(&r.ip));
+        outside.map(|r| Ipv4Net::from(r.ip)).chain([self.subnet.block]).collect()
     }
 }
 
@@ -104,11 +167,11 @@ pub(crate) mod tests {
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             residents: containers.iter().map(resident).collect(),
-            allowances: policies.iter().map(|text| allowance(text)).collect(),
+            allowances: Arc::new(policies.iter().map(|text| allowance(text)).collect()),
         }
     }
 
-    fn allowance(text: &str) -> Allowance {
+    pub fn allowance(text: &str) -> Allowance {
         let words: Vec<_> = text.split(' ').collect();
         let [source, mark, destination, protocol, ports] = words[..] else { panic!("{text}") };
         Allowance {
@@ -151,5 +214,22 @@ pub(crate) mod tests {
             ("10.255.30.4", json!({})),
         ];
         assert_eq!(resident_apps(&containers), ["log"]);
+    }
+
+    #[test]
+    fn what_is_allowed_is_found_from_either_end() {
+        let policies =
+            ["web 1 db tcp 80", "far 9 web udp 53", "web 1 log tcp 1-9", "b 4 db tcp 80"];
+        let all: Allowances =
+            policies.iter().chain(&policies).map(|text| allowance(text)).collect();
+        let app = |name: &str| name.parse::<AppGuid>().unwrap();
+        let sources = |name| all.to(&app(name)).iter().map(|a| a.source.to_string()).collect();
+        let destinations = |name| all.from(&app(name)).map(|a| a.destination.to_string()).collect();
+        let (to, from): (Vec<_>, Vec<_>) = (sources("db"), destinations("web"));
+        assert_eq!(to, ["b", "web"]);
+        assert_eq!(from, ["db", "log"]);
+        let (to, from): (Vec<String>, Vec<String>) = (sources("b"), destinations("db"));
+        assert!(to.is_empty() && from.is_empty());
+        assert_eq!((all.mark_of(&app("far")), all.mark_of(&app("log"))), (Some(9), None));
     }
 }

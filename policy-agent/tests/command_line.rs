@@ -54,3 +54,16 @@ fn a_wrong_command_line_shows_the_usage() {
     assert!(stderr.contains("flag provided but not defined: -confg-file"), "{stderr}");
     assert!(stderr.contains("Usage: policy-agent --config-file PATH"), "{stderr}");
 }
+
+#[test]
+fn an_explanation_needs_a_packet_and_an_agent() {
+    let (code, stderr) = agent(&["explain", "web", "db"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("a source, a destination and a port are needed"), "{stderr}");
+    let (code, stderr) = agent(&["explain", "web", "db", "http"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("\"http\" is no port such as 8080, 8080/tcp or 53/udp"), "{stderr}");
+    let (code, stderr) = agent(&["explain", "--address", "127.0.0.1:1", "web", "db", "80"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("asking the agent at 127.0.0.1:1; is it running?"), "{stderr}");
+}

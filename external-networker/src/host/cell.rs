@@ -7,7 +7,7 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Interface, Iptables, Kernel, Ruleset, Scope, conntrack::ConntrackTool};
+use netfilter::{Backend, Interface, Kernel, Ruleset, Scope, conntrack::ConntrackTool, probe};
 use serde_json::{Map, Value};
 
 use super::{Host, HostError, Source};
@@ -45,8 +45,13 @@ impl<'c> CellHost<'c> {
         Self { config, records, store: Store::at(&config.datastore), cni }
     }
 
-    fn firewall(&self) -> Iptables {
-        Iptables::new().with_lock_file(Some(self.config.iptables_lock_file.clone()))
+    fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
+        let lock_file = Some(self.config.iptables_lock_file.clone());
+        let backend = match self.config.backend {
+            Backend::Auto => Backend::Auto.choose(&probe())?,
+            chosen => chosen,
+        };
+        Ok(backend.open(lock_file)?)
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -230,7 +235,7 @@ impl Host for CellHost<'_> {
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
-        self.firewall().settle(wanted, scope)?;
+        self.firewall()?.settle(wanted, scope)?;
         Ok(())
     }
 
@@ -270,7 +275,7 @@ impl Host for CellHost<'_> {
     }
 
     fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
-        Ok(rules::is_governed(handle, &self.firewall().observe()?))
+        Ok(rules::is_governed(handle, &self.firewall()?.observe()?))
     }
 
     fn hint_policies(&self) {

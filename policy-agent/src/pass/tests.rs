@@ -1,13 +1,18 @@
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use containers::Container;
-use netfilter::{FakeKernel, Observed, conntrack::Connection};
+use netfilter::{
+    Dialect, Element, FakeKernel, Family, Kernel, Observed, Plan, Step, Table,
+    conntrack::Connection,
+};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
 use policy_client::internal::follow::Given;
 use service::log::chain;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+
+mod real_kernels;
 
 /// A fake kernel the test keeps a hand on.
 type SharedKernel = Arc<Mutex<FakeKernel>>;
@@ -49,8 +54,12 @@ struct Cell {
 
 impl Cell {
     fn new() -> Self {
+        Self::with(FakeKernel::default())
+    }
+
+    fn with(kernel: FakeKernel) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let (kernel, connections) = (SharedKernel::default(), FakeConnections::default());
+        let (kernel, connections) = (Arc::new(Mutex::new(kernel)), FakeConnections::default());
         let text = "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n";
         std::fs::write(files.path().join("subnet.env"), text).unwrap();
         let enforcer = Self::enforcer(&files, &kernel, &connections);
@@ -67,7 +76,8 @@ impl Cell {
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
-            kernel: Box::new(kernel.clone()),
+            firewall: Firewall::new(Box::new(kernel.clone())),
+            former: Former::of(None),
             connections: Box::new(connections.clone()),
             settled: None,
         }
@@ -92,10 +102,22 @@ impl Cell {
         self.kernel.lock().unwrap().commits
     }
 
+    fn readings(&self) -> usize {
+        self.kernel.lock().unwrap().readings
+    }
+
+    fn elements(&self, set: &str) -> BTreeSet<Element> {
+        self.kernel.lock().unwrap().state.elements(set).unwrap().clone()
+    }
+
     fn rules(&self, chain: &str) -> Option<Vec<String>> {
         let kernel = self.kernel.lock().unwrap();
         kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
     }
+}
+
+fn address(text: &str) -> std::net::IpAddr {
+    text.parse().unwrap()
 }
 
 fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
@@ -135,9 +157,9 @@ fn an_unchanged_world_commits_nothing() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
     assert_eq!(cell.commits(), 1);
-    let second = cell.enforcer.pass(Some(&answer)).unwrap();
+    let second = cell.enforcer.pass(Some(&answer), false).unwrap();
     assert_eq!(cell.commits(), 1);
     assert!(second.touched.is_empty() && !second.repaired);
 }
@@ -148,16 +170,29 @@ fn a_change_touches_only_the_container_it_concerns() {
     cell.run("h", "10.255.30.3", "db");
     cell.run("i", "10.255.30.4", "log");
     let one = [("web", 1, "db", 2), ("web", 1, "log", 3)];
-    cell.enforcer.pass(Some(&answer(&["db", "log"], &one))).unwrap();
+    cell.enforcer.pass(Some(&answer(&["db", "log"], &one)), false).unwrap();
     let two = [one[0], one[1], ("far", 4, "log", 3)];
-    let outcome = cell.enforcer.pass(Some(&answer(&["db", "log"], &two))).unwrap();
-    assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-10.255.30.4"]);
+    let outcome = cell.enforcer.pass(Some(&answer(&["db", "log"], &two)), false).unwrap();
+    assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-log.ok"]);
+}
+
+#[test]
+fn one_more_instance_is_one_more_entry_of_each_map() {
+    let mut cell = Cell::with(FakeKernel::speaking(Dialect::Nft));
+    cell.run("h", "10.255.30.3", "db");
+    let policies = answer(&["db"], &[("web", 1, "db", 2), ("db", 2, "web", 1)]);
+    cell.enforcer.pass(Some(&policies), false).unwrap();
+    cell.run("i", "10.255.30.4", "db");
+    let outcome = cell.enforcer.pass(Some(&policies), false).unwrap();
+    let touched: Vec<_> = outcome.touched.into_iter().collect();
+    assert_eq!(touched, ["filter/vpa--doors", "vpa--tags"]);
+    assert!(cell.elements("vpa--tags").contains(&Element::Tag(address("10.255.30.4"), 2)));
 }
 
 #[test]
 fn a_fresh_cell_is_shut_before_the_server_has_said_anything() {
     let mut cell = Cell::new();
-    let outcome = cell.enforcer.pass(None).unwrap();
+    let outcome = cell.enforcer.pass(None, false).unwrap();
     assert!(!outcome.enforced);
     assert!(cell.rules("vpa--ingress").unwrap().iter().any(|rule| rule.contains("REJECT")));
 }
@@ -166,11 +201,11 @@ fn a_fresh_cell_is_shut_before_the_server_has_said_anything() {
 fn an_agent_that_knows_nothing_yet_leaves_the_rules_of_its_former_life() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
-    cell.enforcer.pass(Some(&answer(&["db"], &[("web", 1, "db", 2)]))).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    cell.enforcer.pass(Some(&answer(&["db"], &[("web", 1, "db", 2)])), false).unwrap();
+    let before = cell.rules("vpa--doors.dst");
     cell.restart();
-    assert!(!cell.enforcer.pass(None).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert!(!cell.enforcer.pass(None, false).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
     assert_eq!(cell.commits(), 1);
 }
 
@@ -180,33 +215,55 @@ fn an_agent_that_knows_nothing_yet_takes_no_container_for_an_earlier_one_at_its_
     cell.run("h", "10.255.30.3", "db");
     cell.run("i", "10.255.30.4", "db");
     let known = answer(&["db"], &[("db", 2, "far", 4), ("far", 4, "db", 2)]);
-    cell.enforcer.pass(Some(&known)).unwrap();
-    let mark = |ip| {
-        format!("-s {ip}/32 -m comment --comment \"src:db\" -j MARK --set-xmark 0x2/0xffffffff")
-    };
-    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.3"), mark("10.255.30.4")]);
-    let door = cell.rules("vpa--to-10.255.30.4");
+    cell.enforcer.pass(Some(&known), false).unwrap();
+    let mark = |ip| format!("-s {ip}/32 -j MARK --set-xmark 0x2/0xffffffff");
+    let lead = |ip| format!("-d {ip}/32 -g vpa--to-db");
+    assert_eq!(cell.rules("vpa--tags.src").unwrap(), [mark("10.255.30.3"), mark("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead("10.255.30.3"), lead("10.255.30.4")]);
+    let door = cell.rules("vpa--to-db.ok");
 
     cell.restart();
     store(&cell.files).remove("h").unwrap();
     cell.run("j", "10.255.30.3", "other");
-    assert!(!cell.enforcer.pass(None).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--mark").unwrap(), [mark("10.255.30.4")]);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3").unwrap(), [""; 0]);
-    assert_eq!(cell.rules("vpa--to-10.255.30.4"), door);
+    assert!(!cell.enforcer.pass(None, false).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--tags.src").unwrap(), [mark("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead("10.255.30.4")]);
+    assert_eq!(cell.rules("vpa--to-db.ok"), door);
     assert_eq!(cell.commits(), 2);
-    cell.enforcer.pass(None).unwrap();
+    cell.enforcer.pass(None, false).unwrap();
+    assert_eq!(cell.commits(), 2);
+}
+
+#[test]
+fn nor_does_it_with_nftables() {
+    let mut cell = Cell::with(FakeKernel::speaking(Dialect::Nft));
+    cell.run("h", "10.255.30.3", "db");
+    cell.run("i", "10.255.30.4", "db");
+    let known = answer(&["db"], &[("db", 2, "far", 4), ("far", 4, "db", 2)]);
+    cell.enforcer.pass(Some(&known), false).unwrap();
+    let sets = ["vpa--tags", "filter/vpa--doors"];
+    assert!(sets.iter().all(|set| cell.elements(set).len() == 2));
+
+    cell.restart();
+    store(&cell.files).remove("h").unwrap();
+    cell.run("j", "10.255.30.3", "other");
+    assert!(!cell.enforcer.pass(None, false).unwrap().enforced);
+    let of_db = address("10.255.30.4");
+    assert_eq!(cell.elements(sets[0]), [Element::Tag(of_db, 2)].into());
+    assert_eq!(cell.elements(sets[1]), [Element::Door(of_db, "filter/vpa--to-db".into())].into());
+    assert_eq!(cell.commits(), 2);
+    cell.enforcer.pass(None, false).unwrap();
     assert_eq!(cell.commits(), 2);
 }
 
 #[test]
 fn an_agent_that_knows_nothing_yet_puts_back_the_way_into_its_rules() {
     let mut cell = Cell::new();
-    cell.enforcer.pass(Some(&answer(&[], &[]))).unwrap();
+    cell.enforcer.pass(Some(&answer(&[], &[])), false).unwrap();
     cell.restart();
     let foreign = "*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n:vpa--forward -\n";
     cell.kernel.lock().unwrap().state = Observed::parse(foreign).unwrap();
-    cell.enforcer.pass(None).unwrap();
+    cell.enforcer.pass(None, false).unwrap();
     assert_eq!(cell.rules("FORWARD").unwrap(), ["-j vpa--forward", "-j ACCEPT"]);
 }
 
@@ -215,13 +272,13 @@ fn connections_that_could_not_be_judged_are_judged_by_the_next_pass() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let nothing = answer(&["db"], &[]);
-    cell.enforcer.pass(Some(&nothing)).unwrap();
+    cell.enforcer.pass(Some(&nothing), false).unwrap();
     // While somebody else's rule stands in ours, a connection gets in.
     cell.kernel.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
     *cell.connections.list.lock().unwrap() = [connection(1)].into();
     *cell.connections.failures.lock().unwrap() = 1;
-    assert!(matches!(cell.enforcer.pass(Some(&nothing)), Err(Held::Connections(_))));
-    assert_eq!(cell.enforcer.pass(Some(&nothing)).unwrap().connections_cut, 1);
+    assert!(matches!(cell.enforcer.pass(Some(&nothing), false), Err(Held::Connections(_))));
+    assert_eq!(cell.enforcer.pass(Some(&nothing), false).unwrap().connections_cut, 1);
 }
 
 #[test]
@@ -229,10 +286,10 @@ fn vandalised_rules_are_repaired_and_counted_as_repairs() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    cell.enforcer.pass(Some(&answer)).unwrap();
+    cell.enforcer.pass(Some(&answer), false).unwrap();
     let healthy = cell.kernel.lock().unwrap().state.clone();
     cell.kernel.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
-    assert!(cell.enforcer.pass(Some(&answer)).unwrap().repaired);
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().repaired);
     let kernel = cell.kernel.lock().unwrap();
     assert_eq!(
         kernel.state.rules(Table::Filter, "FORWARD"),
@@ -241,22 +298,82 @@ fn vandalised_rules_are_repaired_and_counted_as_repairs() {
 }
 
 #[test]
+fn a_kernel_that_counts_its_changes_is_read_once_and_after_the_changes_of_others() {
+    let mut cell = Cell::with(FakeKernel { generation: Some(7), ..FakeKernel::default() });
+    cell.run("h", "10.255.30.3", "db");
+    for mark in 1..5 {
+        let answer = answer(&["db"], &[("web", mark, "db", 9)]);
+        assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+    }
+    assert_eq!((cell.commits(), cell.readings()), (4, 1));
+    assert!(!cell.enforcer.has_moved());
+
+    let last = answer(&["db"], &[("web", 4, "db", 9)]);
+    {
+        let mut kernel = cell.kernel.lock().unwrap();
+        kernel.state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+        kernel.generation = Some(99);
+    }
+    assert!(cell.enforcer.has_moved());
+    assert!(cell.enforcer.pass(Some(&last), false).unwrap().repaired);
+    assert!(!cell.enforcer.has_moved());
+}
+
+#[test]
+fn a_thorough_pass_reads_the_kernel_whatever_it_counts() {
+    let mut cell = Cell::with(FakeKernel { generation: Some(7), ..FakeKernel::default() });
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), true).unwrap();
+    cell.kernel.lock().unwrap().state = Observed::parse("*filter\n:FORWARD ACCEPT\n").unwrap();
+    assert!(!cell.enforcer.pass(Some(&answer), false).unwrap().repaired);
+    assert!(cell.enforcer.pass(Some(&answer), true).unwrap().repaired);
+}
+
+#[test]
+fn rules_in_the_other_firewall_go_once_this_one_has_them() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), true).unwrap();
+    let foreign = "-s 10.0.0.9/32 -j ACCEPT".to_owned();
+    let old = cell.kernel.clone();
+    let by_hand = Step::Append("FORWARD".into(), foreign.clone());
+    let plan = Plan::of(Dialect::Iptables(Family::V4), Table::Filter, vec![by_hand]);
+    old.lock().unwrap().commit(&plan).unwrap();
+
+    // The same cell, told to write nftables from now on.
+    cell.kernel = Arc::new(Mutex::new(FakeKernel::speaking(Dialect::Nft)));
+    cell.restart();
+    cell.enforcer.former = Former::of(Some(Box::new(old.clone())));
+    cell.enforcer.pass(None, true).unwrap();
+    assert!(old.lock().unwrap().state.chains(Table::Filter).any(|name| name == "vpa--to-db"));
+    old.lock().unwrap().failures = 1;
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+    assert!(old.lock().unwrap().state.chains(Table::Filter).any(|name| name == "vpa--to-db"));
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    let old = old.lock().unwrap();
+    assert!(!old.state.chains(Table::Filter).any(|name| name.starts_with("vpa--")));
+    assert_eq!(old.state.rules(Table::Filter, "FORWARD").unwrap(), [foreign]);
+}
+
+#[test]
 fn an_unreadable_store_takes_nothing_away() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    let before = cell.rules("vpa--doors.dst");
     std::fs::write(store(&cell.files).path(), "{\"h\":").unwrap();
-    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     cell.restart();
     assert!(matches!(
-        cell.enforcer.pass(Some(&answer)),
+        cell.enforcer.pass(Some(&answer), false),
         Err(Held::Unknown(Unknown::Containers(_)))
     ));
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 }
 
 #[test]
@@ -264,19 +381,19 @@ fn a_store_that_is_gone_takes_nothing_away_and_an_empty_one_does() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    let before = cell.rules("vpa--doors.dst");
     let store = store(&cell.files).path().to_owned();
     std::fs::write(&store, "").unwrap();
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
     std::fs::remove_file(&store).unwrap();
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     std::fs::write(&store, "{}").unwrap();
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    assert_ne!(cell.rules("vpa--to-10.255.30.3"), before);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    assert_ne!(cell.rules("vpa--doors.dst"), before);
 }
 
 #[test]
@@ -284,17 +401,18 @@ fn a_store_lost_while_the_agent_was_away_takes_nothing_away() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
-    cell.enforcer.pass(Some(&answer)).unwrap();
-    let before = cell.rules("vpa--to-10.255.30.3");
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    let before = cell.rules("vpa--doors.dst");
     std::fs::remove_file(store(&cell.files).path()).unwrap();
     cell.restart();
-    let held = cell.enforcer.pass(Some(&answer)).unwrap_err();
+    let held = cell.enforcer.pass(Some(&answer), false).unwrap_err();
     assert!(matches!(held, Held::Unknown(Unknown::StoreGone(_))), "{held}");
-    assert_eq!(cell.rules("vpa--to-10.255.30.3"), before);
+    assert_eq!(cell.rules("vpa--doors.dst"), before);
 
     cell.run("i", "10.255.30.4", "db");
-    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
-    assert!(cell.rules("vpa--to-10.255.30.4").is_some());
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+    let lead = "-d 10.255.30.4/32 -g vpa--to-db".to_owned();
+    assert_eq!(cell.rules("vpa--doors.dst").unwrap(), [lead]);
 }
 
 #[test]
@@ -303,8 +421,8 @@ fn a_failing_kernel_is_reported_and_tried_again() {
     cell.run("h", "10.255.30.3", "db");
     let answer = answer(&["db"], &[("web", 1, "db", 2)]);
     cell.kernel.lock().unwrap().failures = 1;
-    assert!(matches!(cell.enforcer.pass(Some(&answer)), Err(Held::Kernel(_))));
-    assert!(cell.enforcer.pass(Some(&answer)).unwrap().enforced);
+    assert!(matches!(cell.enforcer.pass(Some(&answer), false), Err(Held::Kernel(_))));
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
 }
 
 #[test]
@@ -312,10 +430,10 @@ fn taking_a_policy_away_cuts_its_connections_and_no_others() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");
     let both = answer(&["db"], &[("web", 1, "db", 2), ("far", 4, "db", 2)]);
-    cell.enforcer.pass(Some(&both)).unwrap();
+    cell.enforcer.pass(Some(&both), false).unwrap();
     *cell.connections.list.lock().unwrap() = [connection(1), connection(4)].into();
     let one = answer(&["db"], &[("far", 4, "db", 2)]);
-    assert_eq!(cell.enforcer.pass(Some(&one)).unwrap().connections_cut, 1);
+    assert_eq!(cell.enforcer.pass(Some(&one), false).unwrap().connections_cut, 1);
     assert_eq!(*cell.connections.list.lock().unwrap(), [connection(4)]);
 }
 
@@ -323,7 +441,7 @@ fn taking_a_policy_away_cuts_its_connections_and_no_others() {
 fn without_a_subnet_nothing_is_decided() {
     let mut cell = Cell::new();
     std::fs::remove_file(cell.files.path().join("subnet.env")).unwrap();
-    let held = cell.enforcer.pass(None).unwrap_err();
+    let held = cell.enforcer.pass(None, false).unwrap_err();
     assert!(chain(&held).contains("is the overlay daemon running?"), "{}", chain(&held));
     assert_eq!(cell.commits(), 0);
 }

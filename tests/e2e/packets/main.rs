@@ -7,6 +7,7 @@
 mod allows;
 mod container_store;
 mod denies_by_default;
+mod explains;
 mod net_in_out;
 mod revokes;
 mod same_cell;

@@ -76,7 +76,7 @@ fn cannot_be_forged(world: &World) -> Result<()> {
 
 /// How many packets the policies of `container` have let in.
 fn let_in(world: &World, container: &Container) -> Result<u64> {
-    let chain = format!("vpa--to-{}", container.address());
+    let chain = format!("vpa--to-{}.ok", container.app());
     let listing =
         world.cell(1).netns().run("iptables", ["-t", "filter", "-nvxL", chain.as_str()])?;
     let counts = listing.lines().filter(|line| line.contains("ACCEPT"));

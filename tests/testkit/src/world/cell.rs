@@ -48,6 +48,8 @@ impl Cell {
             fs::create_dir_all(directory.join(within)).context("cannot make a cell's directory")?;
         }
         let at = |file: &str| directory.join(file);
+        // NETMAN_BACKEND=nftables runs every story on the other firewall.
+        let backend = std::env::var("NETMAN_BACKEND").unwrap_or_else(|_| "iptables".into());
         let tls = json!({
             "ca_cert_file": server.pki("ca.crt"),
             "client_cert_file": server.pki("agent.crt"),
@@ -57,6 +59,7 @@ impl Cell {
             &tls,
             json!({
                 "policy_server_url": server.internal_url(),
+                "backend": backend,
                 "cni_datastore_path": at("store.json"),
                 "subnet_file": at("subnet.env"),
                 "cell_id": name,
@@ -82,6 +85,7 @@ impl Cell {
             }),
         );
         let networker = json!({
+            "backend": backend,
             "cni_plugin_dir": CNI_PLUGINS,
             "cni_config_dir": at("cni"),
             "bind_mount_dir": at("netns"),

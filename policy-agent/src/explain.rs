@@ -1,0 +1,283 @@
+//! Why a packet passes, or does not: the model's verdict in words, for operators.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+    str::FromStr,
+};
+
+use netfilter::judge::Packet;
+use policy::{AppGuid, Protocol};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    model::{self, Fate, Why},
+    world::{Allowance, World},
+};
+
+/// The first packet of a connection somebody asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub source: End,
+    pub destination: End,
+    pub protocol: Protocol,
+    pub port: NonZeroU16,
+}
+
+/// Who sends it, or is to get it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    Address(Ipv4Addr),
+    App(AppGuid),
+}
+
+/// The words do not name a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum InvalidFlow {
+    #[error("a source and a destination are needed: addresses, or apps")]
+    End,
+    #[error("{0:?} is no port such as 8080, 8080/tcp or 53/udp")]
+    Port(String),
+}
+
+/// What becomes of it, as the local listener tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `passes`, `is refused`, or `is not for policies to decide`.
+    pub verdict: String,
+    /// Why, in a sentence.
+    pub why: String,
+    /// The policy that decided, as `source -> destination protocol ports`.
+    pub policy: Option<String>,
+    /// The policy that would be needed.
+    pub missing: Option<String>,
+    /// The version of the policies this follows from; `None` if the server has not said any.
+    pub version: Option<String>,
+    /// The mark the packet carries between cells.
+    pub mark: u32,
+    /// Chains and sets in which the kernel, read just now, does not hold what this follows from.
+    pub kernel_differs_in: Vec<String>,
+}
+
+/// An end as it is found on this cell.
+struct Found<'a> {
+    app: Option<&'a AppGuid>,
+    address: Ipv4Addr,
+    is_here: bool,
+}
+
+impl FromStr for End {
+    type Err = InvalidFlow;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFlow> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => text.parse().map(Self::App).map_err(|_| InvalidFlow::End),
+        }
+    }
+}
+
+impl Flow {
+    /// `port` may name the protocol: `53/udp`. TCP is meant otherwise.
+    pub fn parse(source: &str, destination: &str, port: &str) -> Result<Self, InvalidFlow> {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let unreadable = || InvalidFlow::Port(port.to_owned());
+        Ok(Self {
+            source: source.parse()?,
+            destination: destination.parse()?,
+            protocol: protocol.parse().map_err(|_| unreadable())?,
+            port: number.parse().map_err(|_| unreadable())?,
+        })
+    }
+}
+
+/// What the world makes of `flow`.
+pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
+    let (source, destination) = (find(world, &flow.source), find(world, &flow.destination));
+    let told = |end: &Found<'_>| end.app.and_then(|app| world.allowances.mark_of(app));
+    let away = |end: &Found<'_>| {
+        let over_the_overlay = !end.is_here && world.subnet.overlay.contains(&end.address);
+        over_the_overlay.then(|| world.vtep.clone())
+    };
+    let (from, to) = (IpAddr::from(source.address), IpAddr::from(destination.address));
+    let mut packet = Packet::new(from, to, flow.protocol, flow.port.get());
+    (packet.input, packet.output) = (away(&source), away(&destination));
+    // What comes from another cell bears the mark that cell gave it.
+    if packet.input.is_some() {
+        packet.mark = told(&source).map_or(0, u32::from);
+    }
+    let verdict = model::verdict(world, &packet);
+    let by_name = permitting(world, &source, &destination, flow);
+    let policy = match &verdict.why {
+        Why::Policy(allowance) => Some(*allowance),
+        Why::MayLeave => by_name,
+        _ => None,
+    };
+    let wanted =
+        |end: &Found<'_>| end.app.map_or_else(|| end.address.to_string(), ToString::to_string);
+    let needed = matches!(verdict.why, Why::NoPolicy | Why::Nobody)
+        || (verdict.why == Why::MayLeave && destination.app.is_some() && by_name.is_none());
+    let missing = needed.then(|| {
+        let [from, to] = [&source, &destination].map(wanted);
+        format!("{from} -> {to} {} {}", flow.protocol, flow.port)
+    });
+    let verdict_there = if needed { Fate::Refused } else { verdict.fate };
+    Explanation {
+        verdict: verdict_there.to_string(),
+        why: reason(&verdict.why, policy, &destination),
+        policy: policy.map(said),
+        missing,
+        version: None,
+        mark: verdict.mark,
+        kernel_differs_in: Vec::new(),
+    }
+}
+
+fn find<'a>(world: &'a World, end: &'a End) -> Found<'a> {
+    match end {
+        End::Address(address) => {
+            let app = world.app_at(*address);
+            let is_here = app.is_some() || world.subnet.block.contains(address);
+            Found { app, address: *address, is_here }
+        }
+        End::App(app) => match world.residents.iter().find(|resident| resident.app == *app) {
+            Some(resident) => Found { app: Some(app), address: resident.ip, is_here: true },
+            // Which address it has elsewhere is known there; any of the overlay stands for it.
+            None => Found { app: Some(app), address: elsewhere(world), is_here: false },
+        },
+    }
+}
+
+/// An address of the overlay that is not this cell's.
+fn elsewhere(world: &World) -> Ipv4Addr {
+    let mut ends = [world.subnet.overlay.network(), world.subnet.overlay.broadcast()].into_iter();
+    ends.find(|address| !world.subnet.block.contains(address)).unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// The policy between the two by their names, wherever they are.
+fn permitting<'a>(
+    world: &'a World,
+    source: &Found<'_>,
+    destination: &Found<'_>,
+    flow: &Flow,
+) -> Option<&'a Allowance> {
+    let (source, destination) = source.app.zip(destination.app)?;
+    world.allowances.from(source).find(|allowance| {
+        allowance.destination == *destination
+            && allowance.protocol == flow.protocol
+            && allowance.ports.contains(flow.port.get())
+    })
+}
+
+fn said(allowance: &Allowance) -> String {
+    let Allowance { source, destination, protocol, ports, .. } = allowance;
+    format!("{source} -> {destination} {protocol} {ports}")
+}
+
+fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) -> String {
+    match (why, policy) {
+        (Why::Established, _) => "Its connection was let in before.",
+        (Why::Mapped, _) => "It came in through a mapped port of the cell.",
+        (Why::Policy(_), _) => "A policy allows it.",
+        (Why::MayLeave, Some(_)) => {
+            "A policy allows it; the cell of its destination enforces the same."
+        }
+        (Why::MayLeave, None) if destination.app.is_some() => {
+            "It may leave this cell, as other policies of its app are about this port; the cell of \
+             its destination refuses it."
+        }
+        (Why::MayLeave, None) => {
+            "It may leave this cell; whether it arrives is for the cell of its destination to say."
+        }
+        (Why::NoPolicy, _) => "No policy allows it.",
+        (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
+        (Why::Stray, _) => "It belongs to no connection.",
+        (Why::Elsewhere, _) => {
+            "It does not concern containers of this cell and the overlay; security groups may."
+        }
+    }
+    .to_owned()
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "passes",
+            Self::Refused => "is refused",
+            Self::Passed => "is not for policies to decide",
+        })
+    }
+}
+
+/// For operators to read.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verdict, why, policy, missing, version, mark, kernel_differs_in } = self;
+        writeln!(f, "It {verdict}. {why}")?;
+        if let Some(policy) = policy {
+            writeln!(f, "  policy   {policy}")?;
+        }
+        if let Some(missing) = missing {
+            writeln!(f, "  missing  {missing}")?;
+        }
+        writeln!(f, "  mark     {mark:#x}")?;
+        writeln!(f, "  version  {}", version.as_deref().unwrap_or("none: the server has none"))?;
+        match &kernel_differs_in[..] {
+            [] => write!(f, "  kernel   holds the rules this follows from"),
+            differing => write!(f, "  kernel   differs in {}", differing.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::tests::world;
+
+    fn of(source: &str, destination: &str, port: &str) -> String {
+        let world = world(
+            &[("10.255.30.2", "web"), ("10.255.30.3", "db")],
+            &["web 1 db tcp 8080", "far 9 db udp 53-54", "web 1 log tcp 514"],
+        );
+        let flow = Flow::parse(source, destination, port).unwrap();
+        let Explanation { verdict, policy, missing, mark, .. } = explain(&world, &flow);
+        let policy = policy.map(|policy| format!(" by {policy}")).unwrap_or_default();
+        let missing = missing.map(|missing| format!(" for want of {missing}")).unwrap_or_default();
+        format!("{verdict}{policy}{missing}, mark {mark}")
+    }
+
+    #[test]
+    fn the_policy_that_allows_is_named() {
+        let allowed = "passes by web -> db tcp 8080, mark 1";
+        assert_eq!(of("web", "db", "8080"), allowed);
+        assert_eq!(of("10.255.30.2", "10.255.30.3", "8080/tcp"), allowed);
+        assert_eq!(of("far", "db", "54/udp"), "passes by far -> db udp 53-54, mark 9");
+        assert_eq!(of("web", "log", "514"), "passes by web -> log tcp 514, mark 1");
+    }
+
+    #[test]
+    fn the_policy_that_is_missing_is_named() {
+        let refused = "is refused for want of web -> db tcp 8081, mark 1";
+        assert_eq!(of("web", "db", "8081"), refused);
+        assert_eq!(of("db", "web", "8080"), "is refused for want of db -> web tcp 8080, mark 0");
+        assert_eq!(of("far", "db", "53"), "is refused for want of far -> db tcp 53, mark 9");
+        // It may leave, as another policy is about this port.
+        assert_eq!(of("web", "far", "514"), "is refused for want of web -> far tcp 514, mark 1");
+        assert!(of("web", "10.255.30.9", "80").starts_with("is refused for want of"));
+    }
+
+    #[test]
+    fn what_leaves_the_overlay_is_for_others_to_decide() {
+        assert_eq!(of("web", "192.0.2.1", "443"), "is not for policies to decide, mark 1");
+    }
+
+    #[test]
+    fn words_that_name_no_flow_are_refused() {
+        for port in ["0", "65536", "http", "80/icmp", ""] {
+            assert!(Flow::parse("web", "db", port).is_err(), "{port}");
+        }
+        assert_eq!(Flow::parse("", "db", "80"), Err(InvalidFlow::End));
+    }
+}

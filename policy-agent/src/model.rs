@@ -1,0 +1,214 @@
+//! What becomes of a packet, said as a function of the world: what [`crate::desired`] says in rules. Each
+//! is held to the other by tests, for any world and packet, and explanations are given by this one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netfilter::judge::{Packet, State};
+use policy::{PortRange, Protocol};
+
+use crate::world::{Allowance, World};
+
+/// What becomes of a packet that the cell forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict<'a> {
+    pub fate: Fate,
+    pub why: Why<'a>,
+    /// The mark it leaves with.
+    pub mark: u32,
+}
+
+/// How it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Accepted,
+    Refused,
+    /// It is no matter of policy: the networker's chains decide.
+    Passed,
+}
+
+/// Why it ends so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why<'a> {
+    /// Its connection was let in before.
+    Established,
+    /// It came in through a mapped port of the cell.
+    Mapped,
+    /// A policy lets it in.
+    Policy(&'a Allowance),
+    /// Policies of its app are about this port; whom it reaches is for the other cell to say.
+    MayLeave,
+    /// No policy lets it in, or out.
+    NoPolicy,
+    /// It is for a container nobody speaks for.
+    Nobody,
+    /// It belongs to no connection.
+    Stray,
+    /// It has nothing to do with the containers here and the overlay.
+    Elsewhere,
+}
+
+/// What becomes of `packet`.
+pub(crate) fn verdict<'a>(world: &'a World, packet: &Packet) -> Verdict<'a> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination) else {
+        return Verdict { fate: Fate::Passed, why: Why::Elsewhere, mark: packet.mark };
+    };
+    let mark = mark(world, packet, source);
+    let (fate, why) = judge(world, packet, source, destination, mark);
+    Verdict { fate, why, mark }
+}
+
+/// The mark of a packet: what another cell says, or what is known of the source here.
+fn mark(world: &World, packet: &Packet, source: Ipv4Addr) -> u32 {
+    if packet.input.as_ref() == Some(&world.vtep) {
+        return packet.mark;
+    }
+    let known = world.app_at(source).and_then(|app| world.allowances.mark_of(app));
+    known.map_or(packet.mark, u32::from)
+}
+
+fn judge<'a>(
+    world: &'a World,
+    packet: &Packet,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    mark: u32,
+) -> (Fate, Why<'a>) {
+    let [from_here, to_here] = [source, destination].map(|ip| is_here(world, ip));
+    if (from_here || to_here) && packet.state == State::Established {
+        return (Fate::Accepted, Why::Established);
+    }
+    if to_here {
+        return arrives(world, packet, destination, mark);
+    }
+    let leaves = packet.output.as_ref() == Some(&world.vtep);
+    if from_here && leaves && packet.transport == Protocol::Tcp.into() && !packet.syn {
+        return (Fate::Refused, Why::Stray);
+    }
+    if from_here && leaves && may_leave(world, packet, mark) {
+        return (Fate::Accepted, Why::MayLeave);
+    }
+    if from_here && world.subnet.overlay.contains(&destination) {
+        return (Fate::Refused, Why::NoPolicy);
+    }
+    (Fate::Passed, Why::Elsewhere)
+}
+
+fn arrives<'a>(
+    world: &'a World,
+    packet: &Packet,
+    destination: Ipv4Addr,
+    mark: u32,
+) -> (Fate, Why<'a>) {
+    if mark == world.ingress_mark {
+        return (Fate::Accepted, Why::Mapped);
+    }
+    let Some(app) = world.app_at(destination) else { return (Fate::Refused, Why::Nobody) };
+    let mut allowances = world.allowances.to(app).iter();
+    let allows =
+        |a: &&Allowance| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet);
+    match allowances.find(allows) {
+        Some(allowance) => (Fate::Accepted, Why::Policy(allowance)),
+        None => (Fate::Refused, Why::NoPolicy),
+    }
+}
+
+fn may_leave(world: &World, packet: &Packet, mark: u32) -> bool {
+    let mut allowances = world.apps().into_iter().flat_map(|app| world.allowances.from(app));
+    allowances.any(|a| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet))
+}
+
+fn is_about(protocol: Protocol, ports: PortRange, packet: &Packet) -> bool {
+    packet.transport == protocol.into() && ports.contains(packet.port)
+}
+
+fn is_here(world: &World, ip: Ipv4Addr) -> bool {
+    world.addresses().iter().any(|net| net.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter::{
+        Builtin, Dialect, FakeKernel, Family, Interface, Kernel, Plan, Rendered, Table, Transport,
+        judge::{self, Rulebook},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{desired, world::tests::world};
+
+    const APPS: [&str; 3] = ["web", "db", "log"];
+    /// Of the cell, of another cell, of a container outside the block, of the world.
+    const ADDRESSES: [&str; 6] =
+        ["10.255.30.2", "10.255.30.3", "10.255.30.4", "10.255.31.2", "192.168.7.7", "192.0.2.1"];
+
+    fn worlds() -> impl Strategy<Value = World> {
+        let place = prop::sample::select(vec![ADDRESSES[0], ADDRESSES[1], ADDRESSES[4]]);
+        let app = || prop::sample::select(APPS.to_vec());
+        let policy = (app(), app(), any::<bool>(), 1u16..6, 0u16..3);
+        let residents = prop::collection::btree_map(place, app(), 0..4);
+        (residents, prop::collection::vec(policy, 0..8)).prop_map(|(residents, policies)| {
+            let residents: Vec<_> = residents.into_iter().collect();
+            let text = |(source, destination, tcp, port, more): (&str, &str, bool, u16, u16)| {
+                let mark = APPS.iter().position(|app| *app == source).unwrap() + 1;
+                let protocol = if tcp { "tcp" } else { "udp" };
+                format!("{source} {mark} {destination} {protocol} {port}-{}", port + more)
+            };
+            let policies: Vec<_> = policies.into_iter().map(text).collect();
+            world(&residents, &policies.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+    }
+
+    fn packets() -> impl Strategy<Value = Packet> {
+        let address = || prop::sample::select(ADDRESSES.to_vec());
+        let interface = || prop::sample::select(vec!["silk-vtep", "eth0", "veth1"]);
+        let transport = prop::sample::select(vec![Transport::Tcp, Transport::Udp, Transport::Icmp]);
+        let state = prop::sample::select(vec![State::New, State::Established, State::Invalid]);
+        let mark = prop::sample::select(vec![0, 1, 2, 3, 4, 0x1_0001, 0xffff_0000]);
+        let ends = (address(), address(), interface(), interface());
+        (ends, transport, 1u16..10, mark, state, any::<bool>()).prop_map(
+            |((source, destination, input, output), transport, port, mark, state, syn)| Packet {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                transport,
+                port,
+                icmp: None,
+                mark,
+                input: Some(input.parse::<Interface>().unwrap()),
+                output: Some(output.parse::<Interface>().unwrap()),
+                state,
+                syn,
+            },
+        )
+    }
+
+    fn fate(judgement: &judge::Judgement) -> Fate {
+        match (judgement.verdict, &judgement.by) {
+            (judge::Verdict::Accepted, None) => Fate::Passed,
+            (judge::Verdict::Accepted, Some(_)) => Fate::Accepted,
+            _ => Fate::Refused,
+        }
+    }
+
+    proptest! {
+        /// The rules as they are wanted, the rules as an iptables kernel holds them, and the function
+        /// agree on any packet: how it ends, and under which mark.
+        #[test]
+        fn rules_and_model_agree(world in worlds(), packets in prop::collection::vec(packets(), 24)) {
+            let rules = desired::ruleset(&world);
+            let wanted = Rulebook::of(&rules);
+            let dialect = Dialect::Iptables(Family::V4);
+            let mut kernel = FakeKernel::speaking(dialect);
+            let observed = kernel.observe().unwrap();
+            let plan = Plan::new(&Rendered::new(&rules, dialect), &observed, &desired::scope());
+            kernel.commit(&plan).unwrap();
+            for packet in &packets {
+                let Verdict { fate: expected, mark, .. } = verdict(&world, packet);
+                let by_rules = wanted.judge(Table::Filter, Builtin::Forward, packet);
+                prop_assert_eq!((fate(&by_rules), by_rules.mark), (expected, mark), "{:?}", packet);
+                let by_kernel = kernel.judge(Builtin::Forward, packet).unwrap();
+                prop_assert_eq!((fate(&by_kernel), by_kernel.mark), (expected, mark), "{:?}", packet);
+                prop_assert_eq!(by_rules.saved_mark, by_kernel.saved_mark);
+            }
+        }
+    }
+}

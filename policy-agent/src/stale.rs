@@ -1,0 +1,123 @@
+//! What of a former life's rules must change even while nothing is known to put in their place: what is
+//! said about an address must be about the app that has it now, or the next container there would be
+//! taken for the one before (spec/cell.md §I.23); and the way into the rules must stand.
+//!
+//! Whose an address was is told by the door it leads to, which is called after the app.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netfilter::{
+    ChainName, Dialect, Element, Observed, Plan, Rendered, Ruleset, Scope, Side, Step, Table,
+};
+
+use crate::{
+    desired::{self, DOORS, door, doors, entrance, tags},
+    world::Resident,
+};
+
+/// Whether the kernel holds rules of a former life.
+pub(crate) fn is_inhabited(observed: &Observed) -> bool {
+    observed.rules(Table::Filter, entrance().as_str()).is_some()
+}
+
+/// Whether rules of ours in the kernel are about any container.
+pub(crate) fn speaks_of_containers(observed: &Observed) -> bool {
+    observed.chains(Table::Filter).any(|chain| chain.starts_with(DOORS))
+}
+
+/// What must go, and what must come back: to be carried out one after the other.
+pub(crate) fn plans(
+    observed: &Observed,
+    residents: &BTreeSet<Resident>,
+    dialect: Dialect,
+) -> [Plan; 2] {
+    let forget = match dialect {
+        Dialect::Iptables(_) => untrue_rules(observed, residents, dialect),
+        Dialect::Nft => untrue_elements(observed, residents, dialect),
+    };
+    let mut way_in = Ruleset::new();
+    desired::hook(&mut way_in);
+    // Nothing is in its scope but what is wanted, so it takes nothing away.
+    let way_in = Plan::new(&Rendered::new(&way_in, dialect), observed, &Scope::named([]));
+    [forget, way_in]
+}
+
+/// Whose doors the addresses must lead to.
+fn doors_of(residents: &BTreeSet<Resident>) -> BTreeMap<IpAddr, ChainName> {
+    residents.iter().map(|resident| (resident.ip.into(), door(&resident.app))).collect()
+}
+
+/// With nftables, what is said of addresses are elements of two maps.
+fn untrue_elements(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
+    let wanted = doors_of(residents);
+    let none = BTreeSet::new();
+    let map = format!("{}/{}", Table::Filter, doors());
+    let led = observed.elements(&map).unwrap_or(&none);
+    let lawful = |element: &&Element| match element {
+        Element::Door(address, chain) => {
+            let chain = chain.split_once('/').map_or(chain.as_str(), |(_, chain)| chain);
+            wanted.get(address).is_some_and(|door| door.as_str() == chain)
+        }
+        _ => false,
+    };
+    let (known, astray): (Vec<_>, Vec<_>) = led.iter().partition(lawful);
+    let known: BTreeSet<_> = known.iter().map(|element| address_of(element)).collect();
+    let marked = observed.elements(tags().as_str()).unwrap_or(&none);
+    let mismarked = marked.iter().filter(|element| !known.contains(&address_of(element)));
+    let [astray, mismarked] =
+        [astray.into_iter().cloned().collect(), mismarked.cloned().collect::<Vec<_>>()];
+    Plan::nothing(dialect).without(&map, astray).without(tags().as_str(), mismarked)
+}
+
+fn address_of(element: &Element) -> Option<IpAddr> {
+    match element {
+        Element::Door(address, _) | Element::Tag(address, _) => Some(*address),
+        _ => None,
+    }
+}
+
+/// With iptables they are rules in the leaves of two trees.
+fn untrue_rules(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
+    let wanted = doors_of(residents);
+    let led = leaves(observed, &doors(), Side::Destination);
+    let lawful = |leaf: &&Leaf<'_>| {
+        let door = wanted.get(&IpAddr::from(leaf.address));
+        door.is_some_and(|door| leaf.action.strip_prefix("-g ") == Some(door.as_str()))
+    };
+    let (known, astray): (Vec<_>, Vec<_>) = led.iter().partition(lawful);
+    let known: BTreeSet<_> = known.iter().map(|leaf| leaf.address).collect();
+    let marked = leaves(observed, &tags(), Side::Source);
+    let mismarked = marked.iter().filter(|leaf| !known.contains(&leaf.address));
+    let delete = |leaf: &Leaf<'_>| Step::Delete(leaf.chain.to_owned(), leaf.rule.to_owned());
+    Plan::of(dialect, Table::Filter, astray.into_iter().chain(mismarked).map(delete).collect())
+}
+
+/// A rule about one address.
+struct Leaf<'a> {
+    chain: &'a str,
+    rule: &'a str,
+    address: Ipv4Addr,
+    action: &'a str,
+}
+
+/// All of those in the tree of a map.
+fn leaves<'a>(observed: &'a Observed, map: &ChainName, side: Side) -> Vec<Leaf<'a>> {
+    let root = format!("{map}.{side}");
+    let flag = match side {
+        Side::Source => "-s ",
+        Side::Destination => "-d ",
+    };
+    let chains = observed.chains(Table::Filter).filter(|chain| chain.starts_with(&root));
+    let rules = chains.flat_map(|chain| {
+        let rules = observed.rules(Table::Filter, chain).unwrap_or_default();
+        rules.iter().map(move |rule| (chain, rule.as_str()))
+    });
+    let leaf = |(chain, rule): (&'a str, &'a str)| {
+        let (address, action) = rule.strip_prefix(flag)?.split_once("/32 ")?;
+        Some(Leaf { chain, rule, address: address.parse().ok()?, action })
+    };
+    rules.filter_map(leaf).collect()
+}

@@ -1,0 +1,62 @@
+//! What the agent says of a packet is what becomes of it.
+
+use anyhow::{Result, ensure};
+use testkit::probe::Outcome;
+use testkit::world::{Cell, get};
+use testkit::{Container, Spec, binaries, poll, story, tcp};
+
+/// What `policy-agent explain` prints on a cell.
+fn explained(cell: &Cell, from: &Container, to: &Container, port: u16) -> Result<String> {
+    let program = binaries::path("policy-agent")?;
+    let (from, to, port) = (from.app().to_owned(), to.app().to_owned(), port.to_string());
+    cell.netns().run(&program.to_string_lossy(), ["explain", &from, &to, &port])
+}
+
+#[test]
+fn an_explanation_is_what_happens_on_both_cells() {
+    story("an explanation is what happens on both cells", |world| {
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = world.cell(2).start(Spec::app("db").tcp(5432).tcp(5433))?;
+        world.allow(&web, &db, tcp(5432))?;
+        for (port, outcome, words) in [
+            (5432, Outcome::Open, ["It passes.", "policy   web -> db tcp 5432"]),
+            (5433, Outcome::Refused, ["It is refused.", "missing  web -> db tcp 5433"]),
+        ] {
+            let seen = web.dial(db.address(), tcp(port))?;
+            ensure!(seen.outcome == outcome, "{port}: {seen}");
+            for cell in world.cells() {
+                let told = explained(cell, &web, &db, port)?;
+                let holds = "kernel   holds the rules this follows from";
+                for word in words.iter().chain([&holds]) {
+                    ensure!(told.contains(word), "{}, of {port}:\n{told}", cell.name());
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_explanation_tells_where_the_kernel_differs() {
+    story("an explanation tells where the kernel differs", |world| {
+        let cell = world.cell(2);
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = cell.start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let rules = get(cell.netns(), "http://127.0.0.1:8722/rules", None)?;
+        ensure!(rules.contains("set vpa--to-db\n  mark 0x1 tcp 5432\n"), "{rules}");
+        // The agent puts it right within a second; whoever asks before is told.
+        poll::until("a difference is told", || {
+            cell.netns().run("iptables", ["-F", "vpa--to-db.ok"])?;
+            let told = explained(cell, &web, &db, 5432)?;
+            ensure!(told.contains("kernel   differs in vpa--to-db.ok"), "{told}");
+            Ok(())
+        })?;
+        poll::until("it is put right", || {
+            let told = explained(cell, &web, &db, 5432)?;
+            ensure!(told.contains("kernel   holds"), "{told}");
+            Ok(())
+        })?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()
+    });
+}
