@@ -77,10 +77,11 @@ impl Cell {
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,
-            firewall: Firewall::new(Box::new(kernel.clone())),
+            firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
             settled: None,
+            seen: Seen::default(),
         }
     }
 

@@ -160,6 +160,23 @@ impl Cell {
         agent.until("the agent enforces", || self.enforce())
     }
 
+    /// From now on the agent keeps security groups, too.
+    pub fn keep_security_groups(&self) -> Result<()> {
+        let path = self.file("policy-agent.json");
+        let text = fs::read(&path).context("cannot read the agent's configuration")?;
+        let mut config: Value = serde_json::from_slice(&text).context("it is not JSON")?;
+        config["enable_asg_syncing"] = json!(true);
+        config["asg_poll_interval"] = json!(1);
+        configure(&self.directory, "policy-agent.json", &config)?;
+        self.restart_agent()
+    }
+
+    /// What the agent says of security groups.
+    pub fn groups_status(&self) -> Result<Value> {
+        let text = get(&self.netns, &format!("http://{AGENT}/status/security-groups"), None)?;
+        serde_json::from_str(&text).context("the agent's status is unreadable")
+    }
+
     /// Asks the agent to make the kernel right now.
     pub fn enforce(&self) -> Result<()> {
         get(&self.netns, &format!("http://{AGENT}/force-policy-poll-cycle"), None).map(drop)
