@@ -69,10 +69,30 @@ impl<'w> Groups<'w> {
         Ok(version.to_string())
     }
 
-    /// Writes them, which must change something, and waits until the agent says it enforces them.
+    /// Writes them, which must change something, and waits until the agent says it enforces them, if
+    /// that concerns what runs there. Who starts later is made to wait by the networker.
     fn are(&self, groups: &[SecurityGroup]) -> Result<()> {
+        let cell = self.world.cell(1);
+        let before = self.read()?;
         let version = self.write(groups)?;
-        enforces(self.world.cell(1), &version)
+        let spaces = cell.groups_status()?["spaces"].clone();
+        let lives = |space: &String| {
+            spaces.as_array().is_some_and(|all| all.contains(&space.as_str().into()))
+        };
+        let others = [(&before[..], groups), (groups, &before[..])];
+        let mut changed =
+            others.iter().flat_map(|(some, rest)| some.iter().filter(|one| !rest.contains(one)));
+        let concerned = changed.any(|group| {
+            group.running_default
+                || group.staging_default
+                || group.running_spaces.iter().chain(&group.staging_spaces).any(lives)
+        });
+        if concerned { enforces(cell, &version) } else { Ok(()) }
+    }
+
+    fn read(&self) -> Result<Vec<SecurityGroup>> {
+        let numbered = self.runtime.block_on(self.store.security_groups())?;
+        Ok(numbered.into_iter().map(|numbered| numbered.group).collect())
     }
 }
 
