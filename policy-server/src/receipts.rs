@@ -41,6 +41,10 @@ pub(crate) use self::word::{Backend, Word};
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long after a start, or after another server went, cells may still be on their way back: longer
+/// than an agent pauses between two attempts.
+const RETURN: Duration = Duration::from_secs(10);
+
 /// Who asks within this shares what was read of the database. Servers write no more often than this.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -145,7 +149,7 @@ impl Receipts {
 
     fn last_words(&self) -> Vec<Cell> {
         let rows = self.rows();
-        cells::all(&self.here(), &rows, &self.server, Instant::now())
+        cells::all(&self.here(), &rows, &self.server, self.started, Instant::now())
     }
 
     /// Reads what the database has, unless somebody just did.

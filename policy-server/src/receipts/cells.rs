@@ -13,15 +13,11 @@ use policy::{
 };
 
 use super::{
-    FORGET_AFTER, Word,
+    FORGET_AFTER, RETURN, Word,
     here::{Here, Receipt},
     rows::{NOBODY, Row, Rows},
 };
 use crate::snapshot::{Entry, Snapshot, Subject};
-
-/// How long after a start cells may still be on their way back: longer than an agent pauses between
-/// two attempts.
-const RETURN: Duration = Duration::from_secs(10);
 
 /// How many of the cells a policy waits for are named.
 const NAMED: usize = 10;
@@ -36,6 +32,8 @@ pub(super) struct Cell {
     silent: Duration,
     /// Whether it is this server that must vouch for it.
     is_ours: bool,
+    /// Whether it may have said something else that was lost.
+    is_in_doubt: bool,
 }
 
 /// The last words of all cells, at one moment.
@@ -69,13 +67,14 @@ impl Cells {
         PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
     }
 
-    /// Whether there can be no other cell. All are there when there are as many as hold leases: one that
+    /// Whether there can be no other cell, and none that asks about other apps than is known. All are there when there are as many as hold leases: one that
     /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if it had
     /// been heard of. Where cells hold none, those that some server has ever heard of are there at once,
     /// and the others when they have had the time. A process that no cell polls, and that knows of none,
     /// knows nothing: they may poll a server that keeps what they say to itself.
     fn is_complete(&self, snapshot: &Snapshot) -> bool {
-        if !self.is_read || (self.cells.is_empty() && !self.are_here) {
+        let knows_none = self.cells.is_empty() && !self.are_here;
+        if !self.is_read || knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
             return false;
         }
         match snapshot.leases().count() {
@@ -86,10 +85,19 @@ impl Cells {
 }
 
 /// The last words of all cells, by name.
-pub(super) fn all(here: &Here, rows: &Rows, server: &str, now: Instant) -> Vec<Cell> {
+///
+/// `server` is this process, and it was `started` then.
+pub(super) fn all(
+    here: &Here,
+    rows: &Rows,
+    server: &str,
+    started: Instant,
+    now: Instant,
+) -> Vec<Cell> {
     let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
     for (cell, row) in rows.iter() {
-        last.insert(cell, Cell::elsewhere(cell, row, now));
+        let is_in_doubt = row.server != server && row.is_in_doubt(started, now);
+        last.insert(cell, Cell { is_in_doubt, ..Cell::elsewhere(cell, row, now) });
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
@@ -114,11 +122,12 @@ impl Cell {
             said: now.duration_since(receipt.said),
             silent: receipt.silent(now),
             is_ours: true,
+            is_in_doubt: false,
         }
     }
 
     fn elsewhere(cell: &str, row: &Row, now: Instant) -> Self {
-        let Row { server, word, said, heard, is_orphan } = row;
+        let Row { server, word, said, heard, is_orphan, .. } = row;
         Self {
             cell: cell.to_owned(),
             server: (server != NOBODY).then(|| server.clone()),
@@ -127,6 +136,7 @@ impl Cell {
             silent: now.duration_since(*heard),
             // Nobody else does.
             is_ours: *is_orphan,
+            is_in_doubt: false,
         }
     }
 
@@ -137,7 +147,7 @@ impl Cell {
 
     pub(super) fn status(self, snapshot: &Snapshot) -> CellStatus {
         let (enforced, wanted) = (self.word.enforced(snapshot), self.word.wanted(snapshot));
-        let Self { cell, server, word, said, silent, is_ours: _ } = self;
+        let Self { cell, server, word, said, silent, is_ours: _, is_in_doubt: _ } = self;
         let Word { subject, enforced: _, backend, error } = word;
         CellStatus {
             cell,

@@ -6,13 +6,16 @@ use std::{
 
 use policy_store::{HeardReceipt, StoredReceipt};
 
-use super::{Backend, Word};
+use super::{Backend, RETURN, Word};
 use crate::snapshot::Subject;
 
 /// A server without a sign of life for this long is gone: it gives one every ten seconds. The database
 /// remembers for a minute that there was one, by which time somebody else must have noted how long its
 /// cells have been silent.
 const GONE: Duration = Duration::from_secs(25);
+
+/// A server that lives has given a sign within this.
+const SIGN_DUE: Duration = Duration::from_secs(12);
 
 /// What stands where no server speaks for a cell.
 pub(super) const NOBODY: &str = "";
@@ -35,6 +38,8 @@ pub(super) struct Row {
     pub heard: Instant,
     /// Whether no server that lives speaks for it.
     pub is_orphan: bool,
+    /// When the server that speaks for it gave its last sign of life.
+    sign: Instant,
 }
 
 /// What a cell said, and how long ago something was.
@@ -78,7 +83,17 @@ impl Row {
         let ago = |time: Duration| now.checked_sub(time).unwrap_or(now);
         let silent = if server == NOBODY { age } else { age.min(server_silent) };
         let is_orphan = server == NOBODY || server_silent > GONE;
-        (cell, Self { server, word, said: ago(age), heard: ago(silent), is_orphan })
+        let sign = ago(server_silent);
+        (cell, Self { server, word, said: ago(age), heard: ago(silent), is_orphan, sign })
+    }
+
+    /// Whether the cell may have said something else since, to a server that was killed before it wrote
+    /// it, and may not have had the time yet to say so again. Who was `started` a short while ago has
+    /// perhaps replaced that server, unless it gave a sign since.
+    pub(super) fn is_in_doubt(&self, started: Instant, now: Instant) -> bool {
+        let is_overdue = now.duration_since(self.sign) > SIGN_DUE && !self.is_orphan;
+        let is_before_us = self.sign < started && now.duration_since(started) < RETURN;
+        self.server != NOBODY && (is_overdue || is_before_us)
     }
 }
 

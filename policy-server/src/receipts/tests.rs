@@ -64,9 +64,16 @@ fn row(server: &str, cell: &str, enforced: Option<u64>, age: u64, silent: u64) -
     HeardReceipt { server: server.to_owned(), receipt, server_silent: seconds(silent) }
 }
 
+/// Before whatever a test tells of.
+fn long_ago(now: Instant) -> Instant {
+    now - seconds(3600)
+}
+
 /// Names of cells and servers, what they enforce and for how many seconds they have been silent.
 fn told(here: &Here, rows: &Rows, now: Instant) -> Vec<(String, Option<String>, Option<u64>, u64)> {
-    let told = cells::all(here, rows, US, now).into_iter().map(|cell| cell.status(&snapshot(9)));
+    let told = cells::all(here, rows, US, long_ago(now), now)
+        .into_iter()
+        .map(|cell| cell.status(&snapshot(9)));
     told.map(|cell| (cell.cell, cell.server, cell.enforced, cell.silent_seconds as u64)).collect()
 }
 
@@ -177,7 +184,7 @@ fn the_last_word_counts_whichever_server_heard_it() {
         ]
     );
     let confirmed = |revision| {
-        let all = cells::all(&here, &rows, US, now);
+        let all = cells::all(&here, &rows, US, long_ago(now), now);
         let ours = all.into_iter().filter(|cell| cell.cell != "silent").collect::<Vec<_>>();
         cells::confirmed(&ours, &snapshot(revision))
     };
@@ -239,7 +246,8 @@ fn a_word_comes_back_from_the_database_as_it_was() {
 
 /// What is known at this moment, when the process has been up for so long.
 fn known(here: &Here, rows: &Rows, up: Duration) -> Cells {
-    let cells = cells::all(here, rows, US, Instant::now());
+    let now = Instant::now();
+    let cells = cells::all(here, rows, US, now - up, now);
     Cells { cells, is_read: true, are_here: true, up }
 }
 
@@ -255,7 +263,7 @@ fn a_server_knows_when_it_may_not_know_every_cell_yet() {
     assert!(!is_complete(known(&here, &none, soon), &leases));
     assert!(!is_complete(known(&here, &none, seconds(60)), &leases), "the other may be cut off");
     assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), &leases), "or gone");
-    let rows = Rows::of_heard(vec![row(THEM, "two", None, 1, 1)], Instant::now());
+    let rows = Rows::of_heard(vec![row(THEM, "two", None, 1, 0)], Instant::now());
     assert!(is_complete(known(&here, &rows, soon), &leases), "it speaks to another server");
     let unread = Cells { is_read: false, ..known(&here, &rows, FORGET_AFTER + soon) };
     assert!(!is_complete(unread, &leases), "others may have said something since");
@@ -270,6 +278,28 @@ fn a_server_knows_when_it_may_not_know_every_cell_yet() {
         "or it speaks to a server that keeps silent"
     );
     assert!(is_complete(elsewhere(&rows), &no_leases));
+}
+
+#[test]
+fn a_cell_whose_server_was_killed_may_have_said_something_else_since() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    let told_to = |server, silent| Rows::of_heard(vec![row(server, "one", None, 60, silent)], now);
+    let (gone, soon, later) = (told_to("killed", 2), seconds(1), seconds(10));
+    assert!(!is_complete(known(&here, &gone, soon), &with_leases(5, 1)));
+    assert!(
+        is_complete(known(&here, &gone, later), &with_leases(5, 1)),
+        "it had the time to say so"
+    );
+    let here_before = told_to(THEM, 2);
+    assert!(is_complete(known(&here, &here_before, seconds(600)), &with_leases(5, 1)));
+    let overdue = told_to(THEM, 13);
+    assert!(!is_complete(known(&here, &overdue, seconds(600)), &with_leases(5, 1)));
+    let is_gone = told_to(THEM, 26);
+    assert!(is_complete(known(&here, &is_gone, seconds(600)), &with_leases(5, 1)));
+    let is_written_down = told_to(NOBODY, 26);
+    assert!(is_complete(known(&here, &is_written_down, soon), &with_leases(5, 1)));
+    here.hear("one", word(None), now);
+    assert!(is_complete(known(&here, &gone, soon), &with_leases(5, 1)), "it came back");
 }
 
 #[test]
@@ -305,7 +335,7 @@ fn cells_confirm_what_the_slowest_of_them_enforces() {
     let (mut here, now) = (Here::default(), Instant::now());
     let everything = |revision| Word { subject: Arc::new(Subject::Everything), ..word(revision) };
     let confirmed = |here: &Here, revision| {
-        let all = cells::all(here, &Rows::default(), US, now);
+        let all = cells::all(here, &Rows::default(), US, long_ago(now), now);
         cells::confirmed(&all, &snapshot(revision)).map(|revision| revision.0)
     };
     assert_eq!(confirmed(&here, 5), None);
