@@ -108,7 +108,7 @@ fn refuse() -> [Rule; 2] {
 pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     let netout = handle.chains().netout;
     let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
-    let leads_to = first.and_then(|rule| rule.split(' ').next_back());
+    let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
     leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
 }
 

@@ -145,7 +145,12 @@ impl EgressRule {
             }
             Traffic::Icmp(..) | Traffic::IcmpV6(..) => false,
         };
-        meant && self.destinations.iter().any(|range| range.contains(address))
+        meant && self.reaches(address)
+    }
+
+    /// Whether `address` is among the destinations.
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        self.destinations.iter().any(|range| range.contains(address))
     }
 }
 

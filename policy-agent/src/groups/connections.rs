@@ -4,9 +4,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::Ipv4Net;
-use netfilter_events::conntrack::Connection;
+use netfilter_events::conntrack::{Connection, Portless};
+use policy::{EgressRule, Traffic};
 
 use super::desired::Governed;
+
+/// The protocol's number.
+const ICMP: u8 = 1;
 
 /// The connections of governed containers that must be judged anew. Those to the host itself may be
 /// among them, which harms them not: what lets them in asks no state.
@@ -15,32 +19,60 @@ pub(crate) fn unlawful(
     governed: &[Governed],
     overlay: Ipv4Net,
 ) -> Vec<Connection> {
-    let by_ip: BTreeMap<IpAddr, _> = governed.iter().map(|one| (one.ip.into(), one)).collect();
-    let near = |address| match address {
-        IpAddr::V4(address) => overlay.contains(&address) || address.is_link_local(),
-        IpAddr::V6(_) => false,
-    };
+    let by_ip = by_ip(governed);
     let unlawful = |connection: &&Connection| {
-        let out = !near(connection.responder);
-        by_ip.get(&connection.source).is_some_and(|one| out && !one.allows(connection))
+        let Connection { protocol, source, responder, responder_port, .. } = **connection;
+        by_ip.get(&source).is_some_and(|one| {
+            let allows = |rule: &EgressRule| rule.allows(protocol, responder, responder_port);
+            is_outside(responder, overlay) && !one.allows(responder, allows)
+        })
     };
     connections.iter().filter(unlawful).copied().collect()
 }
 
+/// The same of protocols without ports: whether one must be.
+pub(crate) fn unlawful_portless(
+    governed: &[Governed],
+    overlay: Ipv4Net,
+) -> impl Fn(&Portless) -> bool {
+    let by_ip = by_ip(governed);
+    move |&Portless { protocol, kind, source, responder }| {
+        by_ip.get(&source).is_some_and(|one| {
+            let allows = |rule: &EgressRule| match rule.traffic {
+                Traffic::All => rule.reaches(responder),
+                Traffic::Icmp(wanted, _) if protocol == ICMP => {
+                    (wanted.is_none() || wanted == kind) && rule.reaches(responder)
+                }
+                _ => false,
+            };
+            is_outside(responder, overlay) && !one.allows(responder, allows)
+        })
+    }
+}
+
+fn by_ip(governed: &[Governed]) -> BTreeMap<IpAddr, &Governed> {
+    governed.iter().map(|one| (one.ip.into(), one)).collect()
+}
+
+/// Whether security groups have a say about what goes there.
+fn is_outside(address: IpAddr, overlay: Ipv4Net) -> bool {
+    match address {
+        IpAddr::V4(address) => !overlay.contains(&address) && !address.is_link_local(),
+        IpAddr::V6(_) => true,
+    }
+}
+
 impl Governed {
     /// Where it leads after translation is what the rules judge.
-    fn allows(&self, connection: &Connection) -> bool {
-        let Connection { protocol, responder, responder_port, .. } = connection;
-        let in_net = |net: &Ipv4Net| matches!(responder, IpAddr::V4(to) if net.contains(to));
-        let denied = self.denied.iter().any(in_net);
-        !denied
-            && self.allowed.iter().any(|rule| rule.allows(*protocol, *responder, *responder_port))
+    fn allows(&self, responder: IpAddr, allows: impl Fn(&EgressRule) -> bool) -> bool {
+        let in_net = |net: &Ipv4Net| matches!(responder, IpAddr::V4(to) if net.contains(&to));
+        !self.denied.iter().any(in_net) && self.allowed.iter().any(allows)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use policy::{EgressRule, Protocol, Traffic};
+    use policy::Protocol;
 
     use super::*;
 
@@ -82,5 +114,36 @@ mod tests {
             !judged(tcp, "10.255.30.9", "192.0.3.1", 80),
             "of a container that is not governed"
         );
+    }
+
+    #[test]
+    fn a_ping_is_allowed_by_its_type_or_by_all_there_is() {
+        let rule = |to: &str, traffic| EgressRule {
+            destinations: vec![to.parse().unwrap()],
+            traffic,
+            log: false,
+        };
+        let allowed = vec![
+            rule("192.0.2.1", Traffic::Icmp(Some(8), Some(0))),
+            rule("192.0.2.2", Traffic::Icmp(Some(13), None)),
+            rule("192.0.2.3", Traffic::All),
+            rule("192.0.2.4", Traffic::Ports(Protocol::Tcp, vec!["1-65535".parse().unwrap()])),
+        ];
+        let web = [Governed { ip: "10.255.30.2".parse().unwrap(), allowed, denied: Vec::new() }];
+        let judge = unlawful_portless(&web, "10.255.0.0/16".parse().unwrap());
+        let judged = |protocol, responder: &str| {
+            let source = "10.255.30.2".parse().unwrap();
+            judge(&Portless {
+                protocol,
+                kind: Some(8),
+                source,
+                responder: responder.parse().unwrap(),
+            })
+        };
+        assert!(!judged(ICMP, "192.0.2.1"), "allowed");
+        assert!(judged(132, "192.0.2.1"), "another protocol");
+        assert!(judged(ICMP, "192.0.2.2"), "another type");
+        assert!(!judged(132, "192.0.2.3"), "everything is allowed");
+        assert!(judged(ICMP, "192.0.2.4"), "only TCP is");
     }
 }

@@ -173,7 +173,8 @@ impl Enforcer {
             return Ok(0);
         }
         let unlawful = connections::unlawful(&self.connections.list()?, governed, overlay);
-        self.connections.forget(&unlawful)
+        let portless = connections::unlawful_portless(governed, overlay);
+        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }
 

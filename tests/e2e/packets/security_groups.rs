@@ -246,7 +246,8 @@ fn a_change_needs_no_restart_and_harms_nobody_else() {
         let groups = Groups::of(world)?;
         let (a, b) = (world.outside_a().address(), world.outside_b().address());
         let (one, two) = (rule("tcp", &a, "5432"), rule("tcp", &a, "8080"));
-        groups.are(&[bound("x", &[one.clone(), two.clone()]), bound("y", &[two.clone()])])?;
+        let of_y = bound("y", std::slice::from_ref(&two));
+        groups.are(&[bound("x", &[one.clone(), two]), of_y.clone()])?;
         // What Garden was told when the app was started has no say: groups are of today.
         let x = world.cell(1).start(Spec::app("x").space("x").net_out(b, 5432))?;
         let y = world.cell(1).start(Spec::app("y").space("y"))?;
@@ -256,12 +257,12 @@ fn a_change_needs_no_restart_and_harms_nobody_else() {
         let same_port = y.connect_to(a, 8080)?;
         let calls = [x.keep_calling_at(a, tcp(5432)), y.keep_calling_at(a, tcp(8080))];
 
-        groups.are(&[bound("x", &[one.clone()]), bound("y", &[two.clone()])])?;
+        groups.are(&[bound("x", std::slice::from_ref(&one)), of_y.clone()])?;
         reaches(&x, a, &[tcp(5432).to_string()])?;
         doomed.cut()?;
         for round in 0..5 {
             let more = rule("udp", &b, &format!("{}", 5432 + round % 2));
-            groups.are(&[bound("x", &[one.clone(), more]), bound("y", &[two.clone()])])?;
+            groups.are(&[bound("x", &[one.clone(), more]), of_y.clone()])?;
         }
         reaches(&x, b, &[udp(5432).to_string()])?;
         reaches(&y, a, &[tcp(8080).to_string()])?;
@@ -279,14 +280,15 @@ fn an_agent_killed_leaves_the_groups_and_comes_back_to_them() {
         let (cell, a) = (world.cell(1), world.outside_a().address());
         groups.are(&[bound("x", &[rule("tcp", &a, "5432")])])?;
         let x = cell.start(Spec::app("x").space("x"))?;
-        let before = asg(cell)?;
+        let before = cell.listing()?;
         let calls = x.keep_calling_at(a, tcp(5432));
         let held = x.connect_to(a, 5432)?;
         for _ in 0..3 {
             cell.agent().kill()?;
             reaches(&x, a, &[tcp(5432).to_string()])?;
             cell.start_agent()?;
-            ensure!(asg(cell)? == before, "the new agent's rules differ");
+            let now = cell.listing()?;
+            ensure!(now == before, "the new agent's rules are {now:?}, were {before:?}");
         }
 
         // What changed meanwhile is made up for.
@@ -303,8 +305,8 @@ fn an_agent_killed_leaves_the_groups_and_comes_back_to_them() {
         cell.agent().kill()?;
         calls.unharmed()?;
         held.unharmed()?;
-        cell.netns().run("iptables", ["-D", "netout--x", "-j", "asg-x"])?;
-        cell.netns().run("iptables", ["-F", "asg-x"])?;
+        unhook(cell, "x")?;
+        cell.meddle("-F asg-x", "flush chain inet netman filter/asg-x")?;
         reaches(&x, a, &[])?;
         cell.start_agent()?;
         poll::until("the groups are back", || {
@@ -327,19 +329,32 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
         groups.are(std::slice::from_ref(&good))?;
         let x = cell.start(Spec::app("x").space("x"))?;
         let y = cell.start(Spec::app("y").space("y"))?;
-        let before = asg(cell)?;
-        for words in
-            ["-F asg-x", "-D netout--x -j asg-x", "-I asg-x 1 -j ACCEPT", "-A netout--y -j asg-x"]
-        {
-            cell.netns().run("iptables", words.split(' '))?;
-            poll::until(&format!("`{words}` is put right"), || {
-                let now = asg(cell)?;
-                ensure!(now == before, "rules are\n{}", now.join("\n"));
+        let before = cell.listing()?;
+        let vandals: [(&str, &dyn Fn() -> Result<()>); 4] = [
+            ("a flushed chain", &|| {
+                cell.meddle("-F asg-x", "flush chain inet netman filter/asg-x")
+            }),
+            ("a deleted jump", &|| unhook(cell, "x")),
+            ("a foreign accept", &|| {
+                let nft = "insert rule inet netman filter/asg-x accept";
+                cell.meddle("-I asg-x 1 -j ACCEPT", nft)
+            }),
+            ("a jump to another's groups", &|| {
+                let nft = "add rule inet netman filter/netout--y jump filter/asg-x";
+                cell.meddle("-A netout--y -j asg-x", nft)
+            }),
+        ];
+        for (what, meddle) in vandals {
+            meddle()?;
+            poll::until(&format!("{what} is put right"), || {
+                let now = cell.listing()?;
+                ensure!(now == before, "rules are {now:?}, were {before:?}");
                 Ok(())
             })?;
         }
         // The chain it stands in is not the agent's, but its jump is first there.
-        cell.netns().run("iptables", ["-I", "netout--x", "1", "-j", "ACCEPT"])?;
+        let nft = "insert rule inet netman filter/netout--x accept";
+        cell.meddle("-I netout--x 1 -j ACCEPT", nft)?;
         poll::until("the jump is first again", || reaches(&x, a, &[tcp(5432).to_string()]))?;
         reaches(&x, a, &[tcp(5432).to_string()])?;
         reaches(&y, a, &[])?;
@@ -363,10 +378,9 @@ fn the_networker_and_the_agent_do_not_undo_each_other() {
         groups.are(&[bound("x", &[rule("tcp", &a, "5432")])])?;
         let x = cell.start(Spec::app("x").space("x"))?;
         let calls = x.keep_calling_at(a, tcp(5432));
-        let jump = "-A netout--x -j asg-x";
-        ensure!(cell.rules()?.contains(jump), "no jump");
+        ensure!(has_jump(cell, "x")?, "no jump");
         x.net_out(cell, a, 8080)?;
-        ensure!(cell.rules()?.contains(jump), "the networker has thrown the jump out");
+        ensure!(has_jump(cell, "x")?, "the networker has thrown the jump out");
         reaches(&x, a, &[tcp(5432).to_string()])?;
         calls.unharmed()?;
 
@@ -382,22 +396,40 @@ fn the_networker_and_the_agent_do_not_undo_each_other() {
             })?;
         }
         // An orphan of an earlier agent goes, too, and a container whose agent is dead goes all the same.
-        cell.netns().run("iptables", ["-N", "casg-0123456789abcdef0123"])?;
-        cell.rules_have("casg-", false)?;
+        let orphan = "add chain inet netman filter/casg-0123456789abcdef0123";
+        cell.meddle("-N casg-0123456789abcdef0123", orphan)?;
+        has_chain(cell, "casg-0123456789abcdef0123", false)?;
+        let kept = fs::read_to_string(cell.file("policy-agent-state.groups.json"))?;
+        ensure!(kept.contains("sg-x"), "{kept}");
         cell.agent().kill()?;
         x.stop(cell)?;
         down(cell, "x")?;
-        ensure!(cell.rules()?.contains(":asg-x"), "nobody was there to remove it");
+        has_chain(cell, "asg-x", true).context("nobody was there to remove it")?;
         cell.start_agent()?;
-        cell.rules_have("asg-x", false)?;
-        ensure!(fs::read_to_string(cell.file("policy-agent-state.groups.json"))?.contains("sg-x"));
+        has_chain(cell, "asg-x", false)?;
         Ok(())
     });
 }
 
-/// The rules of security groups, and those that lead to them; without the counters of chains.
-fn asg(cell: &Cell) -> Result<Vec<String>> {
-    let rules = cell.rules()?;
-    let ours = rules.lines().filter(|line| line.contains("asg-") || line.contains("netout--"));
-    Ok(ours.map(|line| line.split(" [").next().unwrap_or(line).to_owned()).collect())
+/// Whether the first rule of what leaves a container leads to its groups.
+fn has_jump(cell: &Cell, handle: &str) -> Result<bool> {
+    let listing = cell.listing()?;
+    let first = listing.chain(&format!("filter/netout--{handle}")).first();
+    Ok(first.is_some_and(|rule| rule.ends_with(&format!("asg-{handle}"))))
+}
+
+/// Takes the way to a container's groups away by hand.
+fn unhook(cell: &Cell, handle: &str) -> Result<()> {
+    let (netout, asg) = (format!("netout--{handle}"), format!("asg-{handle}"));
+    cell.unhook(&netout, &asg)
+}
+
+/// Waits until a chain of the filter is there, or is not.
+fn has_chain(cell: &Cell, name: &str, wanted: bool) -> Result<()> {
+    let name = format!("filter/{name}");
+    poll::until(&format!("{name} is there: {wanted}"), || {
+        let listing = cell.listing()?;
+        ensure!(listing.chains().any(|chain| chain == name) == wanted, "{listing:?}");
+        Ok(())
+    })
 }

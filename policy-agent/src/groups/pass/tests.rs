@@ -4,7 +4,7 @@ use std::{
 };
 
 use netfilter::{Action, ChainName, FakeKernel, Rule, Ruleset, Scope};
-use netfilter_events::conntrack::Connection;
+use netfilter_events::conntrack::{Connection, Portless};
 use policy::{Protocol, SecurityGroup};
 
 use super::*;
@@ -17,7 +17,7 @@ use crate::groups::{
 type SharedKernel = Arc<Mutex<FakeKernel>>;
 
 #[derive(Clone, Default)]
-struct FakeConnections(Arc<Mutex<Vec<Connection>>>);
+struct FakeConnections(Arc<Mutex<Vec<Connection>>>, Arc<Mutex<Vec<Portless>>>);
 
 impl Connections for FakeConnections {
     fn list(&mut self) -> Result<Vec<Connection>, ConntrackError> {
@@ -28,6 +28,16 @@ impl Connections for FakeConnections {
         let mut list = self.0.lock().unwrap();
         let before = list.len();
         list.retain(|there| !connections.contains(there));
+        Ok(u64::try_from(before - list.len()).unwrap())
+    }
+
+    fn forget_portless(
+        &mut self,
+        unlawful: &dyn Fn(&Portless) -> bool,
+    ) -> Result<u64, ConntrackError> {
+        let mut list = self.1.lock().unwrap();
+        let before = list.len();
+        list.retain(|there| !unlawful(there));
         Ok(u64::try_from(before - list.len()).unwrap())
     }
 }
@@ -170,10 +180,18 @@ fn a_change_touches_one_chain_and_cuts_what_it_no_longer_allows() {
     let both = vec![bound("10.0.0.1", "a"), bound("10.0.0.2", "a"), bound("10.0.0.3", "b")];
     cell.enforcer.pass(&told(&["a", "b"], both)).unwrap();
     *cell.connections.0.lock().unwrap() = vec![connection("10.0.0.1"), connection("10.0.0.2")];
+    let ping = Portless {
+        protocol: 1,
+        kind: Some(8),
+        source: "10.255.30.2".parse().unwrap(),
+        responder: "10.0.0.2".parse().unwrap(),
+    };
+    cell.connections.1.lock().unwrap().push(ping);
     let one = vec![bound("10.0.0.1", "a"), bound("10.0.0.3", "b")];
     let outcome = cell.enforcer.pass(&told(&["a", "b"], one)).unwrap();
     assert_eq!(outcome.touched, BTreeSet::from(["asg-web".to_owned()]));
-    assert_eq!(outcome.connections_cut, 1);
+    assert_eq!(outcome.connections_cut, 2);
+    assert_eq!(*cell.connections.1.lock().unwrap(), []);
     assert_eq!(*cell.connections.0.lock().unwrap(), [connection("10.0.0.1")]);
 }
 
