@@ -11,7 +11,10 @@ use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
 
-use crate::groups::{DenyNetworks, Manner};
+use crate::{
+    ShadowModes,
+    groups::{DenyNetworks, Manner},
+};
 
 /// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct Config {
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
     pub state_file: Option<PathBuf>,
+    /// What is only watched, and told of, instead of being enforced.
+    pub shadow: ShadowModes,
     /// The lock other writers of rules on this cell share with us.
     pub iptables_lock_file: Option<PathBuf>,
     /// Whether security groups are kept by us, or left to the networker.
@@ -76,6 +81,7 @@ struct Raw {
     iptables_denied_logs_per_sec: Option<i64>,
     iptables_accepted_udp_logs_per_sec: Option<i64>,
     state_file: String,
+    shadow: ShadowModes,
     iptables_lock_file: String,
     enable_asg_syncing: bool,
     asg_poll_interval: Option<i64>,
@@ -148,6 +154,7 @@ impl Config {
             )
             .unwrap_or(NonZeroU32::MIN),
             state_file: optional(&raw.state_file),
+            shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
@@ -162,8 +169,16 @@ impl Config {
             ),
             log_level: check.log_level("log_level", &raw.log_level),
         };
+        if config.shadow.any() && config.state_file.is_none() {
+            check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
+        }
         check.finish()?;
         Ok(config)
+    }
+
+    /// Where it is remembered what was promoted.
+    pub(crate) fn shadow_file(&self) -> Option<PathBuf> {
+        self.state_file.as_ref().map(|path| path.with_extension("shadow.json"))
     }
 }
 

@@ -71,10 +71,24 @@ fn sendable() -> SetName {
     ours("sendable")
 }
 
+/// What may leave for other cells although nothing allows it any more.
+fn still_sendable() -> SetName {
+    ours("still-sendable")
+}
+
+/// The set of what may reach containers of `app` although nothing allows it any more.
+fn still_admitted(app: &AppGuid) -> SetName {
+    ours(&format!("still-{}", plain(app)))
+}
+
 /// The chain that says what may reach containers of `app`, and the set it asks.
 pub(crate) fn door(app: &AppGuid) -> ChainName {
-    // Dots are left to the chains a set may be made of.
-    ours(&format!("to-{}", app.as_str().replace('%', "%25").replace('.', "%2e")))
+    ours(&format!("to-{}", plain(app)))
+}
+
+/// The name of `app` without dots, which are left to the chains a set may be made of.
+fn plain(app: &AppGuid) -> String {
+    app.as_str().replace('%', "%25").replace('.', "%2e")
 }
 
 fn ours(owner: &str) -> ChainName {
@@ -88,8 +102,13 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     hook(&mut rules);
     rules.chain(Table::Filter, entrance(), forward(world, &ingress, &egress));
     rules.chain(Table::Filter, ingress, arrivals(world));
-    rules.chain(Table::Filter, egress, vec![accept().allowed_by(&sendable())]);
+    rules.chain(Table::Filter, egress, departures(world));
     rules.set(sendable(), SetBody::Allow(world.sendable()));
+    if !world.leniency.removed.is_empty() {
+        rules.set(still_sendable(), SetBody::Allow(world.still_sendable()));
+        let tell = denied::tell(Reason::Removed);
+        rules.chain(Table::Filter, ours("removed"), vec![tell, accept()]);
+    }
     residents(world, &mut rules);
 
     // Cells speak to each other unmarked; what is marked comes from a container of another cell.
@@ -98,7 +117,7 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     rules.chain(
         Table::Filter,
         input,
-        std::iter::once(established()).chain(refuse(Reason::Host)).collect(),
+        std::iter::once(established()).chain(refused(Reason::Host, |rule| rule)).collect(),
     );
     rules
 }
@@ -113,7 +132,7 @@ fn residents(world: &World, rules: &mut Ruleset) {
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
         to_chains.insert(resident.ip.into(), door(&resident.app));
-        if let Some(mark) = world.allowances.mark_of(&resident.app) {
+        if let Some(mark) = world.mark_of(&resident.app) {
             to_marks.insert(resident.ip.into(), u32::from(mark));
         }
     }
@@ -129,7 +148,14 @@ fn residents(world: &World, rules: &mut Ruleset) {
         let let_in = if world.told_accepted.is_some() { jump(&told) } else { accept() };
         let admit = let_in.allowed_by(&door).comment(&format!("dst:{app}"));
         rules.set(door.clone(), SetBody::Allow(world.admitted_to(app)));
-        rules.chain(Table::Filter, door, vec![admit]);
+        let mut let_in = vec![admit];
+        let still_admits = world.still_admitted_to(app);
+        if !still_admits.is_empty() {
+            let still = still_admitted(app);
+            let_in.push(jump(&ours("removed")).allowed_by(&still));
+            rules.set(still, SetBody::Allow(still_admits));
+        }
+        rules.chain(Table::Filter, door, let_in);
     }
 }
 
@@ -145,8 +171,13 @@ fn established() -> Rule {
     accept().state(ConnectionState::RelatedOrEstablished)
 }
 
-fn refuse(reason: Reason) -> [Rule; 3] {
-    refused(reason, |rule| rule)
+/// Ends what no policy allows, or lets it through where that is only watched.
+fn end(world: &World, reason: Reason, like: impl Fn(Rule) -> Rule) -> Vec<Rule> {
+    if world.leniency.no_policy {
+        vec![like(denied::tell(reason.watched())), like(accept())]
+    } else {
+        refused(reason, like).into()
+    }
 }
 
 /// Refuses what `like` matches, and tells of it.
@@ -174,10 +205,15 @@ fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> 
         // everything after it would pass as established, here and at the other end. TCP can be told by
         // its flags; UDP by its port, which is none that a policy of this app speaks of.
         let strays = through(Action::Reject(RejectWith::TcpReset)).midway();
-        let told = denied::tell(Reason::Stray).from(*net).out_through(&world.vtep).midway();
+        let midway = |rule: Rule| rule.from(*net).out_through(&world.vtep).midway();
+        let strays = if world.leniency.no_policy {
+            end(world, Reason::Stray, midway)
+        } else {
+            vec![midway(denied::tell(Reason::Stray)), strays]
+        };
         let allowed = through(Action::Jump(egress.clone())).marked();
         let to_overlay = |rule: Rule| rule.from(*net).to(world.subnet.overlay);
-        [told, strays, allowed].into_iter().chain(refused(Reason::NoPolicyOut, to_overlay))
+        strays.into_iter().chain([allowed]).chain(end(world, Reason::NoPolicyOut, to_overlay))
     };
     rules.extend(here.iter().flat_map(to_overlay));
     rules
@@ -189,7 +225,15 @@ fn arrivals(world: &World) -> Vec<Rule> {
         accept().mark(Mark::exactly(world.ingress_mark)),
         Rule::new(Action::Dispatch(doors(), Side::Destination)),
     ];
-    rules.extend(refuse(Reason::NoPolicy));
+    rules.extend(end(world, Reason::NoPolicy, |rule| rule));
+    rules
+}
+
+fn departures(world: &World) -> Vec<Rule> {
+    let mut rules = vec![accept().allowed_by(&sendable())];
+    if !world.leniency.removed.is_empty() {
+        rules.push(jump(&ours("removed")).allowed_by(&still_sendable()));
+    }
     rules
 }
 
@@ -292,6 +336,43 @@ mod tests {
         -A vpa--admit -j ACCEPT
         -A vpa--to-db -m set --match-set vpa--to-db mark,port -m comment --comment "dst:db" -j vpa--admit
         "#);
+    }
+
+    #[test]
+    fn what_no_policy_allows_passes_where_that_is_only_watched() {
+        let mut world = world(&[("10.255.30.3", "db")], &[]);
+        world.leniency.no_policy = true;
+        let all = ruleset(&world).to_string();
+        let refused: Vec<_> = all.lines().filter(|line| line.contains("REJECT")).collect();
+        assert!(refused.iter().all(|line| line.starts_with("-A vpa--input")), "{refused:?}");
+        for told in ["IN", "OUT", "STRAY"] {
+            assert!(all.contains(&format!("WOULD_DENY_C2C_{told} ")), "{told}: {all}");
+        }
+        assert!(all.contains("\n-A vpa--ingress -j ACCEPT\n"), "{all}");
+    }
+
+    #[test]
+    fn what_a_removed_policy_allowed_passes_and_is_told_of() {
+        let mut world = world(&[("10.255.30.3", "db")], &["web 1 db tcp 80"]);
+        let removed = ["web 1 db tcp 8080", "db 2 log udp 53"].map(crate::world::tests::allowance);
+        world.leniency.removed = std::sync::Arc::new(removed.into_iter().collect());
+        let all = ruleset(&world).to_string();
+        let about =
+            |line: &&str| ["removed", "REMOVED", "still", "0x"].iter().any(|w| line.contains(w));
+        let lines: Vec<_> =
+            all.lines().filter(|line| line.contains("vpa--") && about(line)).collect();
+        let admitted = all.split("set vpa--still-db\n").nth(1).unwrap();
+        assert!(admitted.starts_with("  mark 0x1 tcp 8080\n"), "{admitted}");
+        let sendable = all.split("set vpa--still-sendable\n").nth(1).unwrap();
+        assert!(sendable.starts_with("  mark 0x2 udp 53\n"), "{sendable}");
+        for rule in [
+            "-A vpa--to-db -m set --match-set vpa--still-db mark,port -j vpa--removed",
+            "-A vpa--egress -m set --match-set vpa--still-sendable mark,port -j vpa--removed",
+            "-A vpa--removed -j ACCEPT",
+        ] {
+            assert!(lines.contains(&rule), "{rule}: {all}");
+        }
+        assert!(all.contains("10.255.30.3 mark 0x2"), "its packets keep their mark: {all}");
     }
 
     #[test]

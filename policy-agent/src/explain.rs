@@ -96,7 +96,7 @@ impl Flow {
 /// What the world makes of `flow`.
 pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     let (source, destination) = (find(world, &flow.source), find(world, &flow.destination));
-    let told = |end: &Found<'_>| end.app.and_then(|app| world.allowances.mark_of(app));
+    let told = |end: &Found<'_>| end.app.and_then(|app| world.mark_of(app));
     let away = |end: &Found<'_>| {
         let over_the_overlay = !end.is_here && world.subnet.overlay.contains(&end.address);
         over_the_overlay.then(|| world.vtep.clone())
@@ -193,6 +193,14 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
         }
         (Why::NoPolicy, _) => "No policy allows it.",
         (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
+        (Why::Removed, _) => {
+            "A policy allowed it that was removed; shadow mode lets it in, and tells of it, until \
+             that is promoted."
+        }
+        (Why::Tolerated, _) => {
+            "No policy allows it; shadow mode lets it through, and tells of it, until that is \
+             promoted."
+        }
         (Why::Stray, _) => "It belongs to no connection.",
         (Why::Elsewhere, _) => {
             "It does not concern containers of this cell and the overlay; security groups may."

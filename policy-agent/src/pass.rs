@@ -18,6 +18,7 @@ use crate::{
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
+    shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Enforcer {
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
+    shadow: Shadow,
     /// What the kernel was last made to agree with.
     settled: Option<Agreed>,
     /// What the last pass saw of the kernel.
@@ -62,6 +64,8 @@ pub(crate) struct Outcome {
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
     pub connections_cut: u64,
+    /// What is only watched.
+    pub shadow: Report,
 }
 
 /// Why a pass left the kernel as it was.
@@ -89,6 +93,7 @@ impl Enforcer {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
         let told_accepted = config.told_accepted;
+        let shadow = Shadow::open(config.shadow, config.shadow_file());
         Self {
             files,
             vtep,
@@ -97,6 +102,7 @@ impl Enforcer {
             firewall,
             former,
             connections,
+            shadow,
             settled: None,
             seen: Seen::default(),
         }
@@ -112,6 +118,9 @@ impl Enforcer {
         let firewall = &mut *shared.lock();
         if thorough {
             firewall.forget();
+        }
+        if let Some(answer) = answer {
+            self.shadow.follow(answer);
         }
         let world = self.look(answer, firewall)?;
         if answer.is_none() && stale::is_inhabited(firewall.observed()?) {
@@ -160,6 +169,7 @@ impl Enforcer {
             rules: agreed.rules,
             elements: agreed.elements,
             chains: firewall.known().map(lengths).unwrap_or_default(),
+            shadow: self.shadow.report(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
@@ -194,6 +204,11 @@ impl Enforcer {
         Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
     }
 
+    /// Has the next pass enforce what was only watched, and returns what that is.
+    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Report, PromoteError> {
+        self.shadow.promote(kinds)
+    }
+
     /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
     fn keep_what_is_true(
         &mut self,
@@ -223,6 +238,7 @@ impl Enforcer {
             told_accepted: self.told_accepted,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
+            leniency: self.shadow.leniency(),
         })
     }
 

@@ -12,6 +12,8 @@ use ipnet::Ipv4Net;
 use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet, PortRange, Protocol};
 
+use crate::shadow::Leniency;
+
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct World {
@@ -26,6 +28,8 @@ pub(crate) struct World {
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them.
     pub allowances: Arc<Allowances>,
+    /// What is let through although it is not allowed.
+    pub leniency: Leniency,
 }
 
 /// A container of this cell with an identity.
@@ -111,6 +115,26 @@ impl Allowances {
         self.by_source[first..behind].iter().map(|index| &self.all[*index])
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Allowance> {
+        self.all.iter()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether what `other` allows is allowed, whatever the marks.
+    pub fn allows(&self, other: &Allowance) -> bool {
+        let Allowance { destination, source, protocol, ports, .. } = other;
+        let sought = (destination, source);
+        let ends = |index: usize| (&self.all[index].destination, &self.all[index].source);
+        let first = self.all.partition_point(|a| (&a.destination, &a.source) < sought);
+        let between = (first..self.all.len()).take_while(|index| ends(*index) == sought);
+        between.map(|index| &self.all[index]).any(|a| a.protocol == *protocol && a.ports == *ports)
+    }
+
     /// The mark of packets of `app`, if it is the source of any policy.
     pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
         self.from(app).next().map(|allowance| allowance.mark)
@@ -128,16 +152,36 @@ impl World {
         self.residents.iter().map(|resident| &resident.app).collect()
     }
 
+    /// The mark of packets of `app`, if it is the source of any policy, or was of one that is let in.
+    pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
+        let of_removed = || self.leniency.removed.mark_of(app);
+        self.allowances.mark_of(app).or_else(of_removed)
+    }
+
     /// Which marks may reach which ports of containers of `app`.
     pub fn admitted_to(&self, app: &AppGuid) -> Allow {
-        self.allowances.to(app).iter().map(|a| (a.mark, a.protocol, a.ports)).collect()
+        admitted(&self.allowances, app)
+    }
+
+    /// And which are let in although nothing allows it any more.
+    pub fn still_admitted_to(&self, app: &AppGuid) -> Allow {
+        admitted(&self.leniency.removed, app)
     }
 
     /// Over what, and to which ports, packets with which marks may leave for other cells. Whom they
     /// reach there is for the other cell to say, which knows the addresses.
     pub fn sendable(&self) -> Allow {
+        self.sent_by(&self.allowances)
+    }
+
+    /// The same of what is let through although nothing allows it any more.
+    pub fn still_sendable(&self) -> Allow {
+        self.sent_by(&self.leniency.removed)
+    }
+
+    fn sent_by(&self, allowances: &Allowances) -> Allow {
         let apps = self.apps();
-        let of_apps = apps.into_iter().flat_map(|app| self.allowances.from(app));
+        let of_apps = apps.into_iter().flat_map(|app| allowances.from(app));
         of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
     }
 
@@ -146,6 +190,10 @@ impl World {
         let outside = self.residents.iter().filter(|r| !self.subnet.block.contains(&r.ip));
         outside.map(|r| Ipv4Net::from(r.ip)).chain([self.subnet.block]).collect()
     }
+}
+
+fn admitted(allowances: &Allowances, app: &AppGuid) -> Allow {
+    allowances.to(app).iter().map(|a| (a.mark, a.protocol, a.ports)).collect()
 }
 
 #[cfg(test)]
@@ -172,6 +220,7 @@ pub(crate) mod tests {
             told_accepted: None,
             residents: containers.iter().map(resident).collect(),
             allowances: Arc::new(policies.iter().map(|text| allowance(text)).collect()),
+            leniency: Leniency::default(),
         }
     }
 

@@ -84,6 +84,7 @@ impl Cell {
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
+            shadow: Shadow::off(),
             settled: None,
             seen: Seen::default(),
         }
@@ -452,4 +453,24 @@ fn without_a_subnet_nothing_is_decided() {
     let held = cell.enforcer.pass(None, false).unwrap_err();
     assert!(chain(&held).contains("is the overlay daemon running?"), "{}", chain(&held));
     assert_eq!(cell.commits(), 0);
+}
+
+#[test]
+fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
+    let mut cell = Cell::new();
+    cell.run("db", "10.255.30.3", "db");
+    let modes = crate::ShadowModes { removals: true, ..crate::ShadowModes::default() };
+    cell.enforcer.shadow = Shadow::open(modes, Some(cell.files.path().join("shadow.json")));
+    let allowed = answer(&["db"], &[("web", 1, "db", 2)]);
+    let removed = answer(&["db"], &[]);
+    cell.enforcer.pass(Some(&allowed), true).unwrap();
+    let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
+    assert_eq!(outcome.shadow.removals, ["web -> db tcp 8080"]);
+    assert!(cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
+
+    let promoted = cell.enforcer.promote(&Kind::ALL.into()).unwrap();
+    assert_eq!(promoted.removals, ["web -> db tcp 8080"]);
+    let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
+    assert_eq!(outcome.shadow, Report::default());
+    assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 }

@@ -14,5 +14,6 @@ mod revokes;
 mod same_cell;
 mod security_groups;
 mod server_away;
+mod shadow;
 mod survives_restart;
 mod wiring;
