@@ -1,9 +1,13 @@
 //! What one container may send out of the overlay. Two programs write about it: the networker makes
 //! `netout--`, which refuses, and the policy agent puts a jump to `asg-` in front of all it says.
 
+mod manner;
+
 use policy::{EgressRule, Traffic};
 
 use crate::{Action, ChainName, Icmp, Rule};
+
+pub use manner::{DenyNetworks, GROUP, Manner, Outbound, Sender, Workload, owned, tell};
 
 /// The chain of what leaves a container for the world outside the overlay (spec/cell.md §C.5).
 pub fn netout_chain(handle: &str) -> ChainName {
@@ -27,8 +31,13 @@ pub fn groups_chain(handle: &str) -> ChainName {
 
 /// The rules that let what `rule` allows pass: one for each range of addresses and of ports.
 pub fn accept(rule: &EgressRule) -> Vec<Rule> {
+    allow(rule, &Action::Accept)
+}
+
+/// The same with another end than to accept it.
+fn allow(rule: &EgressRule, action: &Action) -> Vec<Rule> {
     let EgressRule { destinations, traffic, log: _ } = rule;
-    let to = destinations.iter().map(|range| Rule::new(Action::Accept).to_range((*range).into()));
+    let to = destinations.iter().map(|range| Rule::new(action.clone()).to_range((*range).into()));
     // 255/255 is the kernel's word for any.
     let icmp = |kind: Option<u8>, code| Icmp { kind: kind.unwrap_or(255), code: kind.and(code) };
     match traffic {

@@ -40,6 +40,21 @@ impl ChainName {
         Self::shortened(&format!("{self}.{suffix}"))
     }
 
+    /// The name of a chain beside this one, `<name>--log` for instance. What would not fit is cut before
+    /// the suffix, and a hash put in its place.
+    pub(crate) fn beside(&self, suffix: &str) -> Self {
+        let whole = format!("{self}{suffix}");
+        if let Ok(name) = whole.parse() {
+            return name;
+        }
+        let room = LONGEST - HASH_DIGITS - 1 - suffix.len();
+        let readable: String = self.0.chars().take(room).collect();
+        let hash = &digest(&whole)[..HASH_DIGITS];
+        format!("{readable}-{hash}{suffix}")
+            .parse()
+            .expect("a part of a name, a dash, eight digits and a short suffix are a chain name")
+    }
+
     fn shortened(whole: &str) -> Self {
         if let Ok(name) = whole.parse() {
             return name;
@@ -49,8 +64,7 @@ impl ChainName {
 
     /// `whole`, shortened where it must be, and a hash of it.
     pub(crate) fn hashed(whole: &str) -> Self {
-        let hash = Sha256::digest(whole.as_bytes());
-        let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let hash = digest(whole);
         let readable: String = whole
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
@@ -65,6 +79,12 @@ impl ChainName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A hash of `text`, in hexadecimal digits.
+pub(crate) fn digest(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 impl FromStr for ChainName {
@@ -108,6 +128,16 @@ mod tests {
         let a = ChainName::owned("netout", "3f1c0a52-6d8e-4b7a-5c21-9e04");
         let b = ChainName::owned("netout", "3f1c0a52-6d8e-4b7a-5c21-9e05");
         assert!(a.as_str().starts_with("netout--3f1c0a52-6d-"), "{a}");
+        assert_eq!(a.as_str().len(), 28);
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn what_stands_beside_a_chain_ends_in_its_suffix_and_is_never_shared() {
+        let log = |owner| ChainName::owned("netout", owner).beside("--log");
+        assert_eq!(log("web").as_str(), "netout--web--log");
+        let (a, b) = (log("3f1c0a52-6d8e-4b7a-5c21-9e04"), log("3f1c0a52-6d8e-4b7a-5c21-9e05"));
+        assert!(a.as_str().starts_with("netout--3f1c0a-") && a.as_str().ends_with("--log"), "{a}");
         assert_eq!(a.as_str().len(), 28);
         assert_ne!(a, b);
     }

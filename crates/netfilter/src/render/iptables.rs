@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 use policy::PortRange;
 
+use crate::name::digest;
 use crate::{
     Action, AddressRange, Family, Icmp, Limit, Log, RejectWith, Rule, TooMany, Transport,
     rule::{Is, Lookup},
@@ -15,6 +16,9 @@ pub(crate) const MOST_PORTS: usize = 15;
 
 /// What iptables takes for granted, and does not print.
 const USUAL_BURST: u32 = 5;
+
+/// How long the name of what hashlimit counts in may be: it is that of a file in /proc.
+const LONGEST_COUNTER: usize = 15;
 
 /// The rules that say in `family` what `rule` says: none if it is about the other one, several if it
 /// names more ports than one can.
@@ -189,13 +193,24 @@ fn write_icmp(f: &mut impl Write, kind: Icmp, transport: Option<&Transport>) -> 
 }
 
 fn write_too_many(f: &mut impl Write, too_many: &TooMany) -> fmt::Result {
-    let TooMany { meter, limit: Limit { per_second, burst } } = too_many;
-    let expire = burst.get().div_ceil(per_second.get()) * 1000;
+    let TooMany { meter: _, limit: Limit { per_second, burst } } = too_many;
+    let expire = u64::from(burst.get().div_ceil(per_second.get())) * 1000;
+    let name = counter(too_many);
     write!(
         f,
         "-m hashlimit --hashlimit-above {per_second}/sec --hashlimit-burst {burst} \
-         --hashlimit-mode dstip,dstport --hashlimit-name {meter} --hashlimit-htable-expire {expire} "
+         --hashlimit-mode dstip,dstport --hashlimit-name {name} --hashlimit-htable-expire {expire} "
     )
+}
+
+/// What a long meter is called: a hash. The kernel counts on under the limits it began with for as long
+/// as a rule asks for the same name, so other limits make another name.
+fn counter(TooMany { meter, limit: Limit { per_second, burst } }: &TooMany) -> String {
+    if meter.as_str().len() <= LONGEST_COUNTER {
+        return meter.to_string();
+    }
+    let hash = digest(&format!("{meter} {per_second} {burst}"));
+    hash[..LONGEST_COUNTER].to_owned()
 }
 
 /// A match on everything is not printed.

@@ -87,7 +87,7 @@ pub struct Limit {
 /// above the rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooMany {
-    /// Who counts; at most 15 bytes, since the kernel makes a file of it.
+    /// Who counts. iptables knows a name of more than 15 bytes by a hash of it and of the limits.
     pub meter: SetName,
     /// What is not too many.
     pub limit: Limit,
