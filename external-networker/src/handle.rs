@@ -64,7 +64,8 @@ impl Handle {
     /// Everything of the kernel's firewall that is this container's.
     pub fn scope(&self) -> Scope {
         let Chains { input, netout, overlay, netin } = self.chains();
-        Scope::named([input, netout, overlay, netin]).with_comment(&self.masquerade_comment())
+        let ours = netfilter::egress::owned(&netout).into_iter().chain([input, overlay, netin]);
+        Scope::named(ours).with_comment(&self.masquerade_comment())
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) trait Host {
     /// there, and show the firewall what passes between two of them on a bridge.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
 
+    /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says.
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError>;
+
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
 

@@ -7,6 +7,8 @@
 //! wire, egress       what Garden says, and what it means
 //! verb/              up, down, net-in, net-out: start reading at verb/up.rs
 //! rules              what the firewall says about one container   (pure)
+//! surroundings       what the cell says where the configuration is silent
+//! proxy              what the container's own firewall says       (pure)
 //! host               the cell the verbs act on: the real one, and a fake
 //! ports, record      files of ours, under locks; undo: taking back half an `up`
 //! ```
@@ -19,8 +21,10 @@ mod handle;
 mod host;
 mod lock;
 mod ports;
+mod proxy;
 mod record;
 mod rules;
+mod surroundings;
 mod undo;
 mod verb;
 mod wire;
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
 /// The answer, which is empty for most verbs. `prefix` becomes what the configuration says.
 fn run(prefix: &mut String) -> Result<String> {
     let command = Command::parse(std::env::args().skip(1).collect())?;
-    let config = Config::load(&command.config_file)?;
+    let mut config = Config::load(&command.config_file)?;
     prefix.clone_from(&config.log_prefix);
     log_to_stderr(prefix);
     let (action, handle) = command.action()?;
@@ -69,6 +73,9 @@ fn run(prefix: &mut String) -> Result<String> {
         Err(_) if action == Action::Down => return Ok(String::new()),
         handle => handle?,
     };
+    if action != Action::Down {
+        config.look_around().context("looking at this cell")?;
+    }
     act(&config, action, &handle)
 }
 

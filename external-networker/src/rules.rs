@@ -14,15 +14,13 @@
 //! first word. A packet to the overlay that it did not accept or mark is refused here already, on the
 //! sender's cell, and a rule that allows the whole world does not allow the overlay.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
-    num::NonZeroU16,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ConnectionState, Interface, Mark, Observed, Place, RejectWith, Rule, Ruleset,
-    Table, Transport, egress,
+    Action, Builtin, ChainName, ConnectionState, Interface, Mark, Observed, Place, Rule, Ruleset,
+    Table,
+    egress::{self, Manner, Sender, Workload},
 };
 use policy::{EgressRule, PortRange, Protocol};
 
@@ -35,8 +33,6 @@ pub(crate) struct Cell {
     pub overlay: Ipv4Net,
     /// The device that leads to those of other cells.
     pub vtep: Interface,
-    /// The UDP port at which cells take each other's word for who sent a packet.
-    pub vtep_port: NonZeroU16,
     /// The address mapped ports are on.
     pub address: Ipv4Addr,
     /// The interfaces through which the world comes to mapped ports.
@@ -47,6 +43,12 @@ pub(crate) struct Cell {
     pub dns_servers: Vec<IpAddr>,
     /// What containers may reach on hosts.
     pub host_services: Vec<(Protocol, SocketAddrV4)>,
+    /// What holds for what they send out of the overlay.
+    pub manner: Manner,
+    /// Whether what is refused to them from inside the overlay is told.
+    pub tell_of_overlay: bool,
+    /// Where packets of containers arrive under their own address, not the cell's.
+    pub unmasqueraded: Option<Ipv4Net>,
 }
 
 /// What is known of one container.
@@ -57,6 +59,8 @@ pub(crate) struct Facts {
     /// The host's ends of its links.
     pub links: Vec<Interface>,
     pub mapped: Vec<Mapped>,
+    /// What runs in it.
+    pub workload: Workload,
     pub egress: Vec<EgressRule>,
     /// Whether the policy agent keeps its security groups; `egress` has no say then.
     pub governed: bool,
@@ -75,7 +79,7 @@ pub(crate) struct Mapped {
 pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
     let Chains { input, netout, overlay, netin } = facts.handle.chains();
     let ip = facts.ip;
-    let jump = |chain: &netfilter::ChainName| Rule::new(Action::Jump(chain.clone()));
+    let jump = |chain: &ChainName| Rule::new(Action::Jump(chain.clone()));
     let mut ruleset = Ruleset::new();
     let mut hook = |table, parent, rule| ruleset.hook(table, parent, Place::Last, rule);
 
@@ -85,11 +89,13 @@ pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
     hook(Table::Filter, Builtin::Forward, jump(&overlay).to(ip));
     hook(Table::Mangle, Builtin::Prerouting, jump(&netin));
     hook(Table::Nat, Builtin::Prerouting, jump(&netin));
-    hook(Table::Nat, Builtin::Postrouting, masquerade(cell, facts));
+    for rule in masquerade(cell, facts) {
+        hook(Table::Nat, Builtin::Postrouting, rule);
+    }
 
     ruleset.chain(Table::Filter, input, input_rules(cell));
-    ruleset.chain(Table::Filter, netout, netout_rules(cell, facts));
-    ruleset.chain(Table::Filter, overlay, overlay_rules(cell, ip));
+    netout_rules(&mut ruleset, netout, cell, facts);
+    ruleset.chain(Table::Filter, overlay, overlay_rules(cell, facts));
     ruleset.chain(Table::Mangle, netin.clone(), mark_rules(cell, facts));
     ruleset.chain(Table::Nat, netin, redirect_rules(facts));
     ruleset
@@ -145,27 +151,25 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 /// cell, and a cell believes what another says of who sent a packet (spec/cell.md §G, trust).
 ///
 /// From a jump to the agent's groups nothing comes back, so what is behind it has no say.
-fn netout_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
-    let stray = Rule::new(Action::Drop).transport(Transport::Tcp).state(ConnectionState::Invalid);
-    let vxlan = Rule::new(Action::Reject(RejectWith::PortUnreachable))
-        .ports(Protocol::Udp, PortRange::single(cell.vtep_port));
+fn netout_rules(ruleset: &mut Ruleset, netout: ChainName, cell: &Cell, facts: &Facts) {
     let groups = facts.governed.then(|| groups_rule(&facts.handle));
-    let mut rules: Vec<_> = groups.into_iter().chain([established(), stray, vxlan]).collect();
-    for rule in facts.egress.iter().flat_map(egress::accept) {
-        if !rules.contains(&rule) {
-            rules.push(rule);
-        }
-    }
-    rules.extend(refuse());
-    rules
+    let sender =
+        Sender { handle: facts.handle.as_str(), workload: facts.workload, allowed: &facts.egress };
+    cell.manner.govern(ruleset, netout, groups, &sender);
 }
 
-fn overlay_rules(cell: &Cell, ip: Ipv4Addr) -> Vec<Rule> {
+/// What is refused here is told of in the words of spec/cell.md §C.5, if it is to be.
+fn overlay_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
+    let ip = facts.ip;
     let mut rules = vec![
         established(),
         Rule::new(Action::Accept).from(ip).out_through(&cell.vtep).marked(),
         Rule::new(Action::Accept).to(ip).mark(Mark::exactly(cell.ingress_mark)),
     ];
+    if cell.tell_of_overlay {
+        let tell = egress::tell("DENY_C2C_", facts.handle.as_str(), cell.manner.denied_per_second);
+        rules.push(tell.to(ip));
+    }
     rules.extend(refuse());
     rules
 }
@@ -201,12 +205,18 @@ fn at_mapped_port(rule: Rule, mapped: &Mapped) -> Option<Rule> {
     Some(rule.to(mapped.host_ip).ports(Protocol::Tcp, port))
 }
 
-fn masquerade(cell: &Cell, facts: &Facts) -> Rule {
-    Rule::new(Action::Masquerade)
-        .from(facts.ip)
-        .not_to(cell.overlay)
-        .not_out_through(&cell.vtep)
-        .comment(&facts.handle.masquerade_comment())
+/// Where packets keep the container's address is configured, but the overlay is always among it: there,
+/// that is who sends.
+fn masquerade(cell: &Cell, facts: &Facts) -> Vec<Rule> {
+    let of_container = |action| {
+        let rule = Rule::new(action).from(facts.ip);
+        rule.comment(&facts.handle.masquerade_comment())
+    };
+    let kept = cell.unmasqueraded.unwrap_or(cell.overlay);
+    let within =
+        (!kept.contains(&cell.overlay)).then(|| of_container(Action::Accept).to(cell.overlay));
+    let masquerade = of_container(Action::Masquerade).not_to(kept).not_out_through(&cell.vtep);
+    within.into_iter().chain([masquerade]).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod up;
 
 use std::net::Ipv4Addr;
 
+use netfilter::egress::Workload;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
@@ -78,7 +80,13 @@ fn facts(handle: &Handle, live: &Live, governed: bool) -> Result<Facts, ChangeEr
     let egress = egress::read(&live.egress)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
     let Live { ip, links, mapped, .. } = live.clone();
-    Ok(Facts { handle: handle.clone(), ip, links, mapped, egress, governed })
+    let workload = workload(&live.metadata);
+    Ok(Facts { handle: handle.clone(), ip, links, mapped, workload, egress, governed })
+}
+
+/// What runs in a container, as its metadata says it.
+fn workload(metadata: &Map<String, Value>) -> Workload {
+    Workload::called(metadata.get("container_workload").and_then(Value::as_str))
 }
 
 #[cfg(test)]

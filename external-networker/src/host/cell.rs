@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     handle::Handle,
     ports::{PortPool, PortsError},
+    proxy,
     record::{Record, Records},
     rules,
 };
@@ -233,6 +234,14 @@ impl Host for CellHost<'_> {
             (Err(_), None) => Ok(()),
             (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
         }
+    }
+
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError> {
+        let inside = Netns::open(self.pin_file(handle))?;
+        inside.run(|| {
+            self.firewall()?.settle(wanted, &proxy::scope())?;
+            Ok(())
+        })?
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {

@@ -200,6 +200,10 @@ impl Host for FakeHost {
         self.change(|left| left.attached.remove(handle)).map(drop)
     }
 
+    fn redirect(&self, _handle: &Handle, _wanted: &Ruleset) -> Result<(), HostError> {
+        self.step()
+    }
+
     fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<(), HostError> {
         self.step()
     }

@@ -7,7 +7,6 @@ pub(crate) fn cell() -> Cell {
     Cell {
         overlay: "10.255.0.0/16".parse().unwrap(),
         vtep: "silk-vtep".parse().unwrap(),
-        vtep_port: 4789.try_into().unwrap(),
         address: "10.0.16.14".parse().unwrap(),
         underlay: vec!["eth0".parse().unwrap(), "eth1".parse().unwrap()],
         ingress_mark: 0xffff_0000,
@@ -16,6 +15,9 @@ pub(crate) fn cell() -> Cell {
             (Protocol::Tcp, "10.0.16.14:9000".parse().unwrap()),
             (Protocol::Udp, "169.254.0.9:53".parse().unwrap()),
         ],
+        manner: crate::config::Config::example().cell.manner,
+        tell_of_overlay: false,
+        unmasqueraded: None,
     }
 }
 
@@ -30,6 +32,7 @@ fn facts(rules: &str) -> Facts {
             host_port: 61000,
             container_port: 8080,
         }],
+        workload: Workload::Running,
         egress: egress::read(&rules).unwrap(),
         governed: false,
     }
@@ -160,4 +163,36 @@ fn the_agents_security_groups_stay_in_front() {
     assert!(is_governed(&facts.handle, &observed(&netout.join("\n"))));
     assert!(!is_governed(&facts.handle, &observed(&netout[1..].join("\n"))));
     assert!(!is_governed(&facts.handle, &observed("")));
+}
+
+#[test]
+fn what_keeps_its_address_outside_the_overlay_keeps_it_inside_too() {
+    let facts = facts("[]");
+    let masquerade = |net: &str| {
+        let cell = Cell { unmasqueraded: Some(net.parse().unwrap()), ..cell() };
+        let all = ruleset(&cell, &facts).to_string();
+        let of_masquerade = all.lines().filter(|line| line.contains("masq--"));
+        of_masquerade.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(masquerade("10.0.0.0/8"), @"-A POSTROUTING -s 10.255.30.2/32 ! -d 10.0.0.0/8 ! -o silk-vtep -m comment --comment masq--web -j MASQUERADE");
+    assert_snapshot!(masquerade("192.0.2.0/24"), @r"
+    -A POSTROUTING -s 10.255.30.2/32 -d 10.255.0.0/16 -m comment --comment masq--web -j ACCEPT
+    -A POSTROUTING -s 10.255.30.2/32 ! -d 192.0.2.0/24 ! -o silk-vtep -m comment --comment masq--web -j MASQUERADE
+    ");
+}
+
+#[test]
+fn what_is_refused_inside_the_overlay_is_told_of_if_it_is_to_be() {
+    let facts = facts("[]");
+    let told = |tell_of_overlay| {
+        let all = ruleset(&Cell { tell_of_overlay, ..cell() }, &facts).to_string();
+        let told = all.lines().filter(|line| line.contains("NFLOG")).map(str::to_owned);
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(false), [""; 0]);
+    assert_eq!(
+        told(true),
+        ["-A overlay--web -d 10.255.30.2/32 -m limit --limit 1/sec --limit-burst 1 \
+             -j NFLOG --nflog-prefix DENY_C2C_web --nflog-group 8722"]
+    );
 }

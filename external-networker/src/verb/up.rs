@@ -18,6 +18,7 @@ use crate::{
     rules::{self, Facts, Mapped},
     undo::Undo,
     verb::{
+        self,
         down::{DownError, down},
         net_in::{self, InvalidMapping, Wanted},
     },
@@ -143,6 +144,7 @@ fn connect(
         ip,
         links: links.clone(),
         mapped: mapped.clone(),
+        workload: verb::workload(&request.properties),
         egress,
         // What a container of this name may have had went with it.
         governed: false,
@@ -150,6 +152,10 @@ fn connect(
     let ruleset = rules::ruleset(&config.cell, &facts);
     host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
     host.forbid_forged_sources(&links).map_err(doing("forbidding forged addresses"))?;
+    if let Some(proxy) = &config.proxy {
+        let rules = proxy.rules(ip);
+        host.redirect(handle, &rules).map_err(doing("sending connections to the proxy"))?;
+    }
 
     undo.or("removing it from the store", |host| host.strike(handle).map(drop));
     let metadata = request.properties.clone();
