@@ -1,20 +1,20 @@
+mod egress;
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
-use netfilter::{Backend, Interface};
+use netfilter::{Backend, Interface, egress::Manner};
 use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
 
-use crate::{
-    ShadowModes,
-    groups::{DenyNetworks, Manner},
-};
+use crate::{ShadowModes, subnet};
 
 /// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
@@ -31,14 +31,18 @@ pub struct Config {
     pub repair_interval: Duration,
     /// The container store (spec/cell.md §C.4).
     pub datastore: PathBuf,
-    /// Flannel's `subnet.env`: the cell's subnet and the overlay it is part of.
-    pub subnet_file: PathBuf,
+    /// Where the cell's subnet and the overlay it is part of are told.
+    pub(crate) subnet: subnet::Source,
     /// The VXLAN device.
     pub vtep: Interface,
     /// The mark the networker gives to what came in through a mapped port.
     pub ingress_mark: u32,
-    /// How many packets a second may be told of that a policy lets in; `None` if it is not to be told.
-    pub told_accepted: Option<NonZeroU32>,
+    /// Whether what a policy lets in is told, to begin with.
+    pub tells_accepted: bool,
+    /// How many such packets a second may be told of.
+    pub accepted_per_second: NonZeroU32,
+    /// Whether containers may reach each other whatever policies say.
+    pub policies_disabled: bool,
     /// How many lines a second are written about packets of one app to another.
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
@@ -52,9 +56,11 @@ pub struct Config {
     /// How often to ask a server for security groups that does not hold questions.
     pub groups_poll_interval: Duration,
     /// What holds for all containers beside their security groups.
-    pub(crate) groups: Manner,
+    pub(crate) egress: Manner,
     /// Where the networker forces a cycle (spec/cell.md §D.8).
     pub admin_address: SocketAddr,
+    /// Where logging is changed while the agent runs, if anywhere.
+    pub debug_address: Option<SocketAddr>,
     /// `debug`, `info`, `warn` or `error`.
     pub log_level: String,
 }
@@ -75,9 +81,12 @@ struct Raw {
     repair_interval_seconds: Option<i64>,
     cni_datastore_path: String,
     subnet_file: String,
+    overlay_network: String,
     vtep_name: String,
     ingress_tag: String,
+    disable_container_network_policy: bool,
     iptables_c2c_logging: bool,
+    iptables_asg_logging: bool,
     iptables_denied_logs_per_sec: Option<i64>,
     iptables_accepted_udp_logs_per_sec: Option<i64>,
     state_file: String,
@@ -85,24 +94,15 @@ struct Raw {
     iptables_lock_file: String,
     enable_asg_syncing: bool,
     asg_poll_interval: Option<i64>,
-    deny_networks: RawDenyNetworks,
+    deny_networks: egress::RawDenyNetworks,
+    outbound_connections: egress::RawOutbound,
     vtep_port: Option<i64>,
+    debug_server_host: String,
+    debug_server_port: Option<i64>,
     force_policy_poll_cycle_host: String,
     force_policy_poll_cycle_port: Option<i64>,
     log_level: String,
 }
-
-/// `null` where a list is empty.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct RawDenyNetworks {
-    always: Option<Vec<String>>,
-    running: Option<Vec<String>>,
-    staging: Option<Vec<String>>,
-}
-
-/// Where VXLAN is received, unless the configuration says otherwise.
-const DEFAULT_VTEP_PORT: NonZeroU16 = NonZeroU16::new(4789).expect("is not zero");
 
 impl Config {
     /// Reads and checks the file at `path`; all mistakes are reported together.
@@ -112,7 +112,7 @@ impl Config {
 
     fn check(raw: Raw) -> Result<Self, ConfigError> {
         let mut check = Check::new();
-        let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id };
+        let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id.clone() };
         let server = Settings {
             urls: check.https_urls(
                 ("policy_server_url", &raw.policy_server_url),
@@ -125,7 +125,9 @@ impl Config {
             cell: Some(cell_id.clone()),
         };
         let vtep_name = if raw.vtep_name.is_empty() { "silk-vtep" } else { &raw.vtep_name };
-        let vtep = check.parsed("vtep_name", vtep_name, "the name of an interface");
+        let vtep: Option<Interface> =
+            check.parsed("vtep_name", vtep_name, "the name of an interface");
+        let vtep = vtep.unwrap_or_else(|| "none".parse().expect("is a valid interface name"));
         let config = Self {
             backend: backend(&mut check, &raw.backend),
             cell_id,
@@ -138,35 +140,33 @@ impl Config {
                 1,
             ),
             datastore: check.path("cni_datastore_path", &raw.cni_datastore_path),
-            subnet_file: check.path("subnet_file", &raw.subnet_file),
-            vtep: vtep.unwrap_or_else(|| "invalid".parse().expect("is a valid interface name")),
+            subnet: subnet(&mut check, &raw, &vtep),
+            vtep,
             ingress_mark: ingress_mark(&mut check, &raw.ingress_tag),
-            told_accepted: rate(
+            tells_accepted: raw.iptables_c2c_logging,
+            accepted_per_second: rate(
                 &mut check,
                 ("iptables_accepted_udp_logs_per_sec", raw.iptables_accepted_udp_logs_per_sec),
                 100,
-            )
-            .filter(|_| raw.iptables_c2c_logging),
+            ),
+            policies_disabled: raw.disable_container_network_policy,
             lines_per_second: rate(
                 &mut check,
                 ("iptables_denied_logs_per_sec", raw.iptables_denied_logs_per_sec),
                 1,
-            )
-            .unwrap_or(NonZeroU32::MIN),
+            ),
             state_file: optional(&raw.state_file),
             shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
-            groups: Manner {
-                deny: deny_networks(&mut check, &raw.deny_networks),
-                vtep_port: vtep_port(&mut check, raw.vtep_port),
-            },
+            egress: egress::manner(&mut check, &raw),
             admin_address: check.address(
                 ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
                 ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
                 SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8722),
             ),
+            debug_address: debug_address(&mut check, &raw),
             log_level: check.log_level("log_level", &raw.log_level),
         };
         if config.shadow.any() && config.state_file.is_none() {
@@ -189,14 +189,45 @@ fn backend(check: &mut Check, text: &str) -> Backend {
     }
 }
 
-/// The kernel counts no more than 10,000 a second.
-fn rate(check: &mut Check, (key, value): (&str, Option<i64>), default: u32) -> Option<NonZeroU32> {
+/// The kernel counts no more than 10,000 a second. What is wrong is the least of them here.
+fn rate(check: &mut Check, (key, value): (&str, Option<i64>), default: u32) -> NonZeroU32 {
     let rate = u32::try_from(value.unwrap_or(default.into())).ok();
     let rate = rate.filter(|rate| *rate <= 10_000).and_then(NonZeroU32::new);
-    if rate.is_none() {
+    rate.unwrap_or_else(|| {
         check.fault(key, "must be from 1 to 10000 a second");
+        NonZeroU32::MIN
+    })
+}
+
+/// The existing system has no such file: there, the overlay is configured, and the device says which
+/// part of it is the cell's.
+fn subnet(check: &mut Check, raw: &Raw, vtep: &Interface) -> subnet::Source {
+    let overlay = match raw.overlay_network.as_str() {
+        "" => None,
+        text => check.parsed("overlay_network", text, "a network such as 10.255.0.0/16"),
+    };
+    match (optional(&raw.subnet_file), overlay) {
+        (None, Some(overlay)) => subnet::Source::Device { vtep: vtep.clone(), overlay },
+        (file, _) => {
+            if file.is_none() && raw.overlay_network.is_empty() {
+                check.fault("subnet_file", "is missing, and so is overlay_network");
+            }
+            subnet::Source::File(file.unwrap_or_default())
+        }
     }
-    rate
+}
+
+/// Nowhere, unless the file says where.
+fn debug_address(check: &mut Check, raw: &Raw) -> Option<SocketAddr> {
+    let port = raw.debug_server_port.filter(|port| *port != 0);
+    if port.is_none() && raw.debug_server_host.is_empty() {
+        return None;
+    }
+    Some(check.address(
+        ("debug_server_host", &raw.debug_server_host),
+        ("debug_server_port", port),
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8721),
+    ))
 }
 
 /// Peers can send any mark whose low half is not zero (spec/cell.md §G).
@@ -215,26 +246,6 @@ fn ingress_mark(check: &mut Check, tag: &str) -> u32 {
     }
 }
 
-fn deny_networks(check: &mut Check, raw: &RawDenyNetworks) -> DenyNetworks {
-    let mut nets = |key: &str, texts: &Option<Vec<String>>| {
-        let texts = texts.iter().flatten();
-        let net = |text: &String| check.parsed(key, text, "a network such as 10.0.0.0/8");
-        texts.filter_map(net).map(|net: Ipv4Net| net.trunc()).collect()
-    };
-    DenyNetworks {
-        always: nets("deny_networks.always", &raw.always),
-        running: nets("deny_networks.running", &raw.running),
-        staging: nets("deny_networks.staging", &raw.staging),
-    }
-}
-
-/// 0 is the same as nothing.
-fn vtep_port(check: &mut Check, given: Option<i64>) -> NonZeroU16 {
-    let given = given.filter(|port| *port != 0);
-    let port = given.and_then(|port| check.port("vtep_port", port));
-    port.and_then(NonZeroU16::new).unwrap_or(DEFAULT_VTEP_PORT)
-}
-
 fn optional(path: &str) -> Option<PathBuf> {
     (!path.is_empty()).then(|| path.into())
 }
@@ -242,106 +253,4 @@ fn optional(path: &str) -> Option<PathBuf> {
 fn host_name() -> String {
     nix::unistd::gethostname()
         .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(json: &str) -> Result<Config, String> {
-        let raw = gocompat::json::from_slice(json.as_bytes()).unwrap();
-        Config::check(raw).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn every_mistake_is_listed_at_once() {
-        let error = check(
-            r#"{"policy_server_url":"http://x","ca_cert_file":"/none","vtep_name":"a/b","ingress_tag":"ffff0001",
-                "force_policy_poll_cycle_port":70000,"poll_interval":-1,"log_level":"loud","backend":"ebtables"}"#,
-        )
-        .unwrap_err();
-        let faults: Vec<_> = error.lines().skip(1).map(str::trim).collect();
-        assert_eq!(
-            faults,
-            [
-                "policy_server_url: \"http://x\" does not begin with https://",
-                "ca_cert_file: \"/none\" cannot be read: No such file or directory (os error 2)",
-                "client_cert_file: is missing",
-                "client_key_file: is missing",
-                "vtep_name: \"a/b\" is not the name of an interface",
-                "backend: \"ebtables\" is not auto, iptables or nftables",
-                "poll_interval: must be at least 1 seconds",
-                "cni_datastore_path: is missing",
-                "subnet_file: is missing",
-                "ingress_tag: \"ffff0001\" is not a mark such as ffff0000, hexadecimal and ending in 0000",
-                "force_policy_poll_cycle_port: 70000 is not a port",
-                "log_level: \"loud\" is not debug, info, warn, error or fatal",
-            ]
-        );
-    }
-
-    #[test]
-    fn defaults_are_the_predecessors() {
-        let config = check(
-            r#"{"policy_server_url":"https://ps:4003","ca_cert_file":"/dev/null",
-                "client_cert_file":"/dev/null","client_key_file":"/dev/null",
-                "cni_datastore_path":"/s","subnet_file":"/e","iptables_lock_file":null}"#,
-        )
-        .unwrap();
-        assert_eq!(config.server.urls, ["https://ps:4003"]);
-        assert_eq!(config.backend, Backend::Iptables);
-        assert_eq!(config.vtep.as_str(), "silk-vtep");
-        assert_eq!(config.poll_interval, Duration::from_secs(5));
-        assert_eq!(config.admin_address.to_string(), "127.0.0.1:8722");
-        assert_eq!(config.state_file, None);
-        assert!(!config.enable_groups);
-        assert_eq!(config.groups_poll_interval, Duration::from_secs(60));
-        assert_eq!(config.groups.vtep_port.get(), 4789);
-    }
-
-    /// All keys the predecessor's file has (spec/cell.md §D.1), and ours for what it has not.
-    #[test]
-    fn the_predecessors_file_is_accepted_whole() {
-        let text = r#"{"poll_interval":5,"enable_asg_syncing":true,"asg_poll_interval":30,"cni_datastore_path":"/s",
-            "policy_server_url":"https://ps:4003","vni":1,"metron_address":"127.0.0.1:3457",
-            "ca_cert_file":"/dev/null","client_cert_file":"/dev/null","client_key_file":"/dev/null",
-            "client_timeout_seconds":5,"iptables_lock_file":"/l","debug_server_host":"127.0.0.1",
-            "debug_server_port":8721,"log_level":"info","log_prefix":"cfnetworking","iptables_c2c_logging":false,
-            "iptables_asg_logging":true,"iptables_denied_logs_per_sec":1,
-            "deny_networks":{"always":["169.254.0.0/16"],"running":null,"staging":["10.1.2.3/8"]},
-            "outbound_connections":{"limit":true,"logging":false,"burst":1000,"rate_per_sec":100},
-            "iptables_accepted_udp_logs_per_sec":100,"enable_overlay_ingress_rules":true,
-            "force_policy_poll_cycle_host":"127.0.0.1","force_policy_poll_cycle_port":8722,
-            "disable_container_network_policy":false,"overlay_network":"10.255.0.0/16","underlay_ips":["10.0.16.14"],
-            "loggregator":{"loggregator_use_v2_api":false},"subnet_file":"/e","vtep_port":8472}"#;
-        let config = check(text).unwrap();
-        assert!(config.enable_groups);
-        assert_eq!(config.groups_poll_interval, Duration::from_secs(30));
-        let DenyNetworks { always, running, staging } = config.groups.deny;
-        assert_eq!(always, ["169.254.0.0/16".parse::<Ipv4Net>().unwrap()]);
-        assert_eq!(running, []);
-        assert_eq!(staging, ["10.0.0.0/8".parse::<Ipv4Net>().unwrap()]);
-        assert_eq!(config.groups.vtep_port.get(), 8472);
-        let error = check(&text.replace("169.254.0.0/16", "169.254")).unwrap_err();
-        let fault = "deny_networks.always: \"169.254\" is not a network such as 10.0.0.0/8";
-        assert!(error.contains(fault), "{error}");
-    }
-
-    #[test]
-    fn several_servers_may_be_named_and_each_is_asked_once() {
-        let file = |urls: &str| {
-            format!(
-                r#"{{{urls},"ca_cert_file":"/dev/null","client_cert_file":"/dev/null",
-                "client_key_file":"/dev/null","cni_datastore_path":"/s","subnet_file":"/e"}}"#
-            )
-        };
-        let urls = |text: &str| check(&file(text)).map(|config| config.server.urls);
-        let two = r#""policy_server_urls":["https://a:4003","https://b:4003"]"#;
-        assert_eq!(urls(two).unwrap(), ["https://a:4003", "https://b:4003"]);
-        let three = format!(r#""policy_server_url":"https://b:4003",{two}"#);
-        assert_eq!(urls(&three).unwrap(), ["https://b:4003", "https://a:4003"]);
-        let error = urls(r#""policy_server_urls":["https://a:4003","b:4003"]"#).unwrap_err();
-        let fault = "policy_server_urls: \"b:4003\" does not begin with https://";
-        assert!(error.contains(fault), "{error}");
-    }
 }

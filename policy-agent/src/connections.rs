@@ -21,9 +21,9 @@ use crate::world::World;
 /// Costs a look at each connection, and one at each policy of the apps that have connections; not one
 /// for every pair of them.
 ///
-/// What is only watched is not judged.
+/// What is only watched is not judged, and nothing is where policies are disabled.
 pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
-    if world.leniency.no_policy {
+    if world.leniency.no_policy || world.policies_disabled {
         return Vec::new();
     }
     let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();

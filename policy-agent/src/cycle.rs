@@ -78,7 +78,11 @@ impl Cycle {
         answer: Option<Answer>,
         wakes: mpsc::Receiver<Wake>,
     ) -> (Self, watch::Receiver<Status>) {
-        let (statuses, watching) = watch::channel(Status { backend, ..Status::unknown() });
+        let (statuses, watching) = watch::channel(Status {
+            backend,
+            policies_disabled: config.policies_disabled,
+            ..Status::unknown()
+        });
         let repair_interval = config.repair_interval;
         let writers = Writers::default();
         (

@@ -11,7 +11,10 @@ mod reason;
 
 use std::{
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,8 +30,8 @@ pub(crate) use known::Sources;
 pub(crate) use ledger::{Ledger, Pair};
 pub(crate) use reason::{Reason, Verdict};
 
-/// The group our rules tell of packets in; the port of the agent's listener, as good a number as any.
-pub(crate) const GROUP: u16 = 8722;
+/// The group rules tell of packets in: ours, and the networker's.
+pub(crate) const GROUP: u16 = netfilter::egress::GROUP;
 
 /// How many packets a second each rule that denies may tell of, at length and at once.
 const OFTEN: NonZeroU32 = NonZeroU32::new(100).expect("is not zero");
@@ -45,6 +48,34 @@ pub(crate) fn tell(reason: Reason) -> Rule {
 pub(crate) fn tell_at_most(per_second: NonZeroU32, reason: Reason) -> Rule {
     let log = Log { prefix: LogPrefix::new(reason.prefix()), group: Some(GROUP) };
     Rule::new(Action::Log(log)).limit(Limit { per_second, burst: per_second })
+}
+
+/// Whether what a policy lets in is told, which may change while the agent runs, and how often a second.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    per_second: NonZeroU32,
+    is_told: Arc<AtomicBool>,
+}
+
+impl Accepted {
+    /// To begin with.
+    pub fn new(is_told: bool, per_second: NonZeroU32) -> Self {
+        Self { per_second, is_told: Arc::new(AtomicBool::new(is_told)) }
+    }
+
+    /// From the next pass on.
+    pub fn tell(&self, is_told: bool) {
+        self.is_told.store(is_told, Ordering::Relaxed);
+    }
+
+    pub fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
+    }
+
+    /// How often, if at all.
+    pub fn rate(&self) -> Option<NonZeroU32> {
+        self.is_told().then_some(self.per_second)
+    }
 }
 
 /// What was told, for whoever counts; the listening task writes it.

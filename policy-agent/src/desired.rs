@@ -198,6 +198,9 @@ fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> 
         from_overlay.state(ConnectionState::RelatedOrEstablished).marked()
     };
     rules.extend(here.iter().map(answer));
+    if world.policies_disabled {
+        rules.push(accept().from(world.subnet.overlay).to(world.subnet.overlay));
+    }
     rules.extend(here.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
     rules.extend(here.iter().map(|net| jump(ingress).to(*net)));
     let to_overlay = |net: &Ipv4Net| {
@@ -369,6 +372,20 @@ mod tests {
             assert!(lines.contains(&rule), "{rule}: {all}");
         }
         assert!(all.contains("10.255.30.3 mark 0x2"), "its packets keep their mark: {all}");
+    }
+
+    #[test]
+    fn where_policies_are_disabled_the_overlay_is_open_and_marks_stay() {
+        let containers = [("10.255.30.2", "web"), ("10.255.30.3", "db")];
+        let mut world = world(&containers, &["web 1 db tcp 80"]);
+        let before = ruleset(&world).to_string();
+        world.policies_disabled = true;
+        let all = ruleset(&world).to_string();
+        let open = "-A vpa--forward -s 10.255.0.0/16 -d 10.255.0.0/16 -j ACCEPT\n";
+        assert_eq!(all.replace(open, ""), before);
+        let (marked, opened) = (all.find("--map-set vpa--tags"), all.find(open));
+        let refused = all.find("-A vpa--forward -d 10.255.30.0/24 -j vpa--ingress");
+        assert!(marked < opened && opened < refused, "{all}");
     }
 
     #[test]

@@ -196,6 +196,7 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
             "No policy allows it; shadow mode lets it through, and tells of it, until that is \
              promoted."
         }
+        (Why::Disabled, _) => "Policies are disabled on this cell, by its configuration.",
         (Why::Stray, _) => "It belongs to no connection.",
         (Why::Elsewhere, _) => {
             "It does not concern containers of this cell and the overlay; security groups may."

@@ -15,7 +15,7 @@ use crate::{
 /// The container store and the subnet file, with the last good reading of each.
 pub(crate) struct Files {
     store: Store,
-    subnet_file: PathBuf,
+    subnet_source: subnet::Source,
     subnet: Option<CellSubnet>,
     residents: Option<BTreeSet<Resident>>,
     /// Told once each, not at every pass.
@@ -39,18 +39,25 @@ pub(crate) enum Unknown {
 }
 
 impl Files {
-    pub fn new(store: Store, subnet_file: PathBuf) -> Self {
-        Self { store, subnet_file, subnet: None, residents: None, faults: Vec::new(), stale: false }
+    pub fn new(store: Store, subnet_source: subnet::Source) -> Self {
+        Self {
+            store,
+            subnet_source,
+            subnet: None,
+            residents: None,
+            faults: Vec::new(),
+            stale: false,
+        }
     }
 
     /// The cell's subnet.
     pub fn subnet(&mut self) -> Result<CellSubnet, Unknown> {
-        match (subnet::read(&self.subnet_file), self.subnet) {
+        match (self.subnet_source.read(), self.subnet) {
             (Ok(subnet), _) => self.subnet = Some(subnet),
             (Err(error), None) => return Err(Unknown::Subnet(error)),
             (Err(error), Some(_)) => {
                 let error = chain(&error);
-                tracing::warn!(error, "The subnet file is unreadable; its last content holds.");
+                tracing::warn!(error, "The cell's subnet is not told; what was told last holds.");
             }
         }
         Ok(self.subnet.expect("was read now or before"))

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{AgentError, Config, backend::Former, firewall::Shared, watch};
 
 pub(crate) use admin::disabled;
-pub(crate) use desired::{DenyNetworks, Manner, scope};
+pub(crate) use desired::scope;
 
 /// Everything about security groups, ready to run.
 pub(crate) struct Groups {

@@ -19,6 +19,7 @@ mod backend;
 mod config;
 mod connections;
 mod cycle;
+mod debug;
 mod denied;
 mod desired;
 pub mod doctor;
@@ -39,14 +40,17 @@ mod watch;
 mod world;
 mod writers;
 
+use std::net::SocketAddr;
+
 use netfilter::Backend;
 use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{
     Client, Follower, SettingsError,
     follow::{self, Given},
 };
+use service::log::LevelSwitch;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use ask::{AskError, explain, promote};
@@ -66,7 +70,7 @@ pub enum AgentError {
     #[error("listening on {address}")]
     Listen {
         /// Where.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -80,19 +84,29 @@ pub enum AgentError {
 }
 
 /// Runs until `shutdown`; rules stay in place after that.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(
+    config: Config,
+    level: LevelSwitch,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
     let servers = Client::each(&config.server).map_err(AgentError::Server)?;
     let address = config.admin_address;
-    let listener =
-        admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
+    let listener = listen(address).await?;
+    let debug_listener = match config.debug_address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let (wake, wakes) = mpsc::channel(64);
-    let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
+    let _watching =
+        watch::start(std::iter::once(&config.datastore).chain(config.subnet.file()), &wake)?;
 
     let saved = answer::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
     let firewall = firewall::Shared::new(firewall);
+    let accepted = denied::Accepted::new(config.tells_accepted, config.accepted_per_second);
+    let connections = Box::new(Conntrack::default());
     let enforcer =
-        pass::Enforcer::new(&config, firewall.clone(), former, Box::new(Conntrack::default()));
+        pass::Enforcer::new(&config, firewall.clone(), former, connections, accepted.clone());
     let (kept, answer) = saved.load().unzip();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
@@ -101,6 +115,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let store = containers::Store::at(&config.datastore);
     let who = denied::Sources::new(store, statuses.clone(), latest.clone());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
+    let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
     let (groups, of_groups) = groups(&config, backend, firewall)?;
@@ -114,6 +129,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         "The policy agent is starting."
     );
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
+    let debugging = debug_listener
+        .map(|listener| tokio::spawn(service::serve::http(listener, debug, shutdown.clone())));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
@@ -129,8 +146,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     if let Some(grouping) = grouping {
         let _ = grouping.await;
     }
+    if let Some(debugging) = debugging {
+        let _ = debugging.await;
+    }
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
+    admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })
 }
 
 /// What keeps security groups, if that is ours to do, and what answers the networker about them.

@@ -21,7 +21,8 @@ The file is JSON with at least
   policy_server_url                                   https://host:4003; policy_server_urls if several
   ca_cert_file, client_cert_file, client_key_file     PEM, from the server's pki folder
   cni_datastore_path                                  the container store
-  subnet_file                                         flannel's subnet.env, which `overlay` writes
+  subnet_file                                         flannel's subnet.env, which `overlay` writes; or
+                                                      overlay_network, if the VXLAN device says the rest
 policy-agent/README.md lists all keys and their defaults.
 
 `explain` asks the agent of this cell what becomes of a packet between two apps or addresses, why, which
@@ -77,13 +78,16 @@ fn doctor(words: impl Iterator<Item = String>) -> ExitCode {
 }
 
 fn start(config: policy_agent::Config) -> ExitCode {
-    log::init(Some(&config.log_level));
+    // The configuration has been checked.
+    let level = config.log_level.parse().unwrap_or_default();
+    let level = log::start(&log::Settings { level, format: log::Format::Plain, crates: &[] });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a process may start two threads");
-    let ended = runtime.block_on(async { policy_agent::run(config, shutdown::on_signal()).await });
+    let ended =
+        runtime.block_on(async { policy_agent::run(config, level, shutdown::on_signal()).await });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -47,6 +47,8 @@ pub(crate) enum Why<'a> {
     Removed,
     /// No policy lets it through, and packets like it are only told of for now.
     Tolerated,
+    /// Policies are disabled, and it stays inside the overlay.
+    Disabled,
     /// It has nothing to do with the containers here and the overlay.
     Elsewhere,
 }
@@ -83,6 +85,10 @@ fn judge<'a>(
     let [from_here, to_here] = [source, destination].map(|ip| is_here(world, ip));
     if (from_here || to_here) && packet.state == State::Established {
         return (Fate::Accepted, Why::Established);
+    }
+    let within = |ip: Ipv4Addr| world.subnet.overlay.contains(&ip);
+    if world.policies_disabled && within(source) && within(destination) {
+        return (Fate::Accepted, Why::Disabled);
     }
     if to_here {
         return arrives(world, packet, destination, mark);
@@ -163,9 +169,9 @@ mod tests {
         let policy = (app(), app(), any::<bool>(), 1u16..6, 0u16..3);
         let policies = |most| prop::collection::vec(policy.clone(), 0..most);
         let residents = prop::collection::btree_map(place, app(), 0..4);
-        let lenient = prop::bool::weighted(0.2);
-        let parts = (residents, policies(8), policies(3), lenient);
-        parts.prop_map(|(residents, policies, removed, no_policy)| {
+        let seldom = || prop::bool::weighted(0.2);
+        let parts = (residents, policies(8), policies(3), seldom(), seldom());
+        parts.prop_map(|(residents, policies, removed, no_policy, policies_disabled)| {
             let residents: Vec<_> = residents.into_iter().collect();
             let text = |(source, destination, tcp, port, more): (&str, &str, bool, u16, u16)| {
                 let mark = APPS.iter().position(|app| *app == source).unwrap() + 1;
@@ -176,7 +182,8 @@ mod tests {
             let removed = removed.into_iter().map(text);
             let removed: Allowances = removed.map(|text| allowance(&text)).collect();
             let world = world(&residents, &policies.iter().map(String::as_str).collect::<Vec<_>>());
-            World { leniency: Leniency { no_policy, removed: removed.into() }, ..world }
+            let leniency = Leniency { no_policy, removed: removed.into() };
+            World { leniency, policies_disabled, ..world }
         })
     }
 

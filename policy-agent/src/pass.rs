@@ -1,9 +1,6 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU32,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use containers::Store;
 use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
@@ -14,7 +11,9 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    connections, desired,
+    connections,
+    denied::Accepted,
+    desired,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
@@ -28,7 +27,8 @@ pub(crate) struct Enforcer {
     files: Files,
     vtep: Interface,
     ingress_mark: u32,
-    told_accepted: Option<NonZeroU32>,
+    told_accepted: Accepted,
+    policies_disabled: bool,
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
@@ -89,16 +89,17 @@ impl Enforcer {
         firewall: Shared,
         former: Former,
         connections: Box<dyn Connections>,
+        told_accepted: Accepted,
     ) -> Self {
-        let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
+        let files = Files::new(Store::at(&config.datastore), config.subnet.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
-        let told_accepted = config.told_accepted;
         let shadow = Shadow::open(config.shadow, config.shadow_file());
         Self {
             files,
             vtep,
             ingress_mark,
             told_accepted,
+            policies_disabled: config.policies_disabled,
             firewall,
             former,
             connections,
@@ -235,7 +236,8 @@ impl Enforcer {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
-            told_accepted: self.told_accepted,
+            told_accepted: self.told_accepted.rate(),
+            policies_disabled: self.policies_disabled,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
             leniency: self.shadow.leniency(),

@@ -145,7 +145,7 @@ impl Question {
         let words = ReceiptWords {
             backend: Some(status.backend),
             error: status.trouble(),
-            watches_only: status.shadow.policies_are_lenient().is_some(),
+            watches_only: status.leniency().is_some(),
         };
         Self { apps: status.apps.clone(), enforced, words }
     }

@@ -55,6 +55,8 @@ pub(crate) struct Status {
     pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
+    /// Whether containers may reach each other whatever policies say, by configuration.
+    pub policies_disabled: bool,
     /// What is only watched instead of being enforced.
     pub shadow: Report,
     /// Connections cut because no policy allows them any more.
@@ -88,6 +90,7 @@ impl Status {
             chains: Arc::default(),
             repairs: 0,
             connections_cut: 0,
+            policies_disabled: false,
             shadow: Report::default(),
         }
     }
@@ -101,7 +104,13 @@ impl Status {
 
     /// Why policies are not enforced as they should be, if they are not.
     pub fn trouble(&self) -> Option<String> {
-        self.held.clone().or_else(|| self.shadow.policies_are_lenient())
+        self.held.clone().or_else(|| self.leniency())
+    }
+
+    /// Why the kernel lets through what policies do not allow, if it does: such a cell claims nothing.
+    pub fn leniency(&self) -> Option<String> {
+        let disabled = || "policies are disabled by the configuration of this cell".to_owned();
+        self.policies_disabled.then(disabled).or_else(|| self.shadow.policies_are_lenient())
     }
 
     /// Whether the kernel enforces the policies of all of `apps`.

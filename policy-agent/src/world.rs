@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub ingress_mark: u32,
     /// How many packets a second may be told of that a policy lets in; none, if it is not to be told.
     pub told_accepted: Option<NonZeroU32>,
+    /// Whether containers may reach each other whatever policies say (spec/cell.md §D.7).
+    pub policies_disabled: bool,
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them.
@@ -227,6 +229,7 @@ pub(crate) mod tests {
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,
+            policies_disabled: false,
             residents: containers.iter().map(resident).collect(),
             allowances: Arc::new(policies.iter().map(|text| allowance(text)).collect()),
             leniency: Leniency::default(),

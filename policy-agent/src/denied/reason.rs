@@ -30,12 +30,18 @@ pub(crate) enum Reason {
     Removed,
     /// A policy lets it in.
     Policy,
-    /// What another program's rules called a denied packet, in the existing system's words.
-    OtherDenied,
-    /// One that would be denied if it were not only watched.
-    OtherWatched,
-    /// And one that was let in.
-    OtherAccepted,
+    /// The container opened more connections than it may, or would have if that were not only tried.
+    TooMany,
+    TriedTooMany,
+    /// The container's own chain refuses it from inside the overlay: no agent has let it in.
+    Overlay,
+    /// Nothing lets the container send it out of the overlay. These are the existing system's words,
+    /// followed by a handle, so another program's rules may say so, too.
+    Egress,
+    /// As [`Self::Egress`], but it passed.
+    WatchedEgress,
+    /// A rule lets the container send it out of the overlay.
+    EgressAllowed,
 }
 
 impl Reason {
@@ -52,6 +58,17 @@ impl Reason {
         Self::Policy,
     ];
 
+    /// Those that come with the handle of a container behind the text, which may be cut; the longer texts
+    /// first.
+    const WITH_HANDLE: [Self; 6] = [
+        Self::TooMany,
+        Self::TriedTooMany,
+        Self::Overlay,
+        Self::Egress,
+        Self::WatchedEgress,
+        Self::EgressAllowed,
+    ];
+
     /// The text that stands before a packet (spec/cell.md §F: whoever reads logs looks for `DENY_` and
     /// `OK_`).
     pub fn prefix(self) -> &'static str {
@@ -65,17 +82,20 @@ impl Reason {
             Self::WatchedStray => "WOULD_DENY_C2C_STRAY",
             Self::Removed => "WOULD_DENY_C2C_REMOVED",
             Self::Policy => "OK_C2C",
-            Self::OtherDenied => "DENY_",
-            Self::OtherWatched => "WOULD_DENY_",
-            Self::OtherAccepted => "OK_",
+            Self::TooMany => "DENY_ORL_",
+            Self::TriedTooMany => "WOULD_DENY_ORL_",
+            Self::Overlay => "DENY_C2C_",
+            Self::Egress => "DENY_",
+            Self::WatchedEgress => "WOULD_DENY_",
+            Self::EgressAllowed => "OK_",
         }
     }
 
     /// The reason such a text gives, if it is one.
     pub fn of(prefix: &str) -> Option<Self> {
         let ours = Self::OURS.into_iter().find(|reason| reason.prefix() == prefix);
-        let others = [Self::OtherDenied, Self::OtherWatched, Self::OtherAccepted].into_iter();
-        ours.or_else(|| others.into_iter().find(|reason| prefix.starts_with(reason.prefix())))
+        let mut others = Self::WITH_HANDLE.into_iter();
+        ours.or_else(|| others.find(|reason| prefix.starts_with(reason.prefix())))
     }
 
     /// The same of a packet that is only watched.
@@ -84,7 +104,7 @@ impl Reason {
             Self::NoPolicy => Self::WatchedNoPolicy,
             Self::NoPolicyOut => Self::WatchedNoPolicyOut,
             Self::Stray => Self::WatchedStray,
-            Self::OtherDenied => Self::OtherWatched,
+            Self::Egress => Self::WatchedEgress,
             other => other,
         }
     }
@@ -92,15 +112,20 @@ impl Reason {
     /// What became of the packet.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::NoPolicy | Self::NoPolicyOut | Self::Stray | Self::Host | Self::OtherDenied => {
-                Verdict::Denied
-            }
+            Self::NoPolicy
+            | Self::NoPolicyOut
+            | Self::Stray
+            | Self::Host
+            | Self::TooMany
+            | Self::Overlay
+            | Self::Egress => Verdict::Denied,
             Self::WatchedNoPolicy
             | Self::WatchedNoPolicyOut
             | Self::WatchedStray
             | Self::Removed
-            | Self::OtherWatched => Verdict::WouldDeny,
-            Self::Policy | Self::OtherAccepted => Verdict::Accepted,
+            | Self::TriedTooMany
+            | Self::WatchedEgress => Verdict::WouldDeny,
+            Self::Policy | Self::EgressAllowed => Verdict::Accepted,
         }
     }
 
@@ -113,7 +138,9 @@ impl Reason {
             Self::Host => "host",
             Self::Removed => "removed",
             Self::Policy => "policy",
-            Self::OtherDenied | Self::OtherWatched | Self::OtherAccepted => "other",
+            Self::TooMany | Self::TriedTooMany => "too_many_connections",
+            Self::Overlay => "overlay",
+            Self::Egress | Self::WatchedEgress | Self::EgressAllowed => "egress",
         }
     }
 
@@ -132,9 +159,14 @@ impl Reason {
             Self::Host => "containers of other cells may not reach the cell itself",
             Self::Removed => "the policy that let the source reach this port was removed",
             Self::Policy => "a policy lets the source reach this port of the destination",
-            Self::OtherDenied => "rules beside the policies deny it",
-            Self::OtherWatched => "rules beside the policies would deny it",
-            Self::OtherAccepted => "rules beside the policies let it through",
+            Self::TooMany => "the source opens more connections to this port than it may",
+            Self::TriedTooMany => "the source opens more connections to this port than it should",
+            Self::Overlay => "nothing lets anybody reach the destination from inside the overlay",
+            Self::Egress => "no security group lets the source send this out of the overlay",
+            Self::WatchedEgress => {
+                "no security group would let the source send this out of the overlay"
+            }
+            Self::EgressAllowed => "a security group lets the source send this out of the overlay",
         }
     }
 }
@@ -171,9 +203,16 @@ mod tests {
             assert!(reason.prefix().starts_with(letters), "{reason:?}");
             assert!(reason.prefix().len() <= 29, "the kernel takes no more");
         }
-        assert_eq!(Reason::of("DENY_d4a2-4242"), Some(Reason::OtherDenied));
-        assert_eq!(Reason::of("WOULD_DENY_d4a2-4242"), Some(Reason::OtherWatched));
-        assert_eq!(Reason::of("OK_0001_db"), Some(Reason::OtherAccepted));
+        for (prefix, reason) in [
+            ("DENY_d4a2-4242", Reason::Egress),
+            ("WOULD_DENY_d4a2-4242", Reason::WatchedEgress),
+            ("OK_d4a2-4242", Reason::EgressAllowed),
+            ("DENY_ORL_d4a2-4242", Reason::TooMany),
+            ("WOULD_DENY_ORL_d4a2", Reason::TriedTooMany),
+            ("DENY_C2C_d4a2-4242", Reason::Overlay),
+        ] {
+            assert_eq!(Reason::of(prefix), Some(reason), "{prefix}");
+        }
         assert_eq!(Reason::of("somebody else's"), None);
     }
 }

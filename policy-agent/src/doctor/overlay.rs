@@ -6,7 +6,7 @@ use service::log::chain;
 use tokio::runtime::Runtime;
 
 use super::Finding;
-use crate::{Config, subnet};
+use crate::Config;
 
 /// What VXLAN over IPv4 puts around a packet (spec/cell.md §G).
 const ENVELOPE: u32 = 50;
@@ -21,7 +21,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         let says = format!("there is no device {vtep}; is the overlay daemon running?");
         return vec![Finding::broken("overlay", says)];
     };
-    let subnet = subnet::read(&config.subnet_file).map_err(|error| chain(&error));
+    let subnet = config.subnet.read().map_err(|error| chain(&error));
     vec![judge_device(&link), judge_mtu(&link, underlay.as_ref(), subnet.as_ref())]
 }
 

@@ -2,18 +2,17 @@
 //! answer, and what is there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    num::NonZeroU16,
 };
 
 use containers::{Container, Contents};
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, ChainName, ConnectionState, Observed, Place, RejectWith, Rule, Ruleset, Scope, Table,
-    Transport, egress,
+    Action, ChainName, Observed, Place, Rule, Ruleset, Scope, Table,
+    egress::{self, Manner, Sender, Workload},
 };
-use policy::{EgressRule, PortRange, Protocol};
+use policy::EgressRule;
 
 use super::{
     answer::{Answer, Class},
@@ -23,24 +22,6 @@ use super::{
 /// Chains of security groups begin with one of these: ours and the Go agent's, and what the Go agent
 /// leaves behind when it dies in the middle of a change.
 const PREFIXES: [&str; 2] = ["asg-", "casg-"];
-
-/// What holds for all containers of the cell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Manner {
-    /// Networks no security group opens.
-    pub deny: DenyNetworks,
-    /// The UDP port at which cells take each other's word for who sent a packet: refused to containers
-    /// whatever their groups say (spec/cell.md §G, trust).
-    pub vtep_port: NonZeroU16,
-}
-
-/// Networks that are refused before any group is asked (spec/cell.md §B.5).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DenyNetworks {
-    pub always: Vec<Ipv4Net>,
-    pub running: Vec<Ipv4Net>,
-    pub staging: Vec<Ipv4Net>,
-}
 
 /// What should be, and what it is about.
 pub(crate) struct Wanted {
@@ -71,18 +52,6 @@ pub(crate) enum Sweep<'a> {
     All,
 }
 
-impl DenyNetworks {
-    /// Those for a class, the narrower ones first.
-    fn of(&self, class: Class) -> Vec<Ipv4Net> {
-        let narrow = match class {
-            Class::Running => self.running.as_slice(),
-            Class::Staging => self.staging.as_slice(),
-            Class::Other => &[],
-        };
-        [narrow, &self.always].concat()
-    }
-}
-
 /// What the kernel should hold for the containers of a store.
 pub(crate) fn wanted(
     store: &Contents,
@@ -94,17 +63,22 @@ pub(crate) fn wanted(
     let (mut rules, mut standings, mut governed) = (Ruleset::new(), BTreeMap::new(), Vec::new());
     // Chains of the living: never swept, and each the chain of one. Whose entry cannot be read, may live.
     let mut chains: BTreeSet<ChainName> =
-        store.faults.iter().map(|fault| egress::groups_chain(&fault.handle)).collect();
+        store.faults.iter().flat_map(|fault| chains_of(&fault.handle)).collect();
     for container in &store.containers {
         let chain = egress::groups_chain(&container.handle);
-        let standing = if chains.insert(chain.clone()) {
+        let is_its_own = chains.insert(chain.clone());
+        chains.extend(egress::owned(&chain));
+        let standing = if is_its_own {
             match lot(container, answer, observed) {
                 Ok((parent, allowed)) => {
-                    let denied = manner.deny.of(Class::of(container));
+                    let workload = Workload::called(container.workload());
+                    let denied = manner.deny.of(workload);
                     let one = Governed { ip: container.ip, allowed, denied };
                     let jump = Rule::new(Action::Jump(chain.clone()));
                     rules.hook(Table::Filter, parent, Place::First, jump);
-                    rules.chain(Table::Filter, chain, one.rules(manner.vtep_port));
+                    let sender =
+                        Sender { handle: &container.handle, workload, allowed: &one.allowed };
+                    manner.govern(&mut rules, chain, None, &sender);
                     governed.push(one);
                     Standing::Enforced
                 }
@@ -153,6 +127,11 @@ fn parent(handle: &str, observed: &Observed) -> Option<ChainName> {
     Some(egress::netout_chain(handle)).filter(there).or(cut)
 }
 
+/// What there may be of a container's groups.
+fn chains_of(handle: &str) -> [ChainName; 4] {
+    egress::owned(&egress::groups_chain(handle))
+}
+
 /// Everything of security groups, whosever: ours and the Go agent's.
 pub(crate) fn scope() -> Scope {
     Scope::prefixes(PREFIXES)
@@ -166,42 +145,31 @@ fn scope_of(
 ) -> Scope {
     let enforced = standings.iter().filter(|(_, standing)| **standing == Standing::Enforced);
     let mut ours: BTreeSet<ChainName> =
-        enforced.map(|(handle, _)| egress::groups_chain(handle)).collect();
+        enforced.flat_map(|(handle, _)| chains_of(handle)).collect();
     match sweep {
         Sweep::None => {}
         Sweep::Only(gone) => ours.extend(
-            gone.iter().map(|handle| egress::groups_chain(handle)).filter(|c| !living.contains(c)),
+            gone.iter().flat_map(|handle| chains_of(handle)).filter(|c| !living.contains(c)),
         ),
         Sweep::All => {
             let of_groups = |chain: &&str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-            let there = observed.chains(Table::Filter).filter(of_groups);
+            // A set that counts has a second part, for IPv6.
+            let sets = observed.sets().map(|set| set.strip_suffix("-6").unwrap_or(set));
+            let there = observed.chains(Table::Filter).chain(sets).filter(of_groups);
             ours.extend(there.filter_map(|c| c.parse().ok()).filter(|c| !living.contains(c)));
         }
     }
     Scope::named(ours)
 }
 
-impl Governed {
-    /// The container's whole chain. What is denied comes before what is allowed, and nothing returns.
-    fn rules(&self, vtep_port: NonZeroU16) -> Vec<Rule> {
-        let unreachable = || Rule::new(Action::Reject(RejectWith::PortUnreachable));
-        let mut rules = vec![
-            Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished),
-            Rule::new(Action::Drop).transport(Transport::Tcp).state(ConnectionState::Invalid),
-            unreachable().ports(Protocol::Udp, PortRange::single(vtep_port)),
-        ];
-        rules.extend(self.denied.iter().map(|net| unreachable().to(*net)));
-        let mut seen = HashSet::new();
-        let allowed = self.allowed.iter().flat_map(egress::accept);
-        rules.extend(allowed.filter(|rule| seen.insert(rule.to_string())));
-        rules.extend(Rule::reject(|rule| rule));
-        rules
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use netfilter::{Dialect, Family, Plan, Rendered};
+    use std::num::{NonZeroU16, NonZeroU32};
+
+    use netfilter::{
+        Dialect, Family, Limit, Plan, Rendered,
+        egress::{DenyNetworks, Outbound},
+    };
     use policy::SecurityGroup;
 
     use super::*;
@@ -224,6 +192,10 @@ pub(crate) mod tests {
         Manner {
             deny: DenyNetworks::default(),
             vtep_port: NonZeroU16::new(4789).expect("is not zero"),
+            told: false,
+            denied_per_second: NonZeroU32::MIN,
+            accepted_per_second: NonZeroU32::MIN,
+            outbound: None,
         }
     }
 
@@ -332,6 +304,36 @@ pub(crate) mod tests {
         let plan = Plan::new(&rendered, &there, &wanted.scope);
         let removed = |line: &&str| line.starts_with("-X");
         plan.render().lines().filter(removed).map(|line| line[3..].to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_chain_counts_and_tells_by_lives_as_long_as_it_does() {
+        use netfilter::{FakeKernel, Kernel};
+
+        let count = |number| NonZeroU32::new(number).unwrap();
+        let limit = Limit { per_second: count(10), burst: count(20) };
+        let outbound = Some(Outbound { limit, logging: true, dry_run: false });
+        let manner = Manner { outbound, told: true, ..manner() };
+        let answer = answer(&["a"], vec![running("10.0.0.1")]);
+        for dialect in [Dialect::Iptables(Family::V4), Dialect::Nft] {
+            let mut kernel = FakeKernel::speaking(dialect);
+            let mut networkers = Ruleset::new();
+            networkers.chain(Table::Filter, egress::netout_chain("web"), Vec::new());
+            kernel.settle(&networkers, &Scope::prefix("netout--")).unwrap();
+            let mut settle = |containers: Vec<Container>| {
+                let there = kernel.observe().unwrap();
+                let wanted = wanted(&store(containers), Some(&answer), &manner, &there, Sweep::All);
+                kernel.settle(&wanted.rules, &wanted.scope).unwrap();
+                let there = kernel.observe().unwrap();
+                let names = there.chains(Table::Filter).chain(there.sets());
+                names.filter(|name| name.starts_with("asg-")).map(str::to_owned).collect::<Vec<_>>()
+            };
+            let mut there = settle(vec![container("web", "10.255.30.2", "a", "app")]);
+            there.retain(|name| !name.ends_with("-6"));
+            let counted: &[_] = if dialect == Dialect::Nft { &["asg-web--orl"] } else { &[] };
+            assert_eq!(there, [&["asg-web", "asg-web--log", "asg-web--rl-log"], counted].concat());
+            assert_eq!(settle(vec![]), [""; 0]);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
-use netfilter::{Firewall, KernelError, Observed, Settled, Table};
+use netfilter::{Firewall, KernelError, Observed, Settled, Table, egress::Manner};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use service::log::chain;
 use thiserror::Error;
@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::{
     answer::Answer,
     connections,
-    desired::{self, Governed, Manner, Sweep, Wanted},
+    desired::{self, Governed, Sweep, Wanted},
     status::Standing,
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 /// Everything a pass reads from and writes to, and what it remembers of earlier passes.
 pub(crate) struct Enforcer {
     store: Store,
-    subnet_file: PathBuf,
+    subnet: subnet::Source,
     manner: Manner,
     firewall: Shared,
     former: Former,
@@ -93,8 +93,8 @@ impl Enforcer {
     ) -> Self {
         Self {
             store: Store::at(&config.datastore),
-            subnet_file: config.subnet_file.clone(),
-            manner: config.groups.clone(),
+            subnet: config.subnet.clone(),
+            manner: config.egress.clone(),
             firewall,
             former,
             connections,
@@ -131,7 +131,7 @@ impl Enforcer {
 
     fn attempt(&mut self, known: &Known, firewall: &mut Firewall) -> Result<Outcome, Held> {
         let Known { answer, fresh, gone } = known;
-        let overlay = subnet::read(&self.subnet_file)?.overlay;
+        let overlay = self.subnet.read()?.overlay;
         let observed = firewall.observed()?;
         let stale = look(&self.store, &mut self.containers, observed)?;
         let containers = self.containers.as_ref().expect("were read now or before");
@@ -214,8 +214,9 @@ fn spaces(containers: &[Container]) -> BTreeSet<String> {
 }
 
 fn is_chain_of(name: &str, handle: &str) -> bool {
-    use netfilter::egress::{groups_chain, netout_chain};
-    groups_chain(handle).as_str() == name || netout_chain(handle).as_str() == name
+    use netfilter::egress::{groups_chain, netout_chain, owned};
+    let ours = owned(&groups_chain(handle));
+    ours.iter().chain([&netout_chain(handle)]).any(|chain| chain.as_str() == name)
 }
 
 #[cfg(test)]

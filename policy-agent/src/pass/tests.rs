@@ -75,12 +75,14 @@ impl Cell {
         kernel: &SharedKernel,
         connections: &FakeConnections,
     ) -> Enforcer {
-        let files = Files::new(store(files), files.path().join("subnet.env"));
+        let subnet = crate::subnet::Source::File(files.path().join("subnet.env"));
+        let files = Files::new(store(files), subnet);
         Enforcer {
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
-            told_accepted: None,
+            told_accepted: Accepted::new(false, std::num::NonZeroU32::MIN),
+            policies_disabled: false,
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),

@@ -71,7 +71,7 @@ impl Cell {
     ) -> Enforcer {
         Enforcer {
             store: Store::at(files.path().join("store.json")),
-            subnet_file: files.path().join("subnet.env"),
+            subnet: subnet::Source::File(files.path().join("subnet.env")),
             manner: manner(),
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
