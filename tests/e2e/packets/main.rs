@@ -10,6 +10,7 @@ mod denied_log;
 mod denies_by_default;
 mod explains;
 mod net_in_out;
+mod predecessors_keys;
 mod revokes;
 mod same_cell;
 mod security_groups;

@@ -194,10 +194,19 @@ impl Cell {
 
     /// Changes a key of the agent's configuration, for its next start.
     pub fn configure_agent(&self, key: &str, value: impl Into<Value>) -> Result<()> {
-        let text = fs::read_to_string(self.file("policy-agent.json"))?;
+        self.reconfigure("policy-agent.json", key, value.into())
+    }
+
+    /// Changes a key of the networker's configuration, for the next container.
+    pub fn configure_networker(&self, key: &str, value: impl Into<Value>) -> Result<()> {
+        self.reconfigure("external-networker.json", key, value.into())
+    }
+
+    fn reconfigure(&self, file: &str, key: &str, value: Value) -> Result<()> {
+        let text = fs::read_to_string(self.file(file))?;
         let mut config: Value = serde_json::from_str(&text)?;
-        config[key] = value.into();
-        configure(&self.directory, "policy-agent.json", &config).map(drop)
+        config[key] = value;
+        configure(&self.directory, file, &config).map(drop)
     }
 
     /// The agent's program with other words than those it runs by, and its configuration.
