@@ -127,10 +127,10 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let raw = json::from_slice(&bytes)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-        Ok(Self::check(raw)?)
+        Ok(Self::check(&raw)?)
     }
 
-    fn check(raw: Raw) -> Result<Self, Faults> {
+    fn check(raw: &Raw) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let services = faults.services(&raw.host_tcp_services, &raw.host_udp_services);
         let overlay = faults.optional(
@@ -162,12 +162,12 @@ impl Config {
                 address: faults
                     .parsed("instance_address", &raw.instance_address, "an IPv4 address")
                     .unwrap_or(Ipv4Addr::UNSPECIFIED),
-                underlay: underlay(&mut faults, &raw),
+                underlay: underlay(&mut faults, raw),
                 vtep: faults.interface("vtep_name", or(&raw.vtep_name, "silk-vtep")),
                 ingress_mark: faults.mark("ingress_tag", or(&raw.ingress_tag, "ffff0000")),
                 dns_servers: faults.dns_servers(&raw.dns_servers),
                 host_services: services,
-                manner: egress::manner(&mut faults, &raw),
+                manner: egress::manner(&mut faults, raw),
                 tell_of_overlay: raw.iptables_c2c_logging,
                 unmasqueraded: faults.optional(
                     "no_masquerade_cidr_range",
@@ -179,7 +179,7 @@ impl Config {
                 overlay,
                 underlay: faults.addresses("underlay_ips", &raw.underlay_ips),
             },
-            proxy: proxy(&mut faults, &raw),
+            proxy: proxy(&mut faults, raw),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
     }
@@ -236,7 +236,7 @@ fn seconds_or(seconds: u64, default: u64) -> Duration {
 impl Config {
     /// A configuration for tests of what is done with one.
     pub fn example() -> Self {
-        Self::check(json::from_slice(tests::MINIMAL.as_bytes()).expect("an example is readable"))
+        Self::check(&json::from_slice(tests::MINIMAL.as_bytes()).expect("an example is readable"))
             .expect("an example is right")
     }
 }

@@ -56,6 +56,17 @@ impl Handle {
         }
     }
 
+    /// What the CNI wrapper called them, which cuts what is too long: a container it has connected is taken
+    /// down by us once we have taken its place.
+    fn chains_of_the_wrapper(&self) -> impl Iterator<Item = ChainName> {
+        let cut = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+        let named = |prefix| cut(&format!("{prefix}--{}", self.0), 28);
+        let beside = |suffix: &str| format!("{}{suffix}", cut(&named("netout"), 28 - suffix.len()));
+        let all = ["input", "netout", "overlay", "netin"].map(named).into_iter();
+        let all: Vec<_> = all.chain(["--log", "--rl-log"].map(beside)).collect();
+        all.into_iter().filter_map(|name| name.parse().ok())
+    }
+
     /// The comment on its rule among those that masquerade, which has no chain to be known by.
     pub fn masquerade_comment(&self) -> String {
         ChainName::owned("masq", &self.0).to_string()
@@ -65,7 +76,8 @@ impl Handle {
     pub fn scope(&self) -> Scope {
         let Chains { input, netout, overlay, netin } = self.chains();
         let ours = netfilter::egress::owned(&netout).into_iter().chain([input, overlay, netin]);
-        Scope::named(ours).with_comment(&self.masquerade_comment())
+        let all = ours.chain(self.chains_of_the_wrapper());
+        Scope::named(all).with_comment(&self.masquerade_comment())
     }
 }
 
@@ -89,6 +101,24 @@ mod tests {
         for bad in ["", ".", "..", "../x", "a/b", "-a", "a b", "é", &"x".repeat(201)] {
             assert!(Handle::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_the_cni_wrapper_left_is_the_containers_too() {
+        let handle = Handle::parse("3f1c0a52-6d8e-4b7a-5c21-9e04").unwrap();
+        let names: Vec<_> = handle.chains_of_the_wrapper().map(|name| name.to_string()).collect();
+        // As in spec/cell.md §D.9.
+        assert_eq!(
+            names,
+            [
+                "input--3f1c0a52-6d8e-4b7a-5c",
+                "netout--3f1c0a52-6d8e-4b7a-5",
+                "overlay--3f1c0a52-6d8e-4b7a-",
+                "netin--3f1c0a52-6d8e-4b7a-5c",
+                "netout--3f1c0a52-6d8e-4--log",
+                "netout--3f1c0a52-6d8--rl-log",
+            ]
+        );
     }
 
     proptest! {

@@ -68,6 +68,13 @@ pub(crate) trait Host {
 
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
+    /// Takes what `scope` owns out of the firewall, and out of the one that was configured before.
+    fn clear(&self, scope: &Scope) -> Result<(), HostError>;
+    /// Takes it out of that one only.
+    fn clear_former(&self, scope: &Scope) -> Result<(), HostError>;
+    /// Takes the rules out of the firewall by which the CNI wrapper masquerades `ip`; there, nothing tells
+    /// whose they are but the address.
+    fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError>;
 
     /// Makes the kernel forget the connections of an address, as far as that is possible.
     fn forget_connections(&self, ip: Ipv4Addr);
@@ -85,12 +92,19 @@ pub(crate) trait Host {
     /// Whether the policy agent keeps the security groups of a container, so that its jump to them has to
     /// stay in front of what we say.
     fn governed(&self, handle: &Handle) -> Result<bool, HostError>;
+    /// The same in the firewall that was configured before.
+    fn was_governed(&self, handle: &Handle) -> Result<bool, HostError>;
     /// Like [`await_policies`](Self::await_policies), for when nothing depends on it: briefly, and never
     /// mind.
     fn hint_policies(&self);
 
     /// What is remembered of `handle`.
     fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError>;
+    /// The containers that are remembered, if what stands of them may stand in a firewall that was
+    /// configured before.
+    fn left_behind(&self) -> Vec<Handle>;
+    /// Notes that nothing stands there any more.
+    fn nobody_is_left_behind(&self) -> Result<(), HostError>;
     /// Which other containers are remembered to have had `ip`.
     fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle>;
     /// Remembers `record`.

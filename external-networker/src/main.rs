@@ -43,9 +43,12 @@ use serde::de::DeserializeOwned;
 use command::{Action, Command};
 use config::{Config, DEFAULT_LOG_PREFIX};
 use handle::Handle;
-use host::CellHost;
+use host::{CellHost, Host};
 use lock::Lock;
 use record::Records;
+
+/// How long to wait for whoever works on a container that is not the one this is about.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Longer than all that the process working on the same container may wait for, taken together.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -76,7 +79,35 @@ fn run(prefix: &mut String) -> Result<String> {
     if action != Action::Down {
         config.look_around().context("looking at this cell")?;
     }
-    act(&config, action, &handle)
+    let answer = act(&config, action, &handle)?;
+    if action != Action::Down || config.look_around().is_ok() {
+        move_the_others(&config);
+    }
+    Ok(answer)
+}
+
+/// After another firewall was configured, whoever comes by takes all containers along. What fails is
+/// tried again by the next; until then, both firewalls are asked.
+fn move_the_others(config: &Config) {
+    let host = CellHost::new(config);
+    let mut all = true;
+    for handle in host.left_behind() {
+        let work = || verb::move_over(&host, config, &handle);
+        let moved = match alone(config, &handle, A_MOMENT, work) {
+            Ok(moved) => moved.map_err(anyhow::Error::from),
+            Err(busy) => Err(busy),
+        };
+        if let Err(error) = moved {
+            let error = error_chain(error.as_ref());
+            tracing::warn!(
+                "Container {handle} still has rules in the firewall that was configured before: {error}"
+            );
+            all = false;
+        }
+    }
+    if all && let Err(error) = host.nobody_is_left_behind() {
+        tracing::debug!("It is not remembered which firewall is written: {}", error_chain(&error));
+    }
 }
 
 fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {
@@ -84,26 +115,30 @@ fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {
     match action {
         Action::Up => {
             let request = request()?;
-            let reply = alone(config, handle, || verb::up(&host, config, handle, request))??;
+            let reply =
+                alone(config, handle, PATIENCE, || verb::up(&host, config, handle, request))??;
             Ok(json::to_string(&reply))
         }
         Action::Down => {
-            alone(config, handle, || verb::down(&host, handle))??;
+            alone(config, handle, PATIENCE, || verb::down(&host, handle))??;
             Ok(String::new())
         }
         Action::NetIn => {
             let request = request()?;
-            let reply = alone(config, handle, || verb::net_in(&host, config, handle, &request))??;
+            let reply =
+                alone(config, handle, PATIENCE, || verb::net_in(&host, config, handle, &request))??;
             Ok(json::to_string(&reply))
         }
         Action::NetOut => {
             let request = request()?;
-            alone(config, handle, || verb::net_out(&host, config, handle, request))??;
+            alone(config, handle, PATIENCE, || verb::net_out(&host, config, handle, request))??;
             Ok(String::new())
         }
         Action::BulkNetOut => {
             let request = request()?;
-            alone(config, handle, || verb::bulk_net_out(&host, config, handle, request))??;
+            alone(config, handle, PATIENCE, || {
+                verb::bulk_net_out(&host, config, handle, request)
+            })??;
             Ok(String::new())
         }
     }
@@ -111,9 +146,14 @@ fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {
 
 /// Does `work` while nobody else works on the container. The lock's file goes afterwards, so that
 /// nothing is left of containers that are gone.
-fn alone<T>(config: &Config, handle: &Handle, work: impl FnOnce() -> T) -> Result<T> {
+fn alone<T>(
+    config: &Config,
+    handle: &Handle,
+    patience: Duration,
+    work: impl FnOnce() -> T,
+) -> Result<T> {
     let lock_file = Records::beside(&config.ports.path).lock_file(handle);
-    let held = Lock::take(&lock_file, PATIENCE)
+    let held = Lock::take(&lock_file, patience)
         .with_context(|| format!("waiting for another action on container {handle}"))?;
     let result = work();
     // One that stays is in nobody's way.

@@ -126,6 +126,22 @@ impl Records {
         self.dir.join(format!("{handle}.lock"))
     }
 
+    /// The firewall that holds all rules of all containers, as far as is known.
+    pub fn firewall(&self) -> Option<String> {
+        fs::read_to_string(self.firewall_file()).ok().map(|text| text.trim().to_owned())
+    }
+
+    /// From now on it is this one.
+    pub fn set_firewall(&self, name: &str) -> Result<(), RecordError> {
+        let path = self.firewall_file();
+        files::replace(&path, name.as_bytes(), Manner::PRIVATE.hasty())
+            .map_err(|source| RecordError::Write { path, source })
+    }
+
+    fn firewall_file(&self) -> PathBuf {
+        self.dir.join("firewall")
+    }
+
     /// The record of `handle`. One that nobody can read is as good as one that was only begun.
     pub fn load(&self, handle: &Handle) -> Result<Option<Record>, RecordError> {
         let path = self.path(handle);

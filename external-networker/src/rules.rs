@@ -118,6 +118,12 @@ pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
 }
 
+/// Whether a rule of POSTROUTING is the one the CNI wrapper masquerades `ip` by (spec/cell.md §C.6).
+pub(crate) fn is_wrappers_masquerade(rule: &str, ip: Ipv4Addr) -> bool {
+    let about = rule.strip_prefix(&format!("-s {ip}/32 "));
+    about.is_some_and(|rest| rest.ends_with("-j MASQUERADE") && !rest.contains("--comment"))
+}
+
 fn groups_rule(handle: &Handle) -> Rule {
     Rule::new(Action::Jump(egress::groups_chain(handle.as_str())))
 }

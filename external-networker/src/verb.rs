@@ -2,6 +2,7 @@
 //! takes back what it did; going down carries on whatever happens.
 
 mod down;
+mod move_over;
 mod net_in;
 mod net_out;
 mod up;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub(crate) use down::down;
+pub(crate) use move_over::move_over;
 pub(crate) use net_in::net_in;
 pub(crate) use net_out::{bulk_net_out, net_out};
 pub(crate) use up::up;

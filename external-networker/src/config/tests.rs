@@ -6,7 +6,7 @@ pub(super) const MINIMAL: &str = r#"{"cni_plugin_dir":"/usr/lib/cni","cni_config
     "instance_address":"10.0.16.14","underlay_interfaces":["eth0"]}"#;
 
 fn check(text: &str) -> Result<Config, String> {
-    Config::check(json::from_slice(text.as_bytes()).unwrap()).map_err(|error| error.to_string())
+    Config::check(&json::from_slice(text.as_bytes()).unwrap()).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Backend, Interface, Kernel, Ruleset, Scope, probe};
+use netfilter::{
+    Backend, Builtin, Interface, Kernel, Observed, Plan, Rendered, Ruleset, Scope, Step, Table,
+    probe,
+};
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
@@ -28,6 +31,9 @@ const INTERFACE: &str = "eth0";
 /// How long an agent that is only told, not asked, is listened to.
 const HINT_LIMIT: Duration = Duration::from_secs(3);
 
+/// A firewall, and what it holds.
+type Looked = (Box<dyn Kernel>, Observed);
+
 /// The machine this process runs on.
 pub(crate) struct CellHost<'c> {
     config: &'c Config,
@@ -47,13 +53,41 @@ impl<'c> CellHost<'c> {
         Self { config, records, store: Store::at(&config.datastore), cni }
     }
 
+    fn backend(&self) -> Result<Backend, HostError> {
+        match self.config.backend {
+            Backend::Auto => Ok(Backend::Auto.choose(&probe())?),
+            chosen => Ok(chosen),
+        }
+    }
+
+    fn open(&self, backend: Backend) -> Result<Box<dyn Kernel>, HostError> {
+        Ok(backend.open(Some(self.config.iptables_lock_file.clone()))?)
+    }
+
     fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
-        let lock_file = Some(self.config.iptables_lock_file.clone());
-        let backend = match self.config.backend {
-            Backend::Auto => Backend::Auto.choose(&probe())?,
-            chosen => chosen,
+        self.open(self.backend()?)
+    }
+
+    /// The firewall that was configured before, should anything of ours stand there; what cannot be read
+    /// holds nothing of ours.
+    fn former(&self) -> Result<Option<Looked>, HostError> {
+        let backend = self.backend()?;
+        if self.records.firewall() == Some(backend.to_string()) {
+            return Ok(None);
+        }
+        let other = match backend {
+            Backend::Nftables => Backend::Iptables,
+            _ => Backend::Nftables,
         };
-        Ok(backend.open(lock_file)?)
+        let looked = self.open(other).and_then(|mut kernel| {
+            let observed = kernel.observe()?;
+            Ok((kernel, observed))
+        });
+        let unreadable = |error: &HostError| {
+            let error = crate::error_chain(error);
+            tracing::debug!("The other firewall cannot be read: {error}");
+        };
+        Ok(looked.inspect_err(unreadable).ok())
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -249,6 +283,30 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
+    fn clear(&self, scope: &Scope) -> Result<(), HostError> {
+        self.settle(&Ruleset::new(), scope)?;
+        self.clear_former(scope)
+    }
+
+    fn clear_former(&self, scope: &Scope) -> Result<(), HostError> {
+        if let Some((mut kernel, observed)) = self.former()? {
+            let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
+            kernel.commit(&Plan::new(&nothing, &observed, scope))?;
+        }
+        Ok(())
+    }
+
+    fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError> {
+        let mut kernel = self.firewall()?;
+        let observed = kernel.observe()?;
+        let parent = Builtin::Postrouting.to_string();
+        let there = observed.rules(Table::Nat, &parent).unwrap_or_default();
+        let steps = there.iter().filter(|rule| rules::is_wrappers_masquerade(rule, ip));
+        let steps = steps.map(|rule| Step::Delete(parent.clone(), rule.clone())).collect();
+        kernel.commit(&Plan::of(kernel.dialect(), Table::Nat, steps))?;
+        Ok(())
+    }
+
     /// Not an error when it fails: connections are a matter of minutes, and a host whose kernel does not
     /// speak of them must still get rid of its containers.
     fn forget_connections(&self, ip: Ipv4Addr) {
@@ -288,6 +346,11 @@ impl Host for CellHost<'_> {
         Ok(rules::is_governed(handle, &self.firewall()?.observe()?))
     }
 
+    fn was_governed(&self, handle: &Handle) -> Result<bool, HostError> {
+        let former = self.former()?;
+        Ok(former.is_some_and(|(_, observed)| rules::is_governed(handle, &observed)))
+    }
+
     fn hint_policies(&self) {
         if let Some(address) = &self.config.agent
             && let Err(error) = agent::force_poll(address, HINT_LIMIT)
@@ -299,6 +362,18 @@ impl Host for CellHost<'_> {
 
     fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
         Ok(self.records.load(handle)?)
+    }
+
+    fn left_behind(&self) -> Vec<Handle> {
+        match self.backend() {
+            Ok(backend) if self.records.firewall() == Some(backend.to_string()) => Vec::new(),
+            // Whoever cannot choose one has said so already.
+            _ => self.records.all().into_iter().map(|record| record.handle).collect(),
+        }
+    }
+
+    fn nobody_is_left_behind(&self) -> Result<(), HostError> {
+        Ok(self.records.set_firewall(&self.backend()?.to_string())?)
     }
 
     fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {

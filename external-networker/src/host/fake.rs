@@ -7,7 +7,9 @@ use std::{
 use cni::{Attachment, SpecVersion};
 use containers::Container;
 use hostnet::netns::NetnsId;
-use netfilter::{FakeKernel, Interface, Kernel, Observed, Ruleset, Scope};
+use netfilter::{
+    Action, FakeKernel, Interface, Kernel, Observed, Place, Rule, Ruleset, Scope, Table,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Host, HostError, Source};
@@ -35,6 +37,10 @@ pub(crate) enum Trouble {
 struct State {
     left: Left,
     kernel: FakeKernel,
+    /// The firewall that was configured before.
+    former: FakeKernel,
+    /// Whether the policy agent puts groups in front when it is asked to.
+    agent_governs: bool,
     /// The address CNI gives next; the same again if asked to.
     next_ip: u8,
     told_to_plugins: Map<String, Value>,
@@ -72,10 +78,28 @@ impl FakeHost {
         self.state.borrow().kernel.state.clone()
     }
 
+    /// What stands in the firewall that was configured before.
+    pub fn former(&self) -> Observed {
+        self.state.borrow().former.state.clone()
+    }
+
+    /// Another firewall is configured: what stands, stands in the former one. The policy agent keeps
+    /// security groups, or does not.
+    pub fn switch_firewalls(&self, agent_governs: bool) {
+        let state = &mut *self.state.borrow_mut();
+        state.former = std::mem::take(&mut state.kernel);
+        state.agent_governs = agent_governs;
+    }
+
+    /// The policy agent has put its groups in front of a container's chain.
+    pub fn govern(&self, handle: &Handle) {
+        govern(&mut self.state.borrow_mut().kernel, handle);
+    }
+
     /// Whether the firewall mentions no container.
     pub fn firewall_is_bare(&self) -> bool {
         let firewall = self.firewall();
-        netfilter::Table::ALL.into_iter().all(|table| {
+        Table::ALL.into_iter().all(|table| {
             firewall.chains(table).all(|chain| {
                 !chain.contains("--") && firewall.rules(table, chain).is_none_or(<[_]>::is_empty)
             })
@@ -118,6 +142,15 @@ impl FakeHost {
         self.step()?;
         Ok(change(&mut self.state.borrow_mut().left))
     }
+}
+
+fn govern(kernel: &mut FakeKernel, handle: &Handle) {
+    let groups = netfilter::egress::groups_chain(handle.as_str());
+    let jump = Rule::new(Action::Jump(groups.clone()));
+    let mut rules = Ruleset::new();
+    rules.chain(Table::Filter, groups.clone(), vec![Rule::new(Action::Drop)]);
+    rules.hook(Table::Filter, handle.chains().netout, Place::First, jump);
+    kernel.settle(&rules, &Scope::named([groups])).expect("the fake fails only when told");
 }
 
 fn attachment(ip: Ipv4Addr) -> Attachment {
@@ -214,6 +247,22 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn clear(&self, scope: &Scope) -> Result<(), HostError> {
+        self.settle(&Ruleset::new(), scope)?;
+        self.state.borrow_mut().former.settle(&Ruleset::new(), scope)?;
+        Ok(())
+    }
+
+    fn clear_former(&self, scope: &Scope) -> Result<(), HostError> {
+        self.step()?;
+        self.state.borrow_mut().former.settle(&Ruleset::new(), scope)?;
+        Ok(())
+    }
+
+    fn clear_masquerade(&self, _ip: Ipv4Addr) -> Result<(), HostError> {
+        self.step()
+    }
+
     fn forget_connections(&self, ip: Ipv4Addr) {
         self.state.borrow_mut().forgotten.push(ip);
     }
@@ -231,13 +280,23 @@ impl Host for FakeHost {
         self.step()
     }
 
-    fn await_groups(&self, _handle: &Handle) -> Result<(), HostError> {
-        self.step()
+    fn await_groups(&self, handle: &Handle) -> Result<(), HostError> {
+        self.step()?;
+        let state = &mut *self.state.borrow_mut();
+        if state.agent_governs {
+            govern(&mut state.kernel, handle);
+        }
+        Ok(())
     }
 
     fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
         self.step()?;
         Ok(rules::is_governed(handle, &self.state.borrow_mut().kernel.observe()?))
+    }
+
+    fn was_governed(&self, handle: &Handle) -> Result<bool, HostError> {
+        self.step()?;
+        Ok(rules::is_governed(handle, &self.state.borrow_mut().former.observe()?))
     }
 
     fn hint_policies(&self) {
@@ -246,6 +305,14 @@ impl Host for FakeHost {
 
     fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
         self.change(|left| left.records.get(handle).cloned())
+    }
+
+    fn left_behind(&self) -> Vec<Handle> {
+        self.left().records.into_keys().collect()
+    }
+
+    fn nobody_is_left_behind(&self) -> Result<(), HostError> {
+        self.step()
     }
 
     fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {

@@ -1,6 +1,5 @@
 use std::{fmt, net::Ipv4Addr};
 
-use netfilter::Ruleset;
 use thiserror::Error;
 
 use crate::{
@@ -22,8 +21,11 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     let mut errors = DownError::default();
     let known = errors.collect("marking it as going", retire(host, handle)).flatten();
     let listed = errors.collect("store delete", host.strike(handle));
-    let rules = host.settle(&Ruleset::new(), &handle.scope());
-    let shut = errors.collect("removing its rules", rules).is_some();
+    let shut = errors.collect("removing its rules", host.clear(&handle.scope())).is_some();
+    if let (None, Some(Some(ip))) = (known, listed) {
+        // Connected by the CNI wrapper, before our time.
+        errors.collect("removing its masquerade", host.clear_masquerade(ip));
+    }
     if listed != Some(None) {
         host.hint_policies();
     }

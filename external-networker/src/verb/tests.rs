@@ -407,3 +407,71 @@ proptest! {
         assert_nothing_left(&host, 0);
     }
 }
+
+/// The chain of what leaves a container, in one firewall.
+fn netout(firewall: &netfilter::Observed, handle: &Handle) -> Option<Vec<String>> {
+    let chain = handle.chains().netout;
+    firewall.rules(netfilter::Table::Filter, chain.as_str()).map(<[String]>::to_vec)
+}
+
+fn mentions(firewall: &netfilter::Observed, handle: &Handle) -> bool {
+    let tables = netfilter::Table::ALL.into_iter();
+    let chains: Vec<_> = tables.flat_map(|table| firewall.chains(table)).collect();
+    chains.iter().any(|chain| chain.ends_with(&format!("--{handle}")))
+}
+
+#[test]
+fn a_container_moves_to_the_firewall_that_is_configured_and_is_shut_all_the_time() {
+    let config = Config::example();
+    let prepare = |host: &FakeHost| {
+        bring_up(host, &web(), 7).unwrap();
+        host.switch_firewalls(false);
+    };
+    let shut = |rules: Vec<String>| rules.iter().any(|rule| rule.contains("REJECT"));
+    let act = |host: &FakeHost| {
+        let before = host.former();
+        move_over(host, &config, &web())?;
+        assert_eq!(host.firewall(), before);
+        assert!(!mentions(&host.former(), &web()), "{:?}", host.former());
+        Ok::<_, move_over::MoveError>(())
+    };
+    at_every_step(Trouble::At, prepare, act, |host, _, step| {
+        let is_shut = [host.former(), host.firewall()].map(|firewall| netout(&firewall, &web()));
+        assert!(is_shut.into_iter().flatten().any(shut), "step {step}");
+    });
+}
+
+#[test]
+fn groups_hold_in_the_former_firewall_until_the_agent_has_moved_them() {
+    let config = Config::example();
+    for agent_governs in [true, false] {
+        let host = FakeHost::default();
+        bring_up(&host, &web(), 7).unwrap();
+        host.govern(&web());
+        host.switch_firewalls(agent_governs);
+        let moved = move_over(&host, &config, &web());
+        let first = netout(&host.firewall(), &web()).unwrap().remove(0);
+        if agent_governs {
+            moved.unwrap();
+            assert_eq!(first, "-j asg-web");
+            assert!(!mentions(&host.former(), &web()));
+        } else {
+            assert!(matches!(moved, Err(move_over::MoveError::Ungoverned(_))));
+            assert_eq!(first, "-j ACCEPT", "what leaves is left to the former one");
+            assert_eq!(netout(&host.former(), &web()).unwrap()[0], "-j asg-web");
+            host.govern(&web());
+            move_over(&host, &config, &web()).unwrap();
+            assert!(!mentions(&host.former(), &web()));
+        }
+    }
+}
+
+#[test]
+fn down_takes_a_container_out_of_both_firewalls() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    host.switch_firewalls(false);
+    down(&host, &web()).unwrap();
+    assert!(!mentions(&host.former(), &web()));
+    assert_nothing_left(&host, 0);
+}

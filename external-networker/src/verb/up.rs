@@ -4,7 +4,7 @@ use cni::Attachment;
 use containers::Container;
 use gocompat::json;
 use hostnet::netns::NetnsId;
-use netfilter::{Interface, InvalidInterface, Ruleset};
+use netfilter::{Interface, InvalidInterface};
 use policy::EgressRule;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -120,7 +120,7 @@ fn connect(
 
     undo.or("releasing its ports", |host| {
         // Not while anything leads from them, should removing the rules have failed.
-        host.settle(&Ruleset::new(), &handle.scope())?;
+        host.clear(&handle.scope())?;
         host.release_ports(handle)
     });
     let count = wanted.iter().filter(|wanted| wanted.host_port.is_none()).count();
@@ -137,7 +137,7 @@ fn connect(
     host.save(&record).map_err(doing("remembering its address"))?;
     clear_earlier_owners(host, handle, ip)?;
 
-    undo.or("removing its rules", |host| host.settle(&Ruleset::new(), &handle.scope()));
+    undo.or("removing its rules", |host| host.clear(&handle.scope()));
     let links = links(config, &attachment)?;
     let facts = Facts {
         handle: handle.clone(),
@@ -233,7 +233,7 @@ fn told_to_plugins(request: &wire::UpRequest, mapped: &[Mapped]) -> Map<String, 
 fn clear_earlier_owners(host: &dyn Host, handle: &Handle, ip: Ipv4Addr) -> Result<(), UpError> {
     for other in host.others_at(handle, ip) {
         tracing::warn!("Container {other} had address {ip} and is gone; its rules are removed");
-        host.settle(&Ruleset::new(), &other.scope())
+        host.clear(&other.scope())
             .map_err(doing("removing the rules of an earlier owner of its address"))?;
     }
     Ok(())
