@@ -131,9 +131,15 @@ impl Records {
         fs::read_to_string(self.firewall_file()).ok().map(|text| text.trim().to_owned())
     }
 
-    /// From now on it is this one.
+    /// From now on it is this one. Nothing is left where there are no containers.
     pub fn set_firewall(&self, name: &str) -> Result<(), RecordError> {
         let path = self.firewall_file();
+        if self.is_empty() {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result.map_err(|source| RecordError::Write { path, source }),
+            };
+        }
         files::replace(&path, name.as_bytes(), Manner::PRIVATE.hasty())
             .map_err(|source| RecordError::Write { path, source })
     }
@@ -157,12 +163,20 @@ impl Records {
         }
     }
 
-    /// All records that can be read.
-    pub fn all(&self) -> Vec<Record> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files().next().is_none()
+    }
+
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
         let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let records = files.map(|file| file.path());
-        let records = records.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        records.filter_map(|path| decode(&fs::read(path).ok()?)).collect()
+        records.filter(|path| path.extension().is_some_and(|end| end == "json"))
+    }
+
+    /// All records that can be read.
+    pub fn all(&self) -> Vec<Record> {
+        self.files().filter_map(|path| decode(&fs::read(path).ok()?)).collect()
     }
 
     /// Replaces the record of this container.

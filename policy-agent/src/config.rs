@@ -107,10 +107,10 @@ struct Raw {
 impl Config {
     /// Reads and checks the file at `path`; all mistakes are reported together.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::check(config::read(path)?)
+        Self::check(&config::read(path)?)
     }
 
-    fn check(raw: Raw) -> Result<Self, ConfigError> {
+    fn check(raw: &Raw) -> Result<Self, ConfigError> {
         let mut check = Check::new();
         let cell_id = if raw.cell_id.is_empty() { host_name() } else { raw.cell_id.clone() };
         let server = Settings {
@@ -140,7 +140,7 @@ impl Config {
                 1,
             ),
             datastore: check.path("cni_datastore_path", &raw.cni_datastore_path),
-            subnet: subnet(&mut check, &raw, &vtep),
+            subnet: subnet(&mut check, raw, &vtep),
             vtep,
             ingress_mark: ingress_mark(&mut check, &raw.ingress_tag),
             tells_accepted: raw.iptables_c2c_logging,
@@ -160,13 +160,13 @@ impl Config {
             iptables_lock_file: optional(&raw.iptables_lock_file),
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
-            egress: egress::manner(&mut check, &raw),
+            egress: egress::manner(&mut check, raw),
             admin_address: check.address(
                 ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
                 ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
                 SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8722),
             ),
-            debug_address: debug_address(&mut check, &raw),
+            debug_address: debug_address(&mut check, raw),
             log_level: check.log_level("log_level", &raw.log_level),
         };
         if config.shadow.any() && config.state_file.is_none() {

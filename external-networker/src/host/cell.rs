@@ -373,7 +373,11 @@ impl Host for CellHost<'_> {
     }
 
     fn nobody_is_left_behind(&self) -> Result<(), HostError> {
-        Ok(self.records.set_firewall(&self.backend()?.to_string())?)
+        let backend = self.backend()?.to_string();
+        if self.records.firewall().as_ref() != Some(&backend) || self.records.is_empty() {
+            self.records.set_firewall(&backend)?;
+        }
+        Ok(())
     }
 
     fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {

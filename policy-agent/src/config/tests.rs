@@ -5,7 +5,7 @@ use super::*;
 
 fn check(json: &str) -> Result<Config, String> {
     let raw = gocompat::json::from_slice(json.as_bytes()).unwrap();
-    Config::check(raw).map_err(|error| error.to_string())
+    Config::check(&raw).map_err(|error| error.to_string())
 }
 
 #[test]
