@@ -127,7 +127,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     Explanation {
         verdict: verdict_there.to_string(),
         why: reason(&verdict.why, policy, &destination),
-        policy: policy.map(said),
+        policy: policy.map(ToString::to_string),
         missing,
         version: None,
         mark: verdict.mark,
@@ -169,11 +169,6 @@ fn permitting<'a>(
             && allowance.protocol == flow.protocol
             && allowance.ports.contains(flow.port.get())
     })
-}
-
-fn said(allowance: &Allowance) -> String {
-    let Allowance { source, destination, protocol, ports, .. } = allowance;
-    format!("{source} -> {destination} {protocol} {ports}")
 }
 
 fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) -> String {

@@ -17,6 +17,7 @@ use crate::{
     connections, desired,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
+    firewall::{self, Seen, Shared},
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -28,12 +29,14 @@ pub(crate) struct Enforcer {
     vtep: Interface,
     ingress_mark: u32,
     told_accepted: Option<NonZeroU32>,
-    firewall: Firewall,
+    firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
     shadow: Shadow,
     /// What the kernel was last made to agree with.
     settled: Option<Agreed>,
+    /// What the last pass saw of the kernel.
+    seen: Seen,
 }
 
 /// A world, and how much the kernel holds because of it.
@@ -83,7 +86,7 @@ pub(crate) enum Held {
 impl Enforcer {
     pub fn new(
         config: &Config,
-        firewall: Firewall,
+        firewall: Shared,
         former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
@@ -101,6 +104,7 @@ impl Enforcer {
             connections,
             shadow,
             settled: None,
+            seen: Seen::default(),
         }
     }
 
@@ -110,27 +114,29 @@ impl Enforcer {
     /// What the kernel holds is read back if somebody else has written since; if `thorough`, in any
     /// case.
     pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
+        let shared = self.firewall.clone();
+        let firewall = &mut *shared.lock();
         if thorough {
-            self.firewall.forget();
+            firewall.forget();
         }
         if let Some(answer) = answer {
             self.shadow.follow(answer);
         }
-        let world = self.look(answer)?;
-        if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
-            return self.keep_what_is_true(world);
+        let world = self.look(answer, firewall)?;
+        if answer.is_none() && stale::is_inhabited(firewall.observed()?) {
+            return self.keep_what_is_true(world, firewall);
         }
         // Taken out, so that a pass in which something fails leaves connections to the next.
         let agreed = self.settled.take().filter(|agreed| agreed.world == world);
         let unchanged = agreed.is_some();
         if let Some(agreed) = agreed
-            && self.firewall.has_moved()? == Some(false)
+            && firewall::stands(firewall, self.seen)? == Some(true)
         {
-            return Ok(self.nothing_to_do(agreed, answer));
+            return Ok(self.nothing_to_do(agreed, answer, firewall));
         }
-        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
+        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
         let Settled { plan, left, moved: _ } =
-            self.firewall.settle_rendered(&rules, &desired::scope())?;
+            firewall.settle_rendered(&rules, &desired::scope())?;
         // A receipt speaks of what the kernel holds, not of what it was told.
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
@@ -142,12 +148,17 @@ impl Enforcer {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
-            ..self.nothing_to_do(agreed, answer)
+            ..self.nothing_to_do(agreed, answer, firewall)
         })
     }
 
     /// The kernel holds what is wanted.
-    fn nothing_to_do(&mut self, agreed: Agreed, answer: Option<&Answer>) -> Outcome {
+    fn nothing_to_do(
+        &mut self,
+        agreed: Agreed,
+        answer: Option<&Answer>,
+        firewall: &Firewall,
+    ) -> Outcome {
         if answer.is_some() {
             self.former.sweep();
         }
@@ -157,27 +168,29 @@ impl Enforcer {
             enforced: answer.is_some(),
             rules: agreed.rules,
             elements: agreed.elements,
-            chains: self.firewall.known().map(lengths).unwrap_or_default(),
+            chains: firewall.known().map(lengths).unwrap_or_default(),
             shadow: self.shadow.report(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
+        self.seen = firewall::seen(firewall);
         outcome
     }
 
     /// Whether somebody else has written to the kernel since the last pass, as far as it can tell.
     pub fn has_moved(&mut self) -> bool {
-        // What cannot be asked now is asked by the next pass.
-        self.firewall.has_moved().ok().flatten().unwrap_or(false)
+        self.firewall.has_moved_since(self.seen)
     }
 
     /// What becomes of `flow`, and in which chains and sets the kernel holds something else than that
     /// follows from.
     pub fn explain(&mut self, answer: Option<&Answer>, flow: &Flow) -> Result<Explanation, Held> {
-        let world = self.look(answer)?;
-        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
-        self.firewall.forget();
-        let difference = Plan::new(&rules, self.firewall.observed()?, &desired::scope());
+        let shared = self.firewall.clone();
+        let firewall = &mut *shared.lock();
+        let world = self.look(answer, firewall)?;
+        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
+        firewall.forget();
+        let difference = Plan::new(&rules, firewall.observed()?, &desired::scope());
         Ok(Explanation {
             version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
             kernel_differs_in: difference.touched().into_iter().collect(),
@@ -187,7 +200,8 @@ impl Enforcer {
 
     /// The rules that are wanted, as an operator reads them.
     pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
-        Ok(desired::ruleset(&self.look(answer)?).to_string())
+        let shared = self.firewall.clone();
+        Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
     }
 
     /// Has the next pass enforce what was only watched, and returns what that is.
@@ -196,22 +210,27 @@ impl Enforcer {
     }
 
     /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
-    fn keep_what_is_true(&mut self, world: World) -> Result<Outcome, Held> {
-        let dialect = self.firewall.dialect();
-        let plans = stale::plans(self.firewall.observed()?, &world.residents, dialect);
+    fn keep_what_is_true(
+        &mut self,
+        world: World,
+        firewall: &mut Firewall,
+    ) -> Result<Outcome, Held> {
+        let dialect = firewall.dialect();
+        let plans = stale::plans(firewall.observed()?, &world.residents, dialect);
         let mut touched = BTreeSet::new();
         for plan in &plans {
-            self.firewall.commit(plan)?;
+            firewall.commit(plan)?;
             touched.extend(plan.touched());
         }
+        self.seen = firewall::seen(firewall);
         let (residents, stale) = (world.residents, self.files.are_stale());
         Ok(Outcome { residents, stale, touched, ..Outcome::default() })
     }
 
-    fn look(&mut self, answer: Option<&Answer>) -> Result<World, Held> {
+    fn look(&mut self, answer: Option<&Answer>, firewall: &mut Firewall) -> Result<World, Held> {
         // Once containers have been read, it does not matter whom the kernel knows.
         let kernel_knows_some =
-            self.settled.is_none() && stale::speaks_of_containers(self.firewall.observed()?);
+            self.settled.is_none() && stale::speaks_of_containers(firewall.observed()?);
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),

@@ -21,10 +21,7 @@ use serde::{Deserialize, Serialize};
 use service::log::chain;
 use thiserror::Error;
 
-use crate::{
-    answer::Answer,
-    world::{Allowance, Allowances},
-};
+use crate::{answer::Answer, world::Allowances};
 
 use kept::{Kept, KeptError, Memory};
 
@@ -123,7 +120,7 @@ impl Shadow {
         if removed == self.kept.removed {
             return;
         }
-        let new: Vec<_> = removed.difference(&self.kept.removed).map(said).collect();
+        let new: Vec<_> = removed.difference(&self.kept.removed).map(ToString::to_string).collect();
         if !new.is_empty() {
             tracing::info!(
                 policies = new.join(", "),
@@ -169,7 +166,7 @@ impl Shadow {
     pub fn report(&self) -> Report {
         Report {
             default_deny: self.is_lenient(Kind::DefaultDeny),
-            removals: self.kept.removed.iter().map(said).collect(),
+            removals: self.kept.removed.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -245,11 +242,6 @@ impl fmt::Display for Report {
         }
         f.write_str(&lines.join("\n"))
     }
-}
-
-fn said(allowance: &Allowance) -> String {
-    let Allowance { source, destination, protocol, ports, .. } = allowance;
-    format!("{source} -> {destination} {protocol} {ports}")
 }
 
 #[cfg(test)]

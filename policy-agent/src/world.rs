@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::Ipv4Addr,
     num::NonZeroU32,
     sync::Arc,
@@ -80,6 +81,14 @@ pub(crate) fn residents(contents: &Contents) -> BTreeSet<Resident> {
 /// The apps a set of containers are instances of.
 pub(crate) fn apps(residents: &BTreeSet<Resident>) -> BTreeSet<AppGuid> {
     residents.iter().map(|resident| resident.app.clone()).collect()
+}
+
+/// For operators.
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, protocol, ports, .. } = self;
+        write!(f, "{source} -> {destination} {protocol} {ports}")
+    }
 }
 
 impl FromIterator<Allowance> for Allowances {

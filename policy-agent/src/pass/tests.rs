@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use containers::Container;
 use netfilter::{Dialect, Element, FakeKernel, Family, Kernel, Observed, Plan, Step, Table};
-use netfilter_events::conntrack::Connection;
+use netfilter_events::conntrack::{Connection, Portless};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
 use policy_client::internal::follow::Given;
 use service::log::chain;
@@ -37,6 +37,10 @@ impl Connections for FakeConnections {
         let before = list.len();
         list.retain(|there| !connections.contains(there));
         Ok(u64::try_from(before - list.len()).unwrap())
+    }
+
+    fn forget_portless(&mut self, _: &dyn Fn(&Portless) -> bool) -> Result<u64, ConntrackError> {
+        unreachable!("policies are about TCP and UDP")
     }
 }
 
@@ -77,11 +81,12 @@ impl Cell {
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,
-            firewall: Firewall::new(Box::new(kernel.clone())),
+            firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
             shadow: Shadow::off(),
             settled: None,
+            seen: Seen::default(),
         }
     }
 

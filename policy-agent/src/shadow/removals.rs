@@ -38,12 +38,10 @@ pub(super) fn still_let_in(
 
 /// Whose each mark is.
 fn owners(allowances: &Allowances) -> BTreeMap<u16, &AppGuid> {
-    let of = |allowance: &'_ Allowance| (allowance.mark, allowance.destination_mark);
     let mut owners = BTreeMap::new();
     for allowance in allowances.iter() {
-        let (mark, destination) = of(allowance);
-        owners.insert(mark, &allowance.source);
-        if let Some(mark) = destination {
+        owners.insert(allowance.mark, &allowance.source);
+        if let Some(mark) = allowance.destination_mark {
             owners.insert(mark, &allowance.destination);
         }
     }
@@ -73,7 +71,7 @@ mod tests {
     fn let_in(kept: &[&str], before: &[&str], now: &Answer) -> Vec<String> {
         let kept = kept.iter().map(|text| allowance(text)).collect();
         let removed = still_let_in(&kept, Some(&allowances(before)), now);
-        removed.iter().map(super::super::said).collect()
+        removed.iter().map(ToString::to_string).collect()
     }
 
     #[test]

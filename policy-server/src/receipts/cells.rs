@@ -98,7 +98,7 @@ pub(super) fn all(
     let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
     for (cell, row) in rows.iter() {
         let is_in_doubt = row.server != server && row.is_in_doubt(started, now);
-        last.insert(cell, Cell { is_in_doubt, ..Cell::elsewhere(cell, row, now) });
+        last.insert(cell, Cell::elsewhere(cell, row, is_in_doubt, now));
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
@@ -127,7 +127,7 @@ impl Cell {
         }
     }
 
-    fn elsewhere(cell: &str, row: &Row, now: Instant) -> Self {
+    fn elsewhere(cell: &str, row: &Row, is_in_doubt: bool, now: Instant) -> Self {
         let Row { server, word, said, heard, is_orphan, .. } = row;
         Self {
             cell: cell.to_owned(),
@@ -137,7 +137,7 @@ impl Cell {
             silent: now.duration_since(*heard),
             // Nobody else does.
             is_ours: *is_orphan,
-            is_in_doubt: false,
+            is_in_doubt,
         }
     }
 

@@ -44,6 +44,8 @@ fn what_no_policy_allows_passes_until_it_is_promoted() {
         let both = world.matrix([&web, &db]).may(&web, &db, tcp(5432)).may(&db, &web, tcp(8080));
         both.hold()?;
         told(world.cell(2), 5432, "no_policy")?;
+        let metrics = world.cell(2).agent_metrics()?;
+        ensure!(metrics.contains("verdict=\"would_deny\",reason=\"no_policy\""), "{metrics}");
         let doomed = web.connect(&db, 5432)?;
         let watching = "shadow mode: what no policy allows is let through";
         poll::until("the server is told that nothing is enforced", || {

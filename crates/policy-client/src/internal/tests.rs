@@ -1,6 +1,7 @@
 //! Against a server of our own, over real TLS, that answers from a script.
 
 mod changes;
+mod groups;
 mod proxies;
 mod server;
 mod several;

@@ -159,6 +159,23 @@ impl Cell {
         agent.until("the agent enforces", || self.enforce())
     }
 
+    /// From now on the agent keeps security groups, too.
+    pub fn keep_security_groups(&self) -> Result<()> {
+        let path = self.file("policy-agent.json");
+        let text = fs::read(&path).context("cannot read the agent's configuration")?;
+        let mut config: Value = serde_json::from_slice(&text).context("it is not JSON")?;
+        config["enable_asg_syncing"] = json!(true);
+        config["asg_poll_interval"] = json!(1);
+        configure(&self.directory, "policy-agent.json", &config)?;
+        self.restart_agent()
+    }
+
+    /// What the agent says of security groups.
+    pub fn groups_status(&self) -> Result<Value> {
+        let text = get(&self.netns, &format!("http://{AGENT}/status/security-groups"), None)?;
+        serde_json::from_str(&text).context("the agent's status is unreadable")
+    }
+
     /// Asks the agent to make the kernel right now.
     pub fn enforce(&self) -> Result<()> {
         get(&self.netns, &format!("http://{AGENT}/force-policy-poll-cycle"), None).map(drop)
@@ -239,18 +256,25 @@ impl Cell {
 
     /// The agent's jump from FORWARD, taken away by hand.
     pub fn unhook_agent(&self) -> Result<()> {
-        const CHAIN: [&str; 4] = ["chain", "inet", "netman", "filter/FORWARD"];
+        self.unhook("FORWARD", "vpa--forward")
+    }
+
+    /// A jump from one chain of the filter to another, taken away by hand.
+    pub fn unhook(&self, from: &str, to: &str) -> Result<()> {
         let nft = match Firewall::of_this_run() {
             Firewall::Iptables => String::new(),
             Firewall::Nftables => {
-                let listing = self.netns.run("nft", ["-a", "list"].into_iter().chain(CHAIN))?;
-                let jump = listing.lines().find(|line| line.contains("jump filter/vpa--forward"));
+                let chain = format!("filter/{from}");
+                let words = ["-a", "list", "chain", "inet", "netman", &chain];
+                let listing = self.netns.run("nft", words)?;
+                let jump =
+                    listing.lines().find(|line| line.contains(&format!("jump filter/{to} ")));
                 let handle = jump.and_then(|line| line.split("# handle ").nth(1));
-                let handle = handle.context("there is no jump to the agent's chain")?;
-                format!("delete rule inet netman filter/FORWARD handle {handle}")
+                let handle = handle.with_context(|| format!("there is no jump to {to}"))?;
+                format!("delete rule inet netman {chain} handle {handle}")
             }
         };
-        self.meddle("-D FORWARD -j vpa--forward", &nft)
+        self.meddle(&format!("-D {from} -j {to}"), &nft)
     }
 
     /// The cell's block of the overlay.
