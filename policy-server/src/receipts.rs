@@ -140,7 +140,7 @@ impl Receipts {
     /// The cells this server heard itself.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<CellStatus> {
         let now = Instant::now();
-        let here = self.here().clone();
+        let here = self.here_copied();
         let cells = here.cells().iter();
         cells
             .map(|(cell, said)| Cell::here(cell, said, &self.server, now).status(snapshot))
@@ -155,8 +155,7 @@ impl Receipts {
     }
 
     fn last_words(&self) -> Vec<Cell> {
-        // Copied, as cells are not to wait while all of them are gone through.
-        let (here, rows) = (self.here().clone(), self.rows());
+        let (here, rows) = (self.here_copied(), self.rows());
         cells::all(&here, &rows, &self.server, self.started, Instant::now())
     }
 
@@ -168,7 +167,8 @@ impl Receipts {
         }
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
-        rows.share(&self.here());
+        // Word by word, so not while cells wait.
+        rows.share(&self.here_copied());
         let rows = Arc::new(rows);
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows.clone();
         if self.are_kept.load(Ordering::Relaxed) {
@@ -183,6 +183,11 @@ impl Receipts {
 
     fn rows(&self) -> Arc<Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A copy, for who goes through all of it: cells are not to wait so long.
+    fn here_copied(&self) -> Here {
+        self.here().clone()
     }
 
     /// A panic elsewhere leaves it whole, since no entry is ever half-written.

@@ -70,9 +70,10 @@ impl Cells {
 
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
-    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those that some server has ever heard of are there at once,
-    /// and the others when they have had the time. A process that no cell polls, and that knows of none,
-    /// knows nothing: they may poll a server that keeps what they say to itself.
+    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those
+    /// that some server has ever heard of are there at once, and the others when they have had the time.
+    /// A process that no cell polls, and that knows of none, knows nothing: they may poll a server that
+    /// keeps what they say to itself.
     fn is_complete(&self, snapshot: &Snapshot) -> bool {
         let knows_none = self.cells.is_empty() && !self.are_here;
         if !self.is_read || knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
