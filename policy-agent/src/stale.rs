@@ -3,6 +3,9 @@
 //! taken for the one before (spec/cell.md §I.23); and the way into the rules must stand.
 //!
 //! Whose an address was is told by the door it leads to, which is called after the app.
+//!
+//! The Go agents' rules (spec/cell.md §D.3, §D.5) are a former life's, too: they stand until there is
+//! something to put in their place, and what they say of an address is told by a comment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +23,48 @@ use crate::{
 
 /// Whether the kernel holds rules of a former life.
 pub(crate) fn is_inhabited(observed: &Observed) -> bool {
+    has_entrance(observed) || predecessors(observed).next().is_some()
+}
+
+fn has_entrance(observed: &Observed) -> bool {
     observed.rules(Table::Filter, entrance().as_str()).is_some()
+}
+
+/// The Go agents number their chains by the time they were made.
+fn predecessors(observed: &Observed) -> impl Iterator<Item = &str> {
+    let numbered = |chain: &&str| {
+        let number = chain.strip_prefix("vpa--").map(|rest| {
+            let rest = rest.strip_prefix("remote-").or(rest.strip_prefix("local-")).unwrap_or(rest);
+            (10..=16).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        number == Some(true)
+    };
+    observed.chains(Table::Filter).filter(numbered)
+}
+
+/// Of what they say of addresses, what is about an app that does not have the address now.
+fn untrue_of_predecessors(
+    observed: &Observed,
+    residents: &BTreeSet<Resident>,
+) -> impl Iterator<Item = Step> {
+    let apps: BTreeMap<_, _> = residents.iter().map(|one| (one.ip, one.app.as_str())).collect();
+    let is_true = move |rule: &str| {
+        let (word, side) = if rule.starts_with("-s ") { ("src:", "-s ") } else { ("dst:", "-d ") };
+        let address = rule.strip_prefix(side).and_then(|rest| rest.split_once("/32 "));
+        let Some(address) = address.and_then(|(address, _)| address.parse().ok()) else {
+            return true;
+        };
+        // What has no comment, such as what is only told, is about whoever has the address.
+        let said = rule.split_once(word).map(|(_, rest)| rest.split([' ', '_', '"']).next());
+        let Some(app) = apps.get(&address) else { return false };
+        said.is_none_or(|said| said == Some(*app))
+    };
+    predecessors(observed).flat_map(move |chain| {
+        let rules = observed.rules(Table::Filter, chain).unwrap_or_default();
+        let untrue: Vec<_> = rules.iter().filter(|rule| !is_true(rule)).collect();
+        let delete = |rule: &String| Step::Delete(chain.to_owned(), rule.clone());
+        untrue.into_iter().map(delete).collect::<Vec<_>>()
+    })
 }
 
 /// Whether rules of ours in the kernel are about any container.
@@ -39,7 +83,9 @@ pub(crate) fn plans(
         Dialect::Nft => untrue_elements(observed, residents, dialect),
     };
     let mut way_in = Ruleset::new();
-    desired::hook(&mut way_in);
+    if has_entrance(observed) {
+        desired::hook(&mut way_in);
+    }
     // Nothing is in its scope but what is wanted, so it takes nothing away.
     let way_in = Plan::new(&Rendered::new(&way_in, dialect), observed, &Scope::named([]));
     [forget, way_in]
@@ -92,7 +138,9 @@ fn untrue_rules(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Di
     let marked = leaves(observed, &tags(), Side::Source);
     let mismarked = marked.iter().filter(|leaf| !known.contains(&leaf.address));
     let delete = |leaf: &Leaf<'_>| Step::Delete(leaf.chain.to_owned(), leaf.rule.to_owned());
-    Plan::of(dialect, Table::Filter, astray.into_iter().chain(mismarked).map(delete).collect())
+    let ours = astray.into_iter().chain(mismarked).map(delete);
+    let steps = ours.chain(untrue_of_predecessors(observed, residents)).collect();
+    Plan::of(dialect, Table::Filter, steps)
 }
 
 /// A rule about one address.

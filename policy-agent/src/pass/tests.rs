@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+mod predecessor;
 mod real_kernels;
 
 /// A fake kernel the test keeps a hand on.

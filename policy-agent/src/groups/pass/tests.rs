@@ -333,3 +333,44 @@ fn vandals_and_the_networker_are_put_right() {
     assert_eq!(cell.rules("asg-web"), right);
     assert_eq!(cell.rules("netout--web").unwrap()[0], "-j asg-web");
 }
+
+/// The kernel as the Go agent and the CNI wrapper leave it (spec/cell.md §D.9), and two chains of a
+/// container that is gone.
+#[test]
+fn the_predecessors_groups_are_adopted_and_its_orphans_are_swept() {
+    const A: &str = "3f1c0a52-6d8e-4b7a-5c21-9e04";
+    const B: &str = "b7d94e10-22fa-4c63-7a8b-01aa";
+    let rules = include_str!("../../pass/tests/predecessor.rules");
+    let orphans = ":casg-deadbeefdeadbeefdead - [0:0]\n:asg-deadbeefdeadbeefdead - [0:0]\n\
+                   -A casg-deadbeefdeadbeefdead -j DROP\nCOMMIT\n*nat";
+    let rules = rules.replacen("COMMIT\n*nat", orphans, 1);
+    let state = Observed::parse(&rules).unwrap();
+    let mut cell = Cell::with(FakeKernel { state, ..FakeKernel::default() });
+    let store = Store::at(cell.files.path().join("store.json"));
+    store.add(&container(A, "10.255.30.2", "a", "app")).unwrap();
+    store.add(&container(B, "10.255.30.3", "b", "app")).unwrap();
+    let chains = |cell: &Cell| {
+        let kernel = cell.kernel.lock().unwrap();
+        let all = kernel.state.chains(Table::Filter).filter(|chain| chain.contains("asg-"));
+        all.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [a, b] = ["asg-3f1c0a526d8e4b7a5c21", "asg-b7d94e1022fa4c637a8b"];
+    let before = cell.rules(a);
+
+    let from_disk = Known { fresh: false, ..told(&["a"], vec![]) };
+    cell.enforcer.pass(&from_disk).unwrap();
+    assert_eq!(chains(&cell).len(), 4, "nothing is swept for an answer off the disk");
+
+    let everybody = SecurityGroup { running_default: true, ..group("10.0.0.1") };
+    let outcome = cell.enforcer.pass(&told(&["a", "b"], vec![everybody])).unwrap();
+    assert!(outcome.standings.values().all(|standing| *standing == Standing::Enforced));
+    assert_eq!(chains(&cell), [a, b]);
+    assert_ne!(cell.rules(a), before);
+    assert!(cell.rules(a).unwrap().iter().any(|rule| rule.contains("10.0.0.1-10.0.0.1")));
+    // The wrapper's chain still leads there first, and nowhere twice.
+    assert_eq!(
+        cell.rules("netout--3f1c0a52-6d8e-4b7a-5").unwrap(),
+        [format!("-j {a}"), "-j REJECT --reject-with icmp-port-unreachable".to_owned()]
+    );
+    assert!(cell.rules("netout--3f1c0a52-6d8e-4--log").is_some(), "it is the wrapper's");
+}
