@@ -49,13 +49,18 @@ pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), Backe
     Ok((backend, Firewall::new(kernel), Former::beside(config, backend, desired::scope())))
 }
 
+/// The one of the two that is not written.
+pub(crate) fn other_than(backend: Backend) -> Backend {
+    match backend {
+        Backend::Nftables => Backend::Iptables,
+        _ => Backend::Nftables,
+    }
+}
+
 impl Former {
     /// The other firewall than `backend`, and what `scope` owns there.
     pub fn beside(config: &Config, backend: Backend, scope: Scope) -> Self {
-        let other = match backend {
-            Backend::Nftables => Backend::Iptables,
-            _ => Backend::Nftables,
-        };
+        let other = other_than(backend);
         // One that cannot be opened holds nothing of ours.
         Self { kernel: other.open(config.iptables_lock_file.clone()).ok(), scope }
     }

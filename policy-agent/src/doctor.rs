@@ -9,6 +9,7 @@ mod certificate;
 mod clock;
 mod features;
 mod finding;
+mod former;
 mod limits;
 mod lock;
 mod offloads;
@@ -28,6 +29,7 @@ pub fn examine(config: &Config) -> Report {
     findings.push(limits::neighbours());
     findings.push(limits::connections());
     findings.extend(lock::examine(config.iptables_lock_file.as_deref()));
+    findings.push(former::examine(config));
     findings.push(tags::examine(config));
     findings.extend(certificate::examine(config));
     findings.push(match Runtime::new() {
