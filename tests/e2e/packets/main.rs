@@ -17,4 +17,5 @@ mod security_groups;
 mod server_away;
 mod shadow;
 mod survives_restart;
+mod switches_firewalls;
 mod wiring;
