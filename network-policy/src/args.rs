@@ -45,6 +45,12 @@ Exit codes:
   4  not authorized: no token, or one that is not good for this
   5  --wait: the change is stored, but not every cell confirmed it in time";
 
+// Usages are written out: by itself, the parser counts what the environment gives among what is needed.
+const ADD_USAGE: &str =
+    "network-policy add-policy [OPTIONS] --protocol <tcp|udp> --port <N[-M]> <SRC> <DST>";
+const REMOVE_USAGE: &str =
+    "network-policy remove-policy [OPTIONS] --protocol <tcp|udp> --port <N[-M]> <SRC> <DST>";
+
 const ADD_EXAMPLES: &str = "\
 Examples:
   # One port:
@@ -119,6 +125,7 @@ Examples:
 #[command(
     name = "network-policy",
     version,
+    override_usage = "network-policy [OPTIONS] <COMMAND>",
     long_about = OVERVIEW,
     after_help = EXIT_CODES,
     after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}")
@@ -169,22 +176,22 @@ pub(crate) struct ServerArgs {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Let one app open connections to another
-    #[command(after_help = ADD_EXAMPLES)]
+    #[command(override_usage = ADD_USAGE, after_help = ADD_EXAMPLES)]
     AddPolicy(ChangeArgs),
     /// Take a policy back, and cut the connections it allowed
-    #[command(after_help = REMOVE_EXAMPLES)]
+    #[command(override_usage = REMOVE_USAGE, after_help = REMOVE_EXAMPLES)]
     RemovePolicy(ChangeArgs),
     /// List policies
-    #[command(after_help = POLICIES_EXAMPLES)]
+    #[command(override_usage = "network-policy policies [OPTIONS]", after_help = POLICIES_EXAMPLES)]
     Policies(PoliciesArgs),
     /// Tell where policies are in force, and where not yet
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(override_usage = "network-policy status [OPTIONS] [APP]...", after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
     /// Tell who changed what, when and from where
-    #[command(after_help = AUDIT_EXAMPLES)]
+    #[command(override_usage = "network-policy audit [OPTIONS]", after_help = AUDIT_EXAMPLES)]
     Audit(AuditArgs),
     /// Print a script that completes commands and options in your shell
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    #[command(override_usage = "network-policy completions <SHELL>", after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Which shell
         shell: Shell,
@@ -205,7 +212,7 @@ pub(crate) struct ChangeArgs {
     /// Port of the destination, or a range of ports such as 7000-7010
     #[arg(long, value_name = "N[-M]", value_parser = words::ports)]
     pub(crate) port: PortRange,
-    /// Return when every cell concerned enforces the change
+    /// Return when every cell concerned enforces the change; needs the scope network.admin
     #[arg(long)]
     pub(crate) wait: bool,
     /// Give up waiting after this long [default: 60]
