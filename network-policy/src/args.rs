@@ -201,10 +201,10 @@ pub(crate) enum Command {
 #[derive(clap::Args)]
 pub(crate) struct ChangeArgs {
     /// The app that opens connections
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", value_parser = words::app)]
     pub(crate) source: AppGuid,
     /// The app that is connected to
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = words::app)]
     pub(crate) destination: AppGuid,
     /// tcp or udp
     #[arg(long, value_name = "tcp|udp")]
@@ -228,20 +228,20 @@ pub(crate) struct ChangeArgs {
 #[derive(clap::Args)]
 pub(crate) struct PoliciesArgs {
     /// Only policies from this app; may be repeated
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_delimiter = ',')]
     pub(crate) source: Vec<AppGuid>,
     /// Only policies to this app; may be repeated
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_delimiter = ',')]
     pub(crate) destination: Vec<AppGuid>,
     /// Only policies with this app at either end; may be repeated
-    #[arg(long, value_name = "APP", conflicts_with_all = ["source", "destination"])]
+    #[arg(long, value_name = "APP", value_delimiter = ',', conflicts_with_all = ["source", "destination"])]
     pub(crate) app: Vec<AppGuid>,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct StatusArgs {
     /// Only policies with one of these apps at either end
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_delimiter = ',')]
     pub(crate) apps: Vec<AppGuid>,
     /// Tell of cells instead: all, or those that run one of the apps
     #[arg(long)]

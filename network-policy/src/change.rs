@@ -91,7 +91,7 @@ fn watched(
         Verb::Remove => Watch::removed(client, change, policy),
     };
     let progress = Progress::start();
-    let waited = wait(timeout, |look| watch.look(look), |tally| progress.show(tally));
+    let waited = wait(timeout, |look| watch.look(look), |seen| progress.show(seen));
     waited.map_err(|source| Failure::Watching { source })
 }
 

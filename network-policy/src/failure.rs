@@ -17,6 +17,11 @@ const UNREACHABLE: u8 = 3;
 const NOT_AUTHORIZED: u8 = 4;
 const UNCONFIRMED: u8 = 5;
 
+/// The code for arguments that cannot be used.
+pub(crate) fn usage() -> ExitCode {
+    ExitCode::from(USAGE)
+}
+
 /// Why the program did not do what it was asked. `--verbose` adds the causes.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {

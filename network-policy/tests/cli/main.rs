@@ -254,9 +254,15 @@ fn arguments_that_cannot_be_used_are_2_with_advice() {
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{options}");
         texts.push(ran.stderr);
     }
-    let ran = run("policies --app a --source b", &[]);
-    assert_eq!(ran.code, 2);
-    texts.push(ran.stderr);
+    for line in [
+        "policies --app a --source b",
+        "policies --app a,",
+        "add-policy web,api db --protocol tcp --port 80",
+    ] {
+        let ran = run(line, &[]);
+        assert_eq!(ran.code, 2);
+        texts.push(ran.stderr);
+    }
     insta::assert_snapshot!("usage", texts.join("---\n"));
 }
 
@@ -397,9 +403,9 @@ fn policies_are_a_table_or_the_json_of_the_api() {
     let ran = against(&server, "policies --source web --source api --destination db");
     assert_eq!(ran.code, 0);
     insta::assert_snapshot!("table", ran.stdout);
-    let asked = server.asked().remove(0);
+    assert_eq!(against(&server, "policies --source web,api --destination db").code, 0);
     let expected = "GET /networking/v1/external/policies?source_id=api%2Cweb&dest_id=db HTTP/1.1";
-    assert!(asked.starts_with(expected), "{asked}");
+    assert!(server.asked().iter().all(|asked| asked.starts_with(expected)), "{:?}", server.asked());
 
     let ran = against(&server, "policies --json");
     insta::assert_snapshot!("json", ran.stdout);
@@ -459,6 +465,15 @@ fn the_status_is_a_table_or_the_json_of_the_api() {
 
     let other = Server::saying(vec![(200, "", "{}".to_owned())]);
     assert_eq!(against(&other, "status").code, 1, "that is no policy server's");
+}
+
+#[test]
+fn who_says_nothing_is_helped() {
+    for environment in [&[][..], &[("NETWORK_POLICY_TOKEN", "geheim")]] {
+        let ran = run("", environment);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains("add-policy     Let one app"), "{}", ran.stderr);
+    }
 }
 
 #[test]
