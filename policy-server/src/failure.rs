@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use policy_server::{ListenError, RunError, auth::SigningError, config::ConfigError};
-use policy_store::{ConnectError, InvalidPool, StoreError};
+use policy_store::{InvalidPool, StoreError};
 use service::log::chain;
 use thiserror::Error;
 
@@ -69,12 +69,10 @@ impl Failure {
 
 fn of_database(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::Connect(ConnectError::Deadline { .. }) => {
+        StoreError::Connect(error) if error.is_absence() => {
             Some("Does the database run, and is that its address?")
         }
-        StoreError::Connect(ConnectError::Refused(_)) => {
-            Some("Do user, password and the name of the database fit?")
-        }
+        StoreError::Connect(_) => Some("Do user, password and the name of the database fit?"),
         _ => None,
     }
 }

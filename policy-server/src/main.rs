@@ -7,7 +7,8 @@ mod job;
 use std::process::ExitCode;
 
 use policy_server::{
-    Listeners, auth::LocalSigner, config::PolicyServer, data_dir::DataDir, roles::restored,
+    Listeners, RunError, auth::LocalSigner, config::PolicyServer, data_dir::DataDir,
+    roles::restored,
 };
 
 use crate::{
@@ -37,7 +38,10 @@ async fn serve(args: &EmbeddedArgs) -> Result<(), Failure> {
     service::log::init(None);
     let shutdown = service::shutdown::on_signal();
     let listeners = Listeners::bind(args.listen, args.internal_listen).await?;
-    policy_server::run(config, listeners, shutdown).await.map_err(Failure::Serve)?;
+    match policy_server::run(config, listeners, shutdown).await {
+        Ok(()) | Err(RunError::Stopped) => {}
+        Err(error) => return Err(Failure::Serve(error)),
+    }
     tracing::info!("Stopped.");
     Ok(())
 }

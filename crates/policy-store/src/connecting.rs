@@ -80,7 +80,7 @@ where
 fn tell_of(server: &DatabaseServer, error: &sqlx::Error) {
     tracing::warn!(
         %error,
-        database.url = %server,
+        database.server = %server,
         retry_seconds = PAUSE.as_secs(),
         "The database is not there yet; trying again."
     );
@@ -96,7 +96,7 @@ pub(crate) async fn telling_if_slow<T>(
     if let Ok(done) = timeout(SLOW, &mut work).await {
         return done;
     }
-    tracing::warn!(database.url = %server, "{slow}");
+    tracing::warn!(database.server = %server, "{slow}");
     work.await
 }
 
@@ -108,6 +108,16 @@ fn is_on_its_way(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code == STARTING),
         _ => false,
+    }
+}
+
+impl ConnectError {
+    /// Whether nobody answered, rather than said no.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Deadline { .. } => true,
+            Self::Refused(error) => is_on_its_way(error),
+        }
     }
 }
 

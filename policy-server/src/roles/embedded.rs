@@ -56,7 +56,10 @@ pub async fn run(
 
     let tag_length = TagLength::DEFAULT;
     let url = database.unwrap_or_else(|| StoreUrl::Sqlite(data_dir.database()));
-    let store = open_alone(&url, &Options { tag_length, ..Options::default() }).await?;
+    let options = Options { tag_length, ..Options::default() };
+    // Who waits for a database must not be waited for.
+    let opened = shutdown.run_until_cancelled(open_alone(&url, &options)).await;
+    let store = opened.ok_or(RunError::Stopped)??;
     let metrics = match metron_address {
         Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
         None => Metrics::new(),

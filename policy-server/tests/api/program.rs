@@ -1,7 +1,7 @@
 //! The program itself: its command line, its log, its end.
 
 use std::{
-    io::Read,
+    io::{BufRead, Read},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -82,6 +82,25 @@ async fn it_serves_until_it_is_told_to_stop_and_keeps_secrets_out_of_its_log() {
     assert!(
         requests[2]["error"].as_str().unwrap().starts_with("failed to verify token with uaa: ")
     );
+}
+
+/// A database that is on its way up is waited for, but not against a signal.
+#[tokio::test]
+async fn it_stops_while_it_waits_for_its_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Running(
+        program()
+            .args(["--embedded", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"])
+            .args(["--database", "postgres://me@127.0.0.1:1/mine", "--data-dir"])
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut log = std::io::BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let waits = log.find(|line| line.as_ref().unwrap().contains("The database is not there yet"));
+    assert!(waits.is_some());
+    assert_eq!(end(&mut child).await, Some(0));
 }
 
 /// What was answered is there after the worst of ends, and no revision is given twice.

@@ -60,6 +60,8 @@ async fn without_a_flag_it_is_the_file_that_is_missing() {
         let ended = Program::start::<&str>(program, &[]).end().await;
         let told = format!("cfnetworking.{job}: could not read config file: reading config: open");
         refused(&ended, &told);
+        let how = "\nNo file was named: -config-file FILE. See policy-server --help.\n";
+        assert!(ended.stderr.ends_with(how), "{ended:?}");
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use crate::{
     cells::Cell,
     database::Kind,
-    deployment::{Deployment, Server},
+    deployment::{Deployment, Server, answer},
     program::DEADLINE,
 };
 
@@ -34,8 +34,8 @@ struct Scene {
     of_db: Cell,
     _of_mail: Cell,
     external: Server,
-    _internal: Server,
-    _deployment: Deployment,
+    internal: Server,
+    deployment: Deployment,
 }
 
 impl Scene {
@@ -49,7 +49,7 @@ impl Scene {
         let of_web = cell("cell-of-web", "10.0.16.1", "web").await;
         let of_db = cell("cell-of-db", "10.0.16.2", "db").await;
         let _of_mail = cell("cell-of-mail", "10.0.16.3", "mail").await;
-        Self { of_web, of_db, _of_mail, external, _internal: internal, _deployment: deployment }
+        Self { of_web, of_db, _of_mail, external, internal, deployment }
     }
 
     /// The command line in the name of an administrator.
@@ -199,6 +199,20 @@ async fn a_person_sees_who_is_waited_for(kind: Kind) {
     let (code, shown) = terminal.end().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("Enforced by 2 cells after "), "{shown}");
+}
+
+/// It may run one of the apps.
+#[tokio::test]
+async fn a_cell_that_was_never_heard_of_is_waited_for_as_well() {
+    let scene = Scene::new(Kind::Postgres).await;
+    let lease = scene.deployment.agent().put(format!("{}/leases/acquire", scene.internal.url));
+    let leased = answer(lease.body(r#"{"underlay_ip":"10.0.16.9"}"#)).await;
+    assert_eq!(leased.status, 200, "{leased:?}");
+    let terminal = Terminal::running(&scene.administrator(&format!("{ADD} --timeout 3")));
+    terminal.shows("waiting until the server has heard of every cell").await;
+    let (code, shown) = terminal.end().await;
+    assert_eq!(code, Some(5), "{shown}");
+    assert!(shown.contains("it has not heard of every cell; waited for 3."), "{shown}");
 }
 
 async fn a_cell_that_never_confirms_is_named_and_the_exit_code_is_5(kind: Kind) {
