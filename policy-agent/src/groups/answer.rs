@@ -101,9 +101,9 @@ impl Answer {
             let same = same.and_then(|before| before.shared.as_ref().ok());
             let shared = match same.filter(|shared| shared.chain == chain) {
                 Some(shared) => Ok(shared.clone()),
-                None => {
-                    read(&given.rules).map(|permissions| Arc::new(Shared { chain, permissions }))
-                }
+                None => read(&given.rules).map(|permissions| {
+                    Arc::new(Shared { chain, name: given.name.clone(), permissions })
+                }),
             };
             Group { given, shared }
         };

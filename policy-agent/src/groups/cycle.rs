@@ -166,7 +166,7 @@ async fn read_anew(last_look: Option<(Shared, Seen)>, glance: &mut Interval) {
 }
 
 fn done(status: &mut Status, outcome: Outcome, took: Duration) {
-    let Outcome { spaces, standings, rules, touched, repaired, connections_cut, enforces } =
+    let Outcome { spaces, standings, groups, rules, touched, repaired, connections_cut, enforces } =
         outcome;
     for (handle, standing) in &standings {
         if let Standing::Kept(reason) | Standing::Unplaced(reason) = standing

@@ -170,7 +170,8 @@ fn what_no_security_group_allows_passes_until_it_is_promoted() {
             refused(a, tcp(8080))? && open(a, tcp(5432))?,
             "who is started again opens it again"
         );
-        kept.unharmed()
+        kept.unharmed()?;
+        Ok(())
     });
 }
 
