@@ -134,7 +134,7 @@ fn what_no_security_group_allows_passes_until_it_is_promoted() {
         let near = cell.start(Spec::app("near").tcp(8080))?;
         let _host = cell.answers()?;
         enforces(cell, &version)?;
-        let open = |to, port| Ok(x.dial(to, port)?.outcome == Outcome::Open);
+        let open = |to, port| Ok::<_, anyhow::Error>(x.dial(to, port)?.outcome == Outcome::Open);
         let refused =
             |to, port| Ok::<_, anyhow::Error>(x.dial(to, port)?.outcome == Outcome::Refused);
         for port in [tcp(5432), tcp(8080), udp(8080)] {
