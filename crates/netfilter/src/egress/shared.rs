@@ -71,9 +71,9 @@ fn unused(rules: &Ruleset, key: &str) -> SetName {
     let is_free = |name: &SetName| {
         !rules.sets.contains_key(name) && !rules.chains.contains_key(&(Table::Filter, name.clone()))
     };
-    let names =
+    let mut names =
         std::iter::once(name(key)).chain((1..).map(|other| name(&format!("{key} {other}"))));
-    names.filter(is_free).next().expect("there are endless numbers")
+    names.find(is_free).expect("there are endless numbers")
 }
 
 /// What is shared in the kernel and none of `roots`, chains of ours that stay as they are, leads to or
