@@ -1,5 +1,8 @@
+mod real_kernels;
+
 use std::{
     fs,
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
 
