@@ -47,7 +47,7 @@ use policy_client::internal::{
     follow::{self, Given},
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
 pub use ask::{AskError, explain, probe, promote};
@@ -96,6 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, Box::new(Conntrack::default()));
     let (kept, answer) = saved.load().unzip();
+    let watches_groups = enforcer.watches_groups();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
@@ -104,9 +105,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let who = denied::Sources::new(store, statuses.clone(), latest.clone());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
-    let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
-    let (groups, of_groups) = groups(&config, backend, firewall)?;
-    let admin = admin.merge(of_groups);
+    let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
+    let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
+    let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -140,12 +141,14 @@ fn groups(
     config: &Config,
     backend: Backend,
     firewall: firewall::Shared,
+    watches: Receiver<bool>,
 ) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));
     }
     let former = backend::Former::beside(config, backend, groups::scope());
-    let (groups, routes) = Groups::new(config, firewall, former, Box::new(Conntrack::default()))?;
+    let connections = Box::new(Conntrack::default());
+    let (groups, routes) = Groups::new(config, firewall, former, connections, watches)?;
     Ok((Some(groups), routes))
 }
 

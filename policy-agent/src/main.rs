@@ -10,7 +10,7 @@ const USAGE: &str = "\
 Usage: policy-agent --config-file PATH
        policy-agent doctor [--json] --config-file PATH
        policy-agent explain [--json] [--address HOST:PORT] [--from NAMESPACE] SOURCE DESTINATION PORT[/tcp|/udp]
-       policy-agent promote [--address HOST:PORT] [default_deny|removals]
+       policy-agent promote [--address HOST:PORT] [default_deny|removals|security_groups]
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
 Rules stay in place when the agent stops, and when the server is away.
