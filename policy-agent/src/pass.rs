@@ -6,7 +6,9 @@ use std::{
 };
 
 use containers::Store;
-use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
+use netfilter::{
+    Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
+};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 
@@ -14,7 +16,7 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    connections, desired,
+    connections, desired, drift,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
@@ -63,6 +65,8 @@ pub(crate) struct Outcome {
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
+    /// How.
+    pub drift: Vec<Drift>,
     pub connections_cut: u64,
     /// What is only watched.
     pub shadow: Report,
@@ -135,6 +139,7 @@ impl Enforcer {
             return Ok(self.nothing_to_do(agreed, answer, firewall));
         }
         let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
+        let drift = if unchanged { drift::found(&rules, firewall)? } else { Vec::new() };
         let Settled { plan, left, moved: _ } =
             firewall.settle_rendered(&rules, &desired::scope())?;
         // A receipt speaks of what the kernel holds, not of what it was told.
@@ -147,6 +152,7 @@ impl Enforcer {
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
+            drift,
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })

@@ -42,7 +42,7 @@ fn what_no_policy_allows_passes_until_it_is_promoted() {
         world.matrix([&web, &db]).sweep()?;
         watch(world, "default_deny")?;
         let both = world.matrix([&web, &db]).may(&web, &db, tcp(5432)).may(&db, &web, tcp(8080));
-        both.hold()?;
+        both.pings_pass().hold()?;
         told(world.cell(2), 5432, "no_policy")?;
         let metrics = world.cell(2).agent_metrics()?;
         ensure!(metrics.contains("verdict=\"would_deny\",reason=\"no_policy\""), "{metrics}");
