@@ -45,7 +45,7 @@ impl Three {
 
 const ACCEPT: [&str; 2] = ["-j ACCEPT", "accept"];
 
-fn either<'a>([iptables, nftables]: [&'a str; 2]) -> &'a str {
+fn either([iptables, nftables]: [&str; 2]) -> &str {
     match Firewall::of_this_run() {
         Firewall::Iptables => iptables,
         Firewall::Nftables => nftables,
