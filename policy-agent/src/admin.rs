@@ -25,10 +25,11 @@ use tokio::{
 
 use crate::{
     cycle::{Question, Wake},
-    denied::Verdict,
+    denied::{Reason, Verdict},
     explain::{Explanation, Flow},
     metrics,
     poll::Reach,
+    probe::Attempt,
     shadow::{Kind, Report},
     status::Status,
 };
@@ -73,6 +74,7 @@ pub(crate) fn routes(
         .route("/metrics", get(metrics))
         .route("/rules", get(rules))
         .route("/explain", get(explain))
+        .route("/denied", get(denied))
         .route("/promote", post(promote))
         .with_state(Admin { wake, statuses, reach, pages, patience })
 }
@@ -130,6 +132,15 @@ async fn explain(
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     let (tell, told) = oneshot::channel();
     admin.ask(Question::Explain(flow, tell), told).await.map(Json)
+}
+
+/// Why our rules denied what somebody has just tried, as far as they told of it; `null` if they did not.
+async fn denied(
+    State(admin): State<Admin>,
+    Query(attempt): Query<Attempt>,
+) -> Json<Option<&'static str>> {
+    let reason = admin.pages.told.ledger().denied(&attempt.header());
+    Json(reason.map(Reason::as_str))
 }
 
 /// What is to be enforced from now on; all of it, if nothing is named.

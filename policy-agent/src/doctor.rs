@@ -11,6 +11,7 @@ mod features;
 mod finding;
 mod limits;
 pub(crate) mod lock;
+mod offloads;
 mod overlay;
 mod tags;
 

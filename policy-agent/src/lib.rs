@@ -32,6 +32,7 @@ mod metrics;
 mod model;
 mod pass;
 mod poll;
+mod probe;
 mod shadow;
 mod single;
 mod stale;
@@ -52,11 +53,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use ask::{AskError, explain, promote};
+pub use ask::{AskError, explain, probe, promote};
 pub use backend::BackendError;
 pub use config::Config;
 pub use explain::Explanation;
 use groups::Groups;
+pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
 pub use single::Taken;
 
