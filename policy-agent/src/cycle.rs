@@ -233,6 +233,7 @@ impl Cycle {
             drift,
             connections_cut,
             shadow,
+            unguarded,
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
@@ -245,6 +246,17 @@ impl Cycle {
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.shadow = shadow;
+        if status.unguarded != unguarded {
+            match unguarded.first() {
+                Some(first) => tracing::warn!(
+                    first,
+                    all = unguarded.len(),
+                    "What the networker wrote for containers is not whole; they are to be wired anew."
+                ),
+                None => tracing::info!("What the networker wrote for containers is whole again."),
+            }
+        }
+        status.unguarded = unguarded;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
                 Some(Enforced { apps: apps.clone(), version: version.clone() })

@@ -27,6 +27,7 @@ mod explain;
 mod files;
 mod firewall;
 mod groups;
+mod guards;
 mod keeper;
 mod metrics;
 mod model;

@@ -20,6 +20,7 @@ use crate::{
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
+    guards::Guards,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -39,6 +40,9 @@ pub(crate) struct Enforcer {
     settled: Option<Agreed>,
     /// What the last pass saw of the kernel.
     seen: Seen,
+    guards: Guards,
+    /// What it found wrong with what is the networker's.
+    unguarded: Vec<String>,
 }
 
 /// A world, and how much the kernel holds because of it.
@@ -68,6 +72,8 @@ pub(crate) struct Outcome {
     /// How.
     pub drift: Vec<Drift>,
     pub connections_cut: u64,
+    /// What is wrong with what the networker wrote.
+    pub unguarded: Vec<String>,
     /// What is only watched.
     pub shadow: Report,
 }
@@ -109,6 +115,8 @@ impl Enforcer {
             shadow,
             settled: None,
             seen: Seen::default(),
+            guards: Guards::default(),
+            unguarded: Vec::new(),
         }
     }
 
@@ -146,6 +154,9 @@ impl Enforcer {
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
         }
+        if let Some(observed) = firewall.known() {
+            self.unguarded = self.guards.missing(self.files.handles(), observed);
+        }
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
         let agreed = Agreed { world, rules: rules.rules(), elements: rules.elements() };
@@ -176,6 +187,7 @@ impl Enforcer {
             elements: agreed.elements,
             chains: firewall.known().map(lengths).unwrap_or_default(),
             shadow: self.shadow.report(),
+            unguarded: self.unguarded.clone(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);

@@ -61,6 +61,8 @@ pub(crate) struct Status {
     pub drift: drift::History,
     /// What is only watched instead of being enforced.
     pub shadow: Report,
+    /// What is wrong with what the networker wrote for containers, which is not ours to put right.
+    pub unguarded: Vec<String>,
     /// Connections cut because no policy allows them any more.
     pub connections_cut: u64,
 }
@@ -93,6 +95,7 @@ impl Status {
             chains: Arc::default(),
             repairs: 0,
             drift: drift::History::default(),
+            unguarded: Vec::new(),
             connections_cut: 0,
             shadow: Report::default(),
         }

@@ -76,11 +76,13 @@ impl Locks {
         }
     }
 
-    /// What is waited for now: what was before, if the same process has the same lock.
+    /// What is waited for now: what was before, if the same process has the same lock still.
     pub fn look(&self, before: Option<Waiting>) -> Option<Waiting> {
-        let (lock, holder) = self.0.iter().find_map(|lock| Some((lock, blocked_by(lock)?)))?;
-        let same = before.filter(|before| before.lock == *lock && before.holder == holder);
-        Some(same.unwrap_or_else(|| Waiting { lock: lock.clone(), holder, since: Instant::now() }))
+        let still = |before: &Waiting| lock::state(&before.lock).holder == Some(before.holder);
+        before.filter(still).or_else(|| {
+            let (lock, holder) = self.0.iter().find_map(|lock| Some((lock, blocked_by(lock)?)))?;
+            Some(Waiting { lock: lock.clone(), holder, since: Instant::now() })
+        })
     }
 }
 

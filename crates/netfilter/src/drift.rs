@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use crate::{Observed, Place, Rendered, Scope, SetKind, Table, render::Lines};
+use crate::{
+    Element, Observed, Place, Rendered, Scope, SetKind, Table, observed::target, render::Lines,
+};
 
 /// How many rules or elements are told of one change.
 const TOLD: usize = 2;
@@ -51,6 +53,22 @@ impl Drift {
         let stale = observed.sets().filter(|s| scope.owns_set(s) && !wanted.sets.contains_key(*s));
         found.extend(stale.map(|set| at(set)("the set is not one of ours".to_owned())));
         found
+    }
+}
+
+impl Observed {
+    /// The chains that a rule of a table, or a map, leads to.
+    pub fn led_to(&self, table: Table) -> BTreeSet<&str> {
+        let chains = self.chains(table);
+        let rules = chains.flat_map(|chain| self.rules(table, chain).unwrap_or_default());
+        let of_maps = self.sets.values().flat_map(|set| &set.elements);
+        let doors = of_maps.filter_map(|element| match element {
+            Element::Door(_, chain) => {
+                Some(chain.split_once('/').map_or(&**chain, |(_, chain)| chain))
+            }
+            _ => None,
+        });
+        rules.filter_map(|rule| target(rule)).chain(doors).collect()
     }
 }
 

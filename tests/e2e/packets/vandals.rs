@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use testkit::probe::Outcome;
 use testkit::world::{Cell, Firewall};
 use testkit::{Container, Spec, World, poll, story, tcp};
 
@@ -238,6 +239,56 @@ fn a_hand_in_the_rules_of_the_sending_cell_is_undone() {
             ],
         )
     });
+}
+
+#[test]
+fn what_is_missing_of_the_networkers_rules_is_told() {
+    story("what is missing of the networker's rules is told", |world| {
+        let three = Three::start(world)?;
+        let cell = world.cell(1);
+        tells(cell, &[])?;
+        let netout = "filter/netout--web";
+        cell.insert_rule(netout, either(ACCEPT))?;
+        tells(cell, &["container web: chain netout--web (filter) lets everything through"])?;
+        let doctor = cell.agent_program(["doctor"])?.output()?;
+        let says = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        ensure!(says.contains("chain netout--web (filter) lets everything through"), "{says}");
+        ensure!(doctor.status.code() == Some(1), "the doctor ends with {}", doctor.status);
+        cell.delete_rule(netout, 0)?;
+        tells(cell, &[])?;
+
+        // Of what stood between containers and the world, nothing is left; policies hold all the same.
+        delete_everything(cell)?;
+        tells(
+            cell,
+            &[
+                "container web: chain input--web (filter) is gone",
+                "container web: chain netout--web (filter) is gone",
+                "container other: chain overlay--other (filter) is gone",
+            ],
+        )?;
+        three.as_allowed(world)?;
+        let Three { web, other, db: _ } = three;
+        other.stop(cell)?;
+        web.stop(cell)?;
+        tells(cell, &[])?;
+        let web = cell.start(Spec::app("web").tcp(8080))?;
+        tells(cell, &[])?;
+        let seen = web.dial(world.outside_a().address(), tcp(8080))?;
+        ensure!(seen.outcome == Outcome::Refused, "web reaches the world: {seen}");
+        Ok(())
+    });
+}
+
+/// Waits until the agent tells all of this, or nothing.
+fn tells(cell: &Cell, expected: &[&str]) -> Result<()> {
+    poll::until("the agent tells what is missing", || {
+        let told = enforcement(cell)?["unguarded"].take();
+        let all = told.as_array().context("it does not say")?;
+        ensure!(expected.iter().all(|one| all.iter().any(|told| told == one)), "{told:#}");
+        ensure!(!expected.is_empty() || all.is_empty(), "{told:#}");
+        Ok(())
+    })
 }
 
 /// The last rule in front of all others.
