@@ -262,7 +262,8 @@ impl Enforcer {
 
     fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
         let unlawful = connections::unlawful(&self.connections.list()?, world);
-        self.connections.forget(&unlawful)
+        let portless = connections::unlawful_portless(world);
+        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }
 

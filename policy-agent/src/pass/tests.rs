@@ -39,8 +39,9 @@ impl Connections for FakeConnections {
         Ok(u64::try_from(before - list.len()).unwrap())
     }
 
+    /// There are none.
     fn forget_portless(&mut self, _: &dyn Fn(&Portless) -> bool) -> Result<u64, ConntrackError> {
-        unreachable!("policies are about TCP and UDP")
+        Ok(0)
     }
 }
 
