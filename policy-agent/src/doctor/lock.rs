@@ -20,6 +20,10 @@ pub(super) fn examine(shared: Option<&Path>) -> Vec<Finding> {
     [Some(xtables), shared].into_iter().flatten().map(|(name, path)| look(name, path)).collect()
 }
 
+/// The kernel's list leaves out a lock now and then while others come and go (one look in fifty when it
+/// is busy), so one that is not there is looked for again before it is believed to be free.
+const SURE: usize = 6;
+
 /// How things stand with a lock.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -32,8 +36,12 @@ pub(crate) struct State {
 pub(crate) fn state(path: &Path) -> State {
     let Ok(of) = fs::metadata(path) else { return State::default() };
     let file = format!("{:02x}:{:02x}:{}", major(of.dev()), minor(of.dev()), of.ino());
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    State { holder: holder_of(&locks, &file), waiting: waiting_for(&locks, &file) }
+    let look = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        State { holder: holder_of(&locks, &file), waiting: waiting_for(&locks, &file) }
+    };
+    let mut looks = std::iter::repeat_with(look).take(SURE);
+    looks.find(|state| state.holder.is_some()).unwrap_or_default()
 }
 
 /// A process, and its program if it can be seen.
