@@ -352,6 +352,16 @@ impl<B: Backend> LeaseStore for Store<B> {
         })
     }
 
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        let held: Result<Vec<HeldLease>, StoreError> =
+            ask!(self, "counting leases", |session| session.leases().await);
+        Ok(held?.iter().filter(|held| held.renewed_within(age, now)).count())
+    }
+
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         let held: Result<Vec<HeldLease>, StoreError> =
             ask!(self, "looking over the leases", |session| session.leases().await);

@@ -211,6 +211,14 @@ impl LeaseStore for Told {
         self.store.release_lease(underlay_ip).await
     }
 
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        self.store.leases_renewed_within(age, now).await
+    }
+
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         self.store.lapse_leases(expiry, now).await
     }

@@ -42,8 +42,9 @@ pub(super) struct Cell {
 pub(crate) struct Cells {
     /// Ordered by name.
     pub(super) cells: Vec<Cell>,
-    /// Whether the database told what cells said to other servers.
-    pub(super) is_read: bool,
+    /// How many hold a lease and are not gone; `None` if the database does not tell, nor what cells said
+    /// to other servers.
+    pub(super) leased: Option<usize>,
     /// Whether cells poll this process.
     pub(super) are_here: bool,
     /// For how long this process has been up.
@@ -54,7 +55,7 @@ impl Cells {
     /// The cells that ask about one of `apps`, or all, beside what `snapshot` wants of them.
     pub(crate) fn status(self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
         let (life, revision) = life_and_revision(snapshot);
-        let complete = self.is_complete(snapshot);
+        let complete = self.is_complete();
         let concerned = self.cells.into_iter().filter(|cell| cell.is_concerned(apps));
         let cells = concerned.map(|cell| cell.status(snapshot)).collect();
         Status { life, revision, complete, cells }
@@ -65,23 +66,25 @@ impl Cells {
         let (life, revision) = life_and_revision(snapshot);
         let index = Index::of(&self.cells, entries, snapshot);
         let policies = entries.iter().map(|entry| index.status(entry)).collect();
-        PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
+        PoliciesStatus { life, revision, complete: self.is_complete(), policies }
     }
 
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
-    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those
+    /// anything, so it is waited for as long as if it had been heard of: until it has neither spoken nor
+    /// renewed its lease for [`FORGET_AFTER`]. Where cells hold none, those
     /// that some server has ever heard of are there at once, and the others when they have had the time.
     /// A process that no cell polls, and that knows of none, knows nothing: they may poll a server that
     /// keeps what they say to itself.
-    fn is_complete(&self, snapshot: &Snapshot) -> bool {
+    fn is_complete(&self) -> bool {
         let knows_none = self.cells.is_empty() && !self.are_here;
-        if !self.is_read || knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
+        if knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
             return false;
         }
-        match snapshot.leases().count() {
-            0 => self.up >= RETURN,
-            leased => self.cells.len() >= leased || self.up > FORGET_AFTER,
+        match self.leased {
+            None => false,
+            Some(0) => self.up >= RETURN,
+            Some(leased) => self.cells.len() >= leased || self.up > FORGET_AFTER,
         }
     }
 }

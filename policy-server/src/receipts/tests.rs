@@ -14,20 +14,12 @@ fn version(revision: u64) -> Version {
 }
 
 fn snapshot(revision: u64) -> Snapshot {
-    with_leases(revision, 0)
-}
-
-fn with_leases(revision: u64, leases: u8) -> Snapshot {
-    let lease = |host: u8| {
-        let subnet = format!("10.255.{host}.0/24").parse().unwrap();
-        policy::Lease::new([10, 0, 16, host].into(), subnet)
-    };
     let version = version(revision);
     let state = State {
         compacted: version.revision,
         version,
         policies: vec![],
-        leases: (1..=leases).map(lease).collect(),
+        leases: vec![],
         security_groups: vec![],
         log: vec![],
     };
@@ -36,6 +28,11 @@ fn with_leases(revision: u64, leases: u8) -> Snapshot {
 
 fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
     names.iter().map(|name| name.parse().unwrap()).collect()
+fn lease(host: u8) -> policy::Lease {
+    let subnet = format!("10.255.{host}.0/24").parse().unwrap();
+    policy::Lease::new([10, 0, 16, host].into(), subnet)
+}
+
 }
 
 fn word_about(names: &[&str], enforced: Option<u64>) -> Word {
@@ -296,36 +293,33 @@ fn a_word_comes_back_from_the_database_as_it_was() {
 fn known(here: &Here, rows: &Rows, up: Duration) -> Cells {
     let now = Instant::now();
     let cells = cells::all(here, rows, US, now - up, now);
-    Cells { cells, is_read: true, are_here: true, up }
+    Cells { cells, leased: Some(0), are_here: true, up }
 }
 
-fn is_complete(cells: Cells, snapshot: &Snapshot) -> bool {
-    cells.status(snapshot, None).complete
+/// Whether that is all, when so many cells hold leases.
+fn is_complete(cells: Cells, leased: usize) -> bool {
+    Cells { leased: Some(leased), ..cells }.status(&snapshot(5), None).complete
 }
 
 #[test]
 fn a_server_knows_when_it_may_not_know_every_cell_yet() {
     let (mut here, none, soon) = (Here::default(), Rows::default(), seconds(1));
-    let (leases, no_leases) = (with_leases(5, 2), snapshot(5));
     here.hear("one", word(None), Instant::now());
-    assert!(!is_complete(known(&here, &none, soon), &leases));
-    assert!(!is_complete(known(&here, &none, seconds(60)), &leases), "the other may be cut off");
-    assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), &leases), "or gone");
+    assert!(!is_complete(known(&here, &none, soon), 2));
+    assert!(!is_complete(known(&here, &none, seconds(60)), 2), "the other may be cut off");
+    assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), 2), "or gone");
     let rows = Rows::of_heard(vec![row(THEM, "two", None, 1, 0)], Instant::now());
-    assert!(is_complete(known(&here, &rows, soon), &leases), "it speaks to another server");
-    let unread = Cells { is_read: false, ..known(&here, &rows, FORGET_AFTER + soon) };
-    assert!(!is_complete(unread, &leases), "others may have said something since");
+    assert!(is_complete(known(&here, &rows, soon), 2), "it speaks to another server");
+    let unread = Cells { leased: None, ..known(&here, &rows, FORGET_AFTER + soon) };
+    assert!(!unread.status(&snapshot(5), None).complete, "others may have said something since");
 
-    assert!(!is_complete(known(&here, &none, soon), &no_leases));
-    assert!(is_complete(known(&here, &none, seconds(10)), &no_leases), "they have had the time");
+    assert!(!is_complete(known(&here, &none, soon), 0));
+    assert!(is_complete(known(&here, &none, seconds(10)), 0), "they have had the time");
     let nobody = Here::default();
-    assert!(is_complete(known(&nobody, &none, seconds(10)), &no_leases), "there is none");
+    assert!(is_complete(known(&nobody, &none, seconds(10)), 0), "there is none");
     let elsewhere = |rows| Cells { are_here: false, ..known(&nobody, rows, seconds(10)) };
-    assert!(
-        !is_complete(elsewhere(&none), &no_leases),
-        "or it speaks to a server that keeps silent"
-    );
-    assert!(is_complete(elsewhere(&rows), &no_leases));
+    assert!(!is_complete(elsewhere(&none), 0), "or it speaks to a server that keeps silent");
+    assert!(is_complete(elsewhere(&rows), 0));
 }
 
 #[test]
@@ -333,21 +327,18 @@ fn a_cell_whose_server_was_killed_may_have_said_something_else_since() {
     let (mut here, now) = (Here::default(), Instant::now());
     let told_to = |server, silent| Rows::of_heard(vec![row(server, "one", None, 60, silent)], now);
     let (gone, soon, later) = (told_to("killed", 2), seconds(1), seconds(10));
-    assert!(!is_complete(known(&here, &gone, soon), &with_leases(5, 1)));
-    assert!(
-        is_complete(known(&here, &gone, later), &with_leases(5, 1)),
-        "it had the time to say so"
-    );
+    assert!(!is_complete(known(&here, &gone, soon), 1));
+    assert!(is_complete(known(&here, &gone, later), 1), "it had the time to say so");
     let here_before = told_to(THEM, 2);
-    assert!(is_complete(known(&here, &here_before, seconds(600)), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &here_before, seconds(600)), 1));
     let overdue = told_to(THEM, 13);
-    assert!(!is_complete(known(&here, &overdue, seconds(600)), &with_leases(5, 1)));
+    assert!(!is_complete(known(&here, &overdue, seconds(600)), 1));
     let is_gone = told_to(THEM, 26);
-    assert!(is_complete(known(&here, &is_gone, seconds(600)), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &is_gone, seconds(600)), 1));
     let is_written_down = told_to(NOBODY, 26);
-    assert!(is_complete(known(&here, &is_written_down, soon), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &is_written_down, soon), 1));
     here.hear("one", word(None), now);
-    assert!(is_complete(known(&here, &gone, soon), &with_leases(5, 1)), "it came back");
+    assert!(is_complete(known(&here, &gone, soon), 1), "it came back");
 }
 
 #[test]
