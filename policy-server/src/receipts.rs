@@ -32,7 +32,7 @@ use self::{
     cells::{Cell, Cells},
     here::Here,
     moments::Moments,
-    rows::Rows,
+    rows::{GONE, Rows},
 };
 use crate::{
     metrics::Metrics,
@@ -171,6 +171,7 @@ impl Receipts {
         }
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
+        rows.is_server_lost = store.is_server_lost(GONE).await?;
         // Word by word, so not while cells wait.
         rows.share(&self.here_copied());
         let rows = Arc::new(rows);

@@ -237,6 +237,14 @@ impl TagQuarantine for Told {
         self.store.report_cells(server, report).await
     }
 
+    async fn take_leave(&self, server: &str) -> Result<(), StoreError> {
+        self.store.take_leave(server).await
+    }
+
+    async fn is_server_lost(&self, silent_for: Duration) -> Result<bool, StoreError> {
+        self.store.is_server_lost(silent_for).await
+    }
+
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {
         self.store.quarantined_tags().await
     }

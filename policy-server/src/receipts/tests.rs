@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use policy::{AppGuid, Life, Revision, TagLength, Version, wire::status::Status};
-use policy_store::{HeardReceipt, State, StoredReceipt};
+use policy_store::{
+    Change, HeardReceipt, LeaseKind, LeasePool, Options, State, StoreUrl, StoredReceipt,
+};
 
 use super::{rows::NOBODY, *};
 use crate::snapshot::Subject;
@@ -26,13 +28,13 @@ fn snapshot(revision: u64) -> Snapshot {
     Snapshot::of(state, TagLength::DEFAULT)
 }
 
-fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
-    names.iter().map(|name| name.parse().unwrap()).collect()
 fn lease(host: u8) -> policy::Lease {
     let subnet = format!("10.255.{host}.0/24").parse().unwrap();
     policy::Lease::new([10, 0, 16, host].into(), subnet)
 }
 
+fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
 fn word_about(names: &[&str], enforced: Option<u64>) -> Word {
@@ -234,8 +236,6 @@ fn the_last_word_counts_whichever_server_heard_it() {
         cells::confirmed(&ours, &snapshot(revision))
     };
     assert_eq!(confirmed(9), Some(Revision(3)), "of ours, and of those who are nobody's");
-    let abandoned: Vec<_> = rows.abandoned(now).collect();
-    assert_eq!(cells_of(&abandoned), [("left alone", 40)]);
 }
 
 #[test]
@@ -387,4 +387,79 @@ fn cells_confirm_what_the_slowest_of_them_enforces() {
     assert_eq!(confirmed(&here, 6), Some(6));
     here.hear("new", everything(None), now);
     assert_eq!(confirmed(&here, 6), Some(0), "it may enforce anything");
+}
+
+#[test]
+fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
+    let now = Instant::now();
+    let change = (Revision(6), Change::LeaseAdded(lease(9)));
+    let later = snapshot(5).after(vec![change]).unwrap();
+    let confirmed = |here: &Here, row: Option<HeardReceipt>, is_server_lost| {
+        let mut rows = Rows::of_heard(row.into_iter().collect(), now);
+        rows.is_server_lost = is_server_lost;
+        let all = cells::all(here, &rows, US, long_ago(now), now);
+        cells::confirmed(&all, &later).map(|revision| revision.0)
+    };
+    let none = Here::default();
+    let told_to = |server, silent| Some(row(server, "one", Some(5), 600, silent));
+    assert_eq!(confirmed(&none, told_to(THEM, 4), true), None, "they vouch for it");
+    assert_eq!(confirmed(&none, told_to("killed", 40), true), Some(5));
+    assert_eq!(confirmed(&none, told_to("killed", 40), false), Some(5), "what else became of it");
+    assert_eq!(confirmed(&none, told_to(NOBODY, 0), false), Some(6), "nothing later concerns it");
+    assert_eq!(confirmed(&none, told_to(NOBODY, 0), true), Some(5), "it may have spoken since");
+    let unsaid = Some(row(NOBODY, "one", None, 600, 0));
+    assert_eq!(confirmed(&none, unsaid, true), Some(0));
+
+    let left = |ago: u64| {
+        let mut here = Here::default();
+        here.hear("one", word(Some(5)), now - seconds(ago));
+        here.leave("one", now - seconds(ago));
+        here
+    };
+    let mut held = left(60);
+    held.hear("one", word(Some(5)), now);
+    assert_eq!(confirmed(&held, told_to("killed", 40), true), Some(6), "it spoke again");
+    assert_eq!(confirmed(&left(9), None, true), Some(6), "it is between two polls");
+    assert_eq!(confirmed(&left(11), None, true), Some(5));
+    assert_eq!(confirmed(&left(11), None, false), Some(6));
+}
+
+#[test]
+fn a_server_that_ends_lets_go_of_all_cells_but_those_that_are_there() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("gone", word(Some(4)), now);
+    here.leave("gone", now);
+    here.hear("there", word(Some(4)), now);
+    here.take_unwritten(now);
+    here.part();
+    let unwritten = here.take_unwritten(now);
+    assert_eq!(
+        (cells_of(&unwritten.ours), cells_of(&unwritten.nobodys)),
+        (vec![], vec![("gone", 0)])
+    );
+    assert!(here.speaks_for_any());
+    here.leave("there", now);
+    here.part();
+    assert!(!here.speaks_for_any());
+}
+
+#[tokio::test]
+async fn a_cell_that_is_gone_is_not_waited_for_whatever_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+    let store = policy_store::open(&url, &Options::default()).await.unwrap();
+    let receipts = Receipts::new(Metrics::new());
+    let _held = receipts.hear("one", word(None));
+    let pool = LeasePool::new("10.255.0.0/16".parse().unwrap(), 24, LeasePool::EXPIRY).unwrap();
+    let acquire = async |host: u8, ago| {
+        let (cell, then) = ([10, 0, 16, host].into(), SystemTime::now() - ago);
+        store.acquire_lease(&pool, cell, LeaseKind::Block, then).await.unwrap();
+    };
+    let is_complete =
+        async || receipts.of_all_servers(&*store).await.status(&snapshot(5), None).complete;
+    acquire(1, Duration::ZERO).await;
+    acquire(2, FORGET_AFTER + seconds(1)).await;
+    assert!(is_complete().await, "the second has not been there for a day");
+    acquire(3, FORGET_AFTER - seconds(60)).await;
+    assert!(!is_complete().await);
 }
