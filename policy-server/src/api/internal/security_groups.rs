@@ -38,6 +38,8 @@ pub(crate) async fn index(
 ) -> Result<Response, ApiError> {
     let question = Question::of(query.as_deref())?;
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
+    // They keep whole buffers of their connection.
+    drop(headers);
     if known.is_none() {
         server.catch_up().await;
     }
