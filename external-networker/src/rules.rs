@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 use netfilter::{
     Action, Builtin, ChainName, ConnectionState, Interface, Mark, Observed, Place, Rule, Ruleset,
     Table,
-    egress::{self, Manner, Sender, Workload},
+    egress::{self, Manner, Sender, WaysOut, Workload},
 };
 use policy::{EgressRule, PortRange, Protocol};
 
@@ -158,10 +158,10 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 ///
 /// From a jump to the agent's groups nothing comes back, so what is behind it has no say.
 fn netout_rules(ruleset: &mut Ruleset, netout: ChainName, cell: &Cell, facts: &Facts) {
-    let groups = facts.governed.then(|| groups_rule(&facts.handle));
+    let first = facts.governed.then(|| groups_rule(&facts.handle));
     let sender =
         Sender { handle: facts.handle.as_str(), workload: facts.workload, allowed: &facts.egress };
-    cell.manner.govern(ruleset, netout, groups, &sender);
+    cell.manner.govern(ruleset, netout, &sender, &WaysOut { first, ..WaysOut::default() });
 }
 
 /// What is refused here is told of in the words of spec/cell.md §C.5, if it is to be.

@@ -172,6 +172,9 @@ impl Config {
         if config.shadow.any() && config.state_file.is_none() {
             check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
         }
+        if config.shadow.security_groups && !config.enable_groups {
+            check.fault("shadow", "security_groups can be watched only with enable_asg_syncing");
+        }
         check.finish()?;
         Ok(config)
     }

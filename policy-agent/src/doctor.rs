@@ -11,7 +11,7 @@ mod features;
 mod finding;
 mod former;
 mod limits;
-mod lock;
+pub(crate) mod lock;
 mod offloads;
 mod overlay;
 mod tags;

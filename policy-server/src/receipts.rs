@@ -7,6 +7,7 @@
 //! the last word counts ([`cells`]).
 
 mod cells;
+mod groups;
 mod here;
 pub(crate) mod keeper;
 mod moments;
@@ -20,7 +21,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use policy::wire::status::CellStatus;
@@ -32,14 +33,17 @@ use self::{
     cells::{Cell, Cells},
     here::Here,
     moments::Moments,
-    rows::Rows,
+    rows::{GONE, Rows},
 };
 use crate::{
     metrics::Metrics,
     snapshot::{Snapshot, Subject},
 };
 
-pub(crate) use self::word::{Backend, Word};
+pub(crate) use self::{
+    groups::{Groups, GroupsWord},
+    word::{Backend, Word},
+};
 
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -61,6 +65,8 @@ pub(crate) struct Receipts {
     server: String,
     here: Mutex<Here>,
     rows: Mutex<Arc<Rows>>,
+    /// What cells say of security groups.
+    pub groups: Groups,
     /// Held by who reads them.
     reading: tokio::sync::Mutex<()>,
     /// There is something to write.
@@ -87,6 +93,7 @@ impl Receipts {
             server: Uuid::new_v4().to_string(),
             here: Mutex::default(),
             rows: Mutex::default(),
+            groups: Groups::default(),
             reading: tokio::sync::Mutex::default(),
             news: Notify::new(),
             are_kept: AtomicBool::new(false),
@@ -121,20 +128,24 @@ impl Receipts {
 
     /// The last words of all cells, whichever server they said them to.
     pub(crate) async fn of_all_servers(&self, store: &dyn PolicyStore) -> Cells {
-        let is_read = match timeout(PATIENCE, self.read(store)).await {
-            Ok(Ok(())) => true,
+        let reading = async {
+            self.read(store).await?;
+            store.leases_renewed_within(FORGET_AFTER, SystemTime::now()).await
+        };
+        let leased = match timeout(PATIENCE, reading).await {
+            Ok(Ok(leased)) => Some(leased),
             Ok(Err(error)) => {
                 tracing::warn!(error = service::log::chain(&error), "Could not read the receipts.");
-                false
+                None
             }
             Err(_) => {
                 tracing::warn!("The database takes too long to tell the receipts.");
-                false
+                None
             }
         };
         let are_here = self.are_kept.load(Ordering::Relaxed);
         let cells = self.last_words();
-        Cells { cells, is_read, are_here, up: self.started.elapsed() }
+        Cells { cells, leased, are_here, up: self.started.elapsed() }
     }
 
     /// The cells this server heard itself.
@@ -165,8 +176,10 @@ impl Receipts {
         if self.rows().are_fresh(FRESH, Instant::now()) {
             return Ok(());
         }
+        self.groups.read(store).await?;
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
+        rows.is_server_lost = store.is_server_lost(GONE).await?;
         // Word by word, so not while cells wait.
         rows.share(&self.here_copied());
         let rows = Arc::new(rows);

@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -85,6 +85,13 @@ impl ChainName {
 pub(crate) fn digest(text: &str) -> String {
     let hash = Sha256::digest(text.as_bytes());
     hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// So that it is found by its text; a text and its name are ordered alike.
+impl Borrow<str> for ChainName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl FromStr for ChainName {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
     session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
@@ -212,11 +212,17 @@ measured! {
     end_quarantine(lifetime: Duration) -> usize;
     count_quarantined() -> usize;
     report_server(server: &str, confirmed: Option<Revision>, lifetime: Duration) -> bool;
+    leave_server(server: &str) -> ();
+    is_server_lost(silent_for: Duration) -> bool;
+    forget_servers(silent_for: Duration) -> ();
     confirmed() -> Vec<Revision>;
     put_receipts(server: &str, receipts: &[ReceiptRow]) -> ();
     receipts() -> Vec<HeardRow>;
     forget_receipts(silent_for: Duration) -> u64;
     forget_cells(server: &str, cells: &[&str]) -> ();
+    put_group_receipts(receipts: &[GroupReceiptRow]) -> ();
+    group_receipts() -> Vec<GroupReceiptRow>;
+    forget_group_receipts(silent_for: Duration) -> u64;
     leases() -> Vec<HeldLease>;
     insert_lease(lease: &Lease, renewed_at: i64) -> ();
     remove_lease(underlay_ip: Ipv4Addr) -> ();

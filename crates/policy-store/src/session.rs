@@ -5,7 +5,7 @@ use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolic
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
 };
 
 /// A database, as far as it differs from the others: how transactions begin, and what one can do.
@@ -126,8 +126,9 @@ pub(crate) trait Session: Send {
         at: Revision,
     ) -> Result<(), StoreError>;
 
-    /// Forgets servers that have not reported for `lifetime`, and frees the tags released at a revision
-    /// before the lowest that those left have confirmed, or all if none says; returns how many.
+    /// Takes back what servers reported that have not done so for `lifetime`, and frees the tags released
+    /// at a revision before the lowest that the others have confirmed, or all if none says; returns how
+    /// many.
     async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError>;
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError>;
@@ -141,6 +142,15 @@ pub(crate) trait Session: Send {
         confirmed: Option<Revision>,
         lifetime: Duration,
     ) -> Result<bool, StoreError>;
+
+    /// Notes that a server took leave, by giving it another name, which begins with `left:`.
+    async fn leave_server(&mut self, server: &str) -> Result<(), StoreError>;
+
+    /// Whether a server has not reported for `silent_for` and has not taken leave.
+    async fn is_server_lost(&mut self, silent_for: Duration) -> Result<bool, StoreError>;
+
+    /// Forgets servers that have not reported for `silent_for`.
+    async fn forget_servers(&mut self, silent_for: Duration) -> Result<(), StoreError>;
 
     /// What the cells of each server have confirmed, where they say.
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError>;
@@ -159,6 +169,13 @@ pub(crate) trait Session: Send {
     async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
 
     async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError>;
+
+    /// Writes receipts of different cells, unless there are later ones.
+    async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError>;
+
+    async fn group_receipts(&mut self) -> Result<Vec<GroupReceiptRow>, StoreError>;
+
+    async fn forget_group_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
 
     // === leases ===
 

@@ -141,6 +141,18 @@ fn a_subnet_file_comes_before_the_device_and_nobody_debugs_unasked() {
 }
 
 #[test]
+fn groups_that_are_left_to_the_networker_cannot_be_watched() {
+    let fault = "shadow: security_groups can be watched only with enable_asg_syncing";
+    let shadow = r#""shadow":{"security_groups":true},"state_file":"/s""#;
+    let refused = |text: &str| match check(text) {
+        Err(error) => error.contains(fault),
+        Ok(_) => false,
+    };
+    assert!(refused(&format!("{{{shadow}}}")));
+    assert!(!refused(&format!("{{{shadow},\"enable_asg_syncing\":true}}")));
+}
+
+#[test]
 fn several_servers_may_be_named_and_each_is_asked_once() {
     let file = |urls: &str| {
         format!(

@@ -28,6 +28,8 @@ pub(crate) enum Reason {
     WatchedStray,
     /// A policy let it in that was removed, and it passed.
     Removed,
+    /// No security group lets the source, which is here, send it out of the overlay, and it passed.
+    WatchedNoGroup,
     /// A policy lets it in.
     Policy,
     /// The container opened more connections than it may, or would have if that were not only tried.
@@ -46,7 +48,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Those our rules give.
-    const OURS: [Self; 9] = [
+    const OURS: [Self; 10] = [
         Self::NoPolicy,
         Self::NoPolicyOut,
         Self::Stray,
@@ -55,6 +57,7 @@ impl Reason {
         Self::WatchedNoPolicyOut,
         Self::WatchedStray,
         Self::Removed,
+        Self::WatchedNoGroup,
         Self::Policy,
     ];
 
@@ -81,6 +84,7 @@ impl Reason {
             Self::WatchedNoPolicyOut => "WOULD_DENY_C2C_OUT",
             Self::WatchedStray => "WOULD_DENY_C2C_STRAY",
             Self::Removed => "WOULD_DENY_C2C_REMOVED",
+            Self::WatchedNoGroup => "WOULD_DENY_GROUPS",
             Self::Policy => "OK_C2C",
             Self::TooMany => "DENY_ORL_",
             Self::TriedTooMany => "WOULD_DENY_ORL_",
@@ -124,6 +128,7 @@ impl Reason {
             | Self::WatchedStray
             | Self::Removed
             | Self::TriedTooMany
+            | Self::WatchedNoGroup
             | Self::WatchedEgress => Verdict::WouldDeny,
             Self::Policy | Self::EgressAllowed => Verdict::Accepted,
         }
@@ -137,6 +142,7 @@ impl Reason {
             Self::Stray | Self::WatchedStray => "stray",
             Self::Host => "host",
             Self::Removed => "removed",
+            Self::WatchedNoGroup => "no_group",
             Self::Policy => "policy",
             Self::TooMany | Self::TriedTooMany => "too_many_connections",
             Self::Overlay => "overlay",
@@ -158,6 +164,7 @@ impl Reason {
             }
             Self::Host => "containers of other cells may not reach the cell itself",
             Self::Removed => "the policy that let the source reach this port was removed",
+            Self::WatchedNoGroup => "no security group lets the source reach this port out there",
             Self::Policy => "a policy lets the source reach this port of the destination",
             Self::TooMany => "the source opens more connections to this port than it may",
             Self::TriedTooMany => "the source opens more connections to this port than it should",

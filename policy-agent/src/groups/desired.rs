@@ -4,20 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use containers::{Container, Contents};
 use ipnet::Ipv4Net;
 use netfilter::{
     Action, ChainName, Observed, Place, Rule, Ruleset, Scope, Table,
-    egress::{self, Manner, Sender, Workload},
+    egress::{self, Manner, Sender, WaysOut, Workload, shared},
 };
-use policy::EgressRule;
 
 use super::{
-    answer::{Answer, Class},
+    answer::{Answer, Class, Shared},
     status::Standing,
 };
+use crate::denied::{self, Reason};
 
 /// Chains of security groups begin with one of these: ours and the Go agent's, and what the Go agent
 /// leaves behind when it dies in the middle of a change.
@@ -37,8 +38,11 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Governed {
     pub ip: Ipv4Addr,
-    pub allowed: Vec<EgressRule>,
+    /// What lets it send something, shared with all others it is said of.
+    pub groups: Vec<Arc<Shared>>,
     pub denied: Vec<Ipv4Net>,
+    /// Whether the rest passes, and is only told of.
+    pub watched: bool,
 }
 
 /// What may be removed besides what is wanted.
@@ -52,11 +56,13 @@ pub(crate) enum Sweep<'a> {
     All,
 }
 
-/// What the kernel should hold for the containers of a store.
+/// What the kernel should hold for the containers of a store. If it `watches`, what no group allows passes
+/// and is told of.
 pub(crate) fn wanted(
     store: &Contents,
     answer: Option<&Answer>,
     manner: &Manner,
+    watches: bool,
     observed: &Observed,
     sweep: Sweep<'_>,
 ) -> Wanted {
@@ -70,15 +76,14 @@ pub(crate) fn wanted(
         chains.extend(egress::owned(&chain));
         let standing = if is_its_own {
             match lot(container, answer, observed) {
-                Ok((parent, allowed)) => {
+                Ok((parent, groups)) => {
                     let workload = Workload::called(container.workload());
                     let denied = manner.deny.of(workload);
-                    let one = Governed { ip: container.ip, allowed, denied };
+                    let one = Governed { ip: container.ip, groups, denied, watched: watches };
                     let jump = Rule::new(Action::Jump(chain.clone()));
                     rules.hook(Table::Filter, parent, Place::First, jump);
-                    let sender =
-                        Sender { handle: &container.handle, workload, allowed: &one.allowed };
-                    manner.govern(&mut rules, chain, None, &sender);
+                    let sender = Sender { handle: &container.handle, workload, allowed: &[] };
+                    manner.govern(&mut rules, chain, &sender, &one.ways_out());
                     governed.push(one);
                     Standing::Enforced
                 }
@@ -89,29 +94,34 @@ pub(crate) fn wanted(
         };
         standings.insert(container.handle.clone(), standing);
     }
+    let groups: BTreeMap<_, _> = governed
+        .iter()
+        .flat_map(|one| &one.groups)
+        .map(|group| (&group.chain, &group.permissions))
+        .collect();
+    groups.into_iter().for_each(|(chain, allowed)| shared::add(&mut rules, chain, allowed, manner));
     let scope = scope_of(&chains, &standings, observed, sweep);
     Wanted { rules, scope, standings, governed }
 }
 
-/// The chain a container's groups are put in front of, and what they allow; else why it keeps what it
-/// has.
+/// The chain a container's groups are put in front of, and the groups; else why it keeps what it has.
 fn lot(
     container: &Container,
     answer: Option<&Answer>,
     observed: &Observed,
-) -> Result<(ChainName, Vec<EgressRule>), Standing> {
+) -> Result<(ChainName, Vec<Arc<Shared>>), Standing> {
     let class = Class::of(container);
     // Without a space, and for what is no app, no group holds, whatever the server says.
-    let allowed = match container.space_id().filter(|_| class != Class::Other) {
+    let groups = match container.space_id().filter(|_| class != Class::Other) {
         None => Vec::new(),
         Some(space) => {
             let answer = answer.filter(|answer| answer.spaces.contains(space));
-            let rules = answer.ok_or(Standing::Unknown)?.rules_for(space, class);
-            rules.map_err(|error| Standing::Kept(error.to_string()))?
+            let groups = answer.ok_or(Standing::Unknown)?.groups_for(space, class);
+            groups.map_err(|error| Standing::Kept(error.to_string()))?
         }
     };
     match parent(&container.handle, observed) {
-        Some(parent) => Ok((parent, allowed)),
+        Some(parent) => Ok((parent, groups)),
         None => Err(Standing::Unplaced(format!(
             "it has no chain {}",
             egress::netout_chain(&container.handle)
@@ -137,6 +147,8 @@ pub(crate) fn scope() -> Scope {
     Scope::prefixes(PREFIXES)
 }
 
+/// The chains of those whose groups are known and of those that may be swept, and what is shared, unless
+/// a chain that stays as it is leads there.
 fn scope_of(
     living: &BTreeSet<ChainName>,
     standings: &BTreeMap<String, Standing>,
@@ -146,20 +158,34 @@ fn scope_of(
     let enforced = standings.iter().filter(|(_, standing)| **standing == Standing::Enforced);
     let mut ours: BTreeSet<ChainName> =
         enforced.flat_map(|(handle, _)| chains_of(handle)).collect();
+    let of_groups = |chain: &&str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
+    let there = || {
+        // A set that counts has a second part, for IPv6.
+        let sets = observed.sets().map(|set| set.strip_suffix("-6").unwrap_or(set));
+        let all = observed.chains(Table::Filter).chain(sets).filter(of_groups);
+        all.filter(|name| shared::owner(name).is_none())
+    };
     match sweep {
         Sweep::None => {}
         Sweep::Only(gone) => ours.extend(
             gone.iter().flat_map(|handle| chains_of(handle)).filter(|c| !living.contains(c)),
         ),
         Sweep::All => {
-            let of_groups = |chain: &&str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-            // A set that counts has a second part, for IPv6.
-            let sets = observed.sets().map(|set| set.strip_suffix("-6").unwrap_or(set));
-            let there = observed.chains(Table::Filter).chain(sets).filter(of_groups);
-            ours.extend(there.filter_map(|c| c.parse().ok()).filter(|c| !living.contains(c)));
+            ours.extend(there().filter_map(|c| c.parse().ok()).filter(|c| !living.contains(c)));
         }
     }
+    let staying = there().filter(|chain| !ours.contains(*chain)).collect();
+    ours.extend(shared::in_kernel_besides(observed, staying));
     Scope::named(ours)
+}
+
+impl Governed {
+    /// Where what is neither stray nor denied goes.
+    fn ways_out(&self) -> WaysOut {
+        let groups = self.groups.iter().map(|group| Rule::new(Action::Jump(group.chain.clone())));
+        let watched = || vec![denied::tell(Reason::WatchedNoGroup), Rule::new(Action::Accept)];
+        WaysOut { first: None, shared: groups.collect(), rest: self.watched.then(watched) }
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +196,7 @@ pub(crate) mod tests {
         Dialect, Family, Limit, Plan, Rendered,
         egress::{DenyNetworks, Outbound},
     };
-    use policy::SecurityGroup;
+    use policy::{EgressRule, SecurityGroup};
 
     use super::*;
     use crate::groups::answer::tests::{answer, group};
@@ -199,6 +225,14 @@ pub(crate) mod tests {
         }
     }
 
+    /// A container that may send this and nothing else.
+    pub fn governed(ip: &str, allowed: Vec<EgressRule>) -> Governed {
+        let permissions = allowed.into_iter().collect();
+        let group = Shared { chain: shared::name("group"), name: "group".into(), permissions };
+        let (ip, groups) = (ip.parse().unwrap(), vec![Arc::new(group)]);
+        Governed { ip, groups, denied: Vec::new(), watched: false }
+    }
+
     fn observed(chains: &[&str]) -> Observed {
         let lines: String = chains.iter().map(|chain| format!(":{chain} - [0:0]\n")).collect();
         Observed::parse(&format!("*filter\n{lines}COMMIT\n")).unwrap()
@@ -220,17 +254,22 @@ pub(crate) mod tests {
         let twice = SecurityGroup { guid: "again".into(), ..running("10.0.0.1") };
         let answer = answer(&["a"], vec![running("10.0.0.1"), twice]);
         let there = observed(&["netout--web"]);
-        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, &there, Sweep::All);
+        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, false, &there, Sweep::All);
         insta::assert_snapshot!(wanted.rules, @r"
         *filter
         -A netout--web -j asg-web
+        :asg--869f89c966
+        -A asg--869f89c966 -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
+        :asg--b4c9e14061
+        -A asg--b4c9e14061 -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
         :asg-web
         -A asg-web -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A asg-web -p tcp -m conntrack --ctstate INVALID -j DROP
         -A asg-web -p udp -m udp --dport 4789 -j REJECT --reject-with icmp-port-unreachable
         -A asg-web -d 10.9.0.0/16 -j REJECT --reject-with icmp-port-unreachable
         -A asg-web -d 169.254.0.0/16 -j REJECT --reject-with icmp-port-unreachable
-        -A asg-web -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
+        -A asg-web -j asg--869f89c966
+        -A asg-web -j asg--b4c9e14061
         -A asg-web -p tcp -j REJECT --reject-with tcp-reset
         -A asg-web -j REJECT --reject-with icmp-port-unreachable
         ");
@@ -242,7 +281,7 @@ pub(crate) mod tests {
         chains: &[&str],
     ) -> Vec<String> {
         let store = store(containers.to_vec());
-        let wanted = wanted(&store, answer, &manner(), &observed(chains), Sweep::All);
+        let wanted = wanted(&store, answer, &manner(), false, &observed(chains), Sweep::All);
         let text = |(handle, standing): (&String, &Standing)| match standing {
             Standing::Enforced => format!("{handle}: enforced"),
             Standing::Unknown => format!("{handle}: unknown"),
@@ -299,7 +338,7 @@ pub(crate) mod tests {
         let chains =
             ["asg-a", "asg-b", "asg-bad", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
         let (there, known) = (observed(&chains), answer(&["a"], vec![]));
-        let wanted = wanted(&living, Some(&known), &manner(), &there, sweep);
+        let wanted = wanted(&living, Some(&known), &manner(), false, &there, sweep);
         let rendered = Rendered::new(&wanted.rules, Dialect::Iptables(Family::V4));
         let plan = Plan::new(&rendered, &there, &wanted.scope);
         let removed = |line: &&str| line.starts_with("-X");
@@ -322,16 +361,19 @@ pub(crate) mod tests {
             kernel.settle(&networkers, &Scope::prefix("netout--")).unwrap();
             let mut settle = |containers: Vec<Container>| {
                 let there = kernel.observe().unwrap();
-                let wanted = wanted(&store(containers), Some(&answer), &manner, &there, Sweep::All);
+                let wanted =
+                    wanted(&store(containers), Some(&answer), &manner, false, &there, Sweep::All);
                 kernel.settle(&wanted.rules, &wanted.scope).unwrap();
                 let there = kernel.observe().unwrap();
                 let names = there.chains(Table::Filter).chain(there.sets());
                 names.filter(|name| name.starts_with("asg-")).map(str::to_owned).collect::<Vec<_>>()
             };
             let mut there = settle(vec![container("web", "10.255.30.2", "a", "app")]);
+            let shared = there.extract_if(.., |name| shared::owner(name).is_some()).count();
+            assert_eq!(shared, 2, "the group, and what is told of all groups");
             there.retain(|name| !name.ends_with("-6"));
             let counted: &[_] = if dialect == Dialect::Nft { &["asg-web--orl"] } else { &[] };
-            assert_eq!(there, [&["asg-web", "asg-web--log", "asg-web--rl-log"], counted].concat());
+            assert_eq!(there, [&["asg-web", "asg-web--rl-log"], counted].concat());
             assert_eq!(settle(vec![]), [""; 0]);
         }
     }

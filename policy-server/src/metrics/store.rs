@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
 use policy_store::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
-    HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup,
-    PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks,
-    StoredReceipt, TagQuarantine,
+    GroupReceiptStore, HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore,
+    NumberedGroup, PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures,
+    StorePeaks, StoredGroupReceipt, StoredReceipt, TagQuarantine,
 };
 
 use super::{Metrics, Outcome};
@@ -211,6 +211,14 @@ impl LeaseStore for Told {
         self.store.release_lease(underlay_ip).await
     }
 
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        self.store.leases_renewed_within(age, now).await
+    }
+
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         self.store.lapse_leases(expiry, now).await
     }
@@ -227,6 +235,14 @@ impl AuditTrail for Told {
 impl TagQuarantine for Told {
     async fn report_cells(&self, server: &str, report: CellsReport) -> Result<usize, StoreError> {
         self.store.report_cells(server, report).await
+    }
+
+    async fn take_leave(&self, server: &str) -> Result<(), StoreError> {
+        self.store.take_leave(server).await
+    }
+
+    async fn is_server_lost(&self, silent_for: Duration) -> Result<bool, StoreError> {
+        self.store.is_server_lost(silent_for).await
     }
 
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {
@@ -254,6 +270,24 @@ impl ReceiptStore for Told {
 
     async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
         self.store.forget_cells(server, cells).await
+    }
+}
+
+#[async_trait]
+impl GroupReceiptStore for Told {
+    async fn write_group_receipts(
+        &self,
+        receipts: &[StoredGroupReceipt],
+    ) -> Result<(), StoreError> {
+        self.store.write_group_receipts(receipts).await
+    }
+
+    async fn group_receipts(&self) -> Result<Vec<StoredGroupReceipt>, StoreError> {
+        self.store.group_receipts().await
+    }
+
+    async fn forget_group_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
+        self.store.forget_group_receipts(silent_for).await
     }
 }
 

@@ -83,6 +83,17 @@ pub struct Sender<'a> {
     pub allowed: &'a [EgressRule],
 }
 
+/// What else there is for packets of one container.
+#[derive(Debug, Clone, Default)]
+pub struct WaysOut {
+    /// What comes before all else.
+    pub first: Option<Rule>,
+    /// Beside what is allowed to this container alone: what lets pass what is said of others, too.
+    pub shared: Vec<Rule>,
+    /// What becomes of the rest, if it is not told of and refused. Nothing may come back from it.
+    pub rest: Option<Vec<Rule>>,
+}
+
 /// All that a container's chain may need in the kernel besides itself, by its name alone.
 pub fn owned(chain: &ChainName) -> [ChainName; 4] {
     [chain.clone(), told_accepted(chain), told_too_many(chain), meter(chain)]
@@ -132,17 +143,18 @@ impl Outbound {
 }
 
 impl Manner {
-    /// Wants `chain` to say what becomes of packets of `sender`, after what `first` does with them, and
-    /// whatever it needs for that ([`owned`]). Nothing comes back from it.
+    /// Wants `chain` to say what becomes of packets of `sender`, and whatever it needs for that
+    /// ([`owned`]). Nothing comes back from it.
     pub fn govern(
         &self,
         rules: &mut Ruleset,
         chain: ChainName,
-        first: Option<Rule>,
         sender: &Sender<'_>,
+        ways_out: &WaysOut,
     ) {
+        let WaysOut { first, shared, rest } = ways_out;
         let unreachable = || Rule::new(Action::Reject(RejectWith::PortUnreachable));
-        let mut all: Vec<_> = first.into_iter().collect();
+        let mut all: Vec<_> = first.iter().cloned().collect();
         all.extend([
             Rule::new(Action::Accept).state(ConnectionState::RelatedOrEstablished),
             Rule::new(Action::Drop).transport(Transport::Tcp).state(ConnectionState::Invalid),
@@ -151,15 +163,35 @@ impl Manner {
         all.extend(self.outbound.map(|outbound| too_many(rules, &chain, sender, &outbound, self)));
         all.extend(self.deny.of(sender.workload).into_iter().map(|net| unreachable().to(net)));
         all.extend(self.allowed(rules, &chain, sender));
-        all.extend(self.told.then(|| tell("DENY_", sender.handle, self.denied_per_second)));
-        all.extend(Rule::reject(|rule| rule));
+        all.extend(shared.iter().cloned());
+        if let Some(rest) = rest {
+            all.extend(rest.iter().cloned());
+        } else {
+            all.extend(self.told.then(|| tell("DENY_", sender.handle, self.denied_per_second)));
+            all.extend(Rule::reject(|rule| rule));
+        }
         rules.chain(Table::Filter, chain, all);
+    }
+
+    /// Whether what `rule` lets out is told.
+    pub(super) fn tells(&self, rule: &EgressRule) -> bool {
+        self.told || rule.log
+    }
+
+    /// Tells of what is let out, and lets it out.
+    pub(super) fn tell_and_accept(&self, whose: &str) -> Vec<Rule> {
+        let ok = || tell("OK_", whose, self.accepted_per_second);
+        vec![
+            ok().not_transport(Transport::Udp).state(ConnectionState::Unestablished),
+            ok().transport(Transport::Udp),
+            Rule::new(Action::Accept),
+        ]
     }
 
     /// What is let out, each thing once, and the chain in which it is told of, if any is.
     fn allowed(&self, rules: &mut Ruleset, chain: &ChainName, sender: &Sender<'_>) -> Vec<Rule> {
         let told = told_accepted(chain);
-        let tells = |rule: &EgressRule| self.told || rule.log;
+        let tells = |rule: &EgressRule| self.tells(rule);
         let mut all: Vec<Rule> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for rule in sender.allowed {
@@ -169,13 +201,7 @@ impl Manner {
             );
         }
         if sender.allowed.iter().any(tells) {
-            let ok = || tell("OK_", sender.handle, self.accepted_per_second);
-            let tells = [
-                ok().not_transport(Transport::Udp).state(ConnectionState::Unestablished),
-                ok().transport(Transport::Udp),
-                Rule::new(Action::Accept),
-            ];
-            rules.chain(Table::Filter, told, tells.into());
+            rules.chain(Table::Filter, told, self.tell_and_accept(sender.handle));
         }
         all
     }
@@ -215,7 +241,7 @@ pub fn tell(word: &str, handle: &str, per_second: NonZeroU32) -> Rule {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use insta::assert_snapshot;
     use policy::Traffic;
 
@@ -225,7 +251,7 @@ mod tests {
         NonZeroU32::new(number).unwrap()
     }
 
-    fn manner() -> Manner {
+    pub fn manner() -> Manner {
         Manner {
             deny: DenyNetworks::default(),
             vtep_port: NonZeroU16::new(4789).unwrap(),
@@ -247,7 +273,8 @@ mod tests {
     fn rules(manner: &Manner, workload: Workload, allowed: &[EgressRule]) -> Ruleset {
         let mut rules = Ruleset::new();
         let sender = Sender { handle: "web", workload, allowed };
-        manner.govern(&mut rules, super::super::netout_chain("web"), None, &sender);
+        let chain = super::super::netout_chain("web");
+        manner.govern(&mut rules, chain, &sender, &WaysOut::default());
         rules
     }
 
