@@ -10,6 +10,8 @@ use testkit::probe::Outcome;
 use testkit::world::Cell;
 use testkit::{Container, Spec, poll, story, tcp};
 
+use crate::groups::{Groups, bound, rule};
+
 /// Sees `port` of an address as expected.
 fn sees(from: &Container, to: Ipv4Addr, port: u16, want: Outcome) -> Result<()> {
     let seen = from.dial(to, tcp(port))?;
@@ -222,6 +224,47 @@ fn interfaces_and_overlay_are_found_where_only_addresses_are_configured() {
         cell.configure_networker("underlay_ips", json!(["192.0.2.9"]))?;
         let refused = cell.start(Spec::app("refused")).err().context("it was connected")?;
         ensure!(format!("{refused:#}").contains("192.0.2.9"), "{refused:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn security_groups_are_told_of_and_rationed_as_the_networkers_rules_are() {
+    story("security groups are told of and rationed", |world| {
+        let (cell, to) = (world.cell(1), world.outside_a().address());
+        cell.configure_agent("iptables_asg_logging", true)?;
+        cell.configure_agent("iptables_denied_logs_per_sec", 100)?;
+        let limit = json!({"limit": true, "burst": 6, "rate_per_sec": 1, "logging": true});
+        cell.configure_agent("outbound_connections", limit)?;
+        let groups = Groups::of(world)?;
+        groups.are(&[bound("a", &[rule("tcp", &to, "5432")])])?;
+        let app = cell.start(Spec::app("app").space("a"))?;
+        let other = cell.start(Spec::app("other").space("a"))?;
+
+        let began = Instant::now();
+        let mut opened = 0;
+        for _ in 0..20 {
+            opened += usize::from(app.dial(to, tcp(5432))?.outcome == Outcome::Open);
+        }
+        let more = usize::try_from(began.elapsed().as_secs()).unwrap_or(usize::MAX) + 1;
+        ensure!((6..=6 + more).contains(&opened), "{opened} of 20 opened in {more} s, 6 may");
+        // Another container of the same group is counted by itself.
+        sees(&other, to, 5432, Outcome::Open)?;
+        sees(&other, to, 8080, Outcome::Refused)?;
+        for (who, port, verdict, reason) in [
+            ("app", 5432, "denied", "too_many_connections"),
+            ("other", 5432, "accepted", "egress"),
+            ("other", 8080, "denied", "egress"),
+        ] {
+            poll::until("it is told", || {
+                let told = lines(cell, who, port);
+                let meant = |line: &&Value| line["verdict"] == verdict && line["reason"] == reason;
+                told.iter().find(meant).with_context(|| format!("{who} {port}: {told:#?}"))?;
+                Ok(())
+            })?;
+        }
+        let of_other = lines(cell, "other", 5432);
+        ensure!(of_other.iter().all(|line| line["verdict"] == "accepted"), "{of_other:#?}");
         Ok(())
     });
 }
