@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub cell: Cell,
     /// What is to be learnt by looking at the cell.
     surroundings: Surroundings,
+    /// Whether containers may use IPv6, of which nothing is refused to them.
+    pub allow_unfiltered_ipv6: bool,
     /// What is sent to a proxy inside each container, if anything is.
     pub proxy: Option<Proxy>,
 }
@@ -118,6 +120,7 @@ struct Raw {
     proxy_redirect_cidr: String,
     enable_ingress_proxy_redirect: bool,
     proxy_port: i64,
+    allow_unfiltered_ipv6: bool,
 }
 
 impl Config {
@@ -179,6 +182,7 @@ impl Config {
                 overlay,
                 underlay: faults.addresses("underlay_ips", &raw.underlay_ips),
             },
+            allow_unfiltered_ipv6: raw.allow_unfiltered_ipv6,
             proxy: proxy(&mut faults, raw),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }

@@ -62,6 +62,9 @@ pub(crate) trait Host {
     /// Makes the kernel drop packets that come in through `links` under an address that does not lead
     /// there, and show the firewall what passes between two of them on a bridge.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
+    /// Makes the kernel take no IPv6 from the pinned namespace, and none from its `links`: no rule of
+    /// anybody's is about it.
+    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError>;
 
     /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says.
     fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError>;

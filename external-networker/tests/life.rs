@@ -6,7 +6,7 @@ mod cell;
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -88,6 +88,37 @@ fn a_container_reaches_the_hosts_services_and_only_under_its_own_address() {
     assert_eq!(&buffer[..length], b"10.255.30.2");
     closed.set_nonblocking(true).unwrap();
     assert!(closed.recv_from(&mut buffer).is_err(), "the port is not among the services");
+}
+
+#[test]
+fn no_ipv6_passes_of_which_nothing_would_be_refused_unless_that_is_allowed() {
+    for allowed in [false, true] {
+        let (mut cell, web) = (Cell::new(), Process::start());
+        let before = cell.links();
+        cell.configure("allow_unfiltered_ipv6", allowed);
+        cell.up("web", &web).answer();
+        let links = cell.links();
+        let link = links.iter().find(|link| !before.contains(link)).unwrap();
+        // What is refused here says so by what follows.
+        let add = |address: &str, link: &str| {
+            let words = ["-6", "addr", "add", address, "dev", link, "nodad"];
+            Command::new("ip").args(words).stderr(Stdio::null()).status().unwrap();
+        };
+        cell.inside(|| add("fd00::1/64", link));
+        let service = cell.inside(|| UdpSocket::bind("[::]:0").unwrap());
+        let port = service.local_addr().unwrap().port();
+        let sent = web.netns().run(|| {
+            add("fd00::2/64", "eth0");
+            UdpSocket::bind("[::]:0")
+                .and_then(|own| own.send_to(b"web", format!("[fd00::1]:{port}")))
+        });
+        assert_eq!(sent.unwrap().is_ok(), allowed, "{link}");
+        if allowed {
+            service.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let (length, _) = service.recv_from(&mut [0; 32]).unwrap();
+            assert_eq!(length, 3);
+        }
+    }
 }
 
 #[test]

@@ -189,6 +189,15 @@ fn open(source: Source) -> Result<Netns, HostError> {
 /// Whether packets between two ports of a bridge pass the firewall.
 const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
 
+/// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
+fn without_ipv6(link: &str) -> Result<(), HostError> {
+    let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
+    if netns::read_sysctl(&setting).is_ok() {
+        netns::write_sysctl(&setting, "1")?;
+    }
+    Ok(())
+}
+
 /// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
 fn is_on_bridge(link: &Interface) -> bool {
     let about = Path::new("/sys/class/net").join(link.as_str());
@@ -268,6 +277,12 @@ impl Host for CellHost<'_> {
             (Err(_), None) => Ok(()),
             (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
         }
+    }
+
+    /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
+    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError> {
+        links.iter().try_for_each(|link| without_ipv6(link.as_str()))?;
+        Netns::open(self.pin_file(handle))?.run(|| without_ipv6(INTERFACE))?
     }
 
     fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError> {

@@ -241,6 +241,10 @@ impl Host for FakeHost {
         self.step()
     }
 
+    fn forbid_ipv6(&self, _handle: &Handle, _links: &[Interface]) -> Result<(), HostError> {
+        self.step()
+    }
+
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
         self.step()?;
         self.state.borrow_mut().kernel.settle(wanted, scope)?;

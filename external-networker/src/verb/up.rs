@@ -152,6 +152,9 @@ fn connect(
     let ruleset = rules::ruleset(&config.cell, &facts);
     host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
     host.forbid_forged_sources(&links).map_err(doing("forbidding forged addresses"))?;
+    if !config.allow_unfiltered_ipv6 {
+        host.forbid_ipv6(handle, &links).map_err(doing("forbidding IPv6"))?;
+    }
     if let Some(proxy) = &config.proxy {
         let rules = proxy.rules(ip);
         host.redirect(handle, &rules).map_err(doing("sending connections to the proxy"))?;

@@ -175,7 +175,7 @@ fn where_policies_are_disabled_all_containers_reach_each_other() {
                 open = open.may(from, to, tcp(8080));
             }
         }
-        open.hold()?;
+        open.pings_pass().hold()?;
         // Nothing but policies: the world outside is no container.
         sees(&web, world.outside_a().address(), 8080, Outcome::Refused)?;
         disable(false)?;

@@ -68,7 +68,7 @@ impl<'a> Matrix<'a> {
         self
     }
 
-    /// Pings pass, since what no policy allows is only watched.
+    /// Pings pass, since what no policy allows is only watched, or policies are disabled.
     pub fn pings_pass(mut self) -> Self {
         self.pings = Outcome::Open;
         self
