@@ -1,4 +1,5 @@
-//! Keeps what the server said last on disk, beside the way to the kernel: a slow disk delays no rule.
+//! Keeps what the server said last on disk, beside the way to the kernel: a slow disk delays no rule. It
+//! delays the receipt: what is confirmed is enforced by an agent that is killed and started, too.
 //!
 //! An agent killed between the two enforces, at its next start, what it had kept before, until the
 //! server has answered; with the server at hand that is the blink of an eye.
@@ -9,33 +10,59 @@ use tokio::{sync::watch, task::spawn_blocking};
 use crate::answer::Saved;
 
 /// Where to leave what is to be kept. When it is dropped, [`run`] ends, the last having been kept.
-pub(crate) struct Keeper(watch::Sender<Option<Given>>);
+pub(crate) struct Keeper {
+    left: watch::Sender<Option<Given>>,
+    kept: watch::Receiver<Option<Given>>,
+}
+
+/// The other end.
+pub(crate) struct Latest {
+    left: watch::Receiver<Option<Given>>,
+    kept: watch::Sender<Option<Given>>,
+}
 
 impl Keeper {
     /// Keeps what comes after `kept`, which is on disk.
-    pub fn after(kept: Option<Given>) -> (Self, watch::Receiver<Option<Given>>) {
-        let (tell, latest) = watch::channel(kept);
-        (Self(tell), latest)
+    pub fn after(kept: Option<Given>) -> (Self, Latest) {
+        let (tell, left) = watch::channel(kept.clone());
+        let (done, kept) = watch::channel(kept);
+        (Self { left: tell, kept }, Latest { left, kept: done })
     }
 
     /// Has `given` kept, soon, unless it is already; whatever was left before and not kept yet need
     /// not be any more.
     pub fn keep(&self, given: Given) {
-        self.0.send_if_modified(|latest| {
+        self.left.send_if_modified(|latest| {
             let new = latest.as_ref() != Some(&given);
             *latest = Some(given);
             new
         });
     }
+
+    /// Returns once what was left last is on disk, or could not be kept.
+    pub async fn kept(&mut self) {
+        let left = self.left.borrow().clone();
+        // Nobody keeps anything any more when the agent is about to end.
+        let _ = self.kept.wait_for(|kept| *kept == left).await;
+    }
+}
+
+impl Latest {
+    /// What was left last.
+    pub fn told(&self) -> watch::Receiver<Option<Given>> {
+        self.left.clone()
+    }
 }
 
 /// Keeps one after the other.
-pub(crate) async fn run(saved: Saved, mut latest: watch::Receiver<Option<Given>>) {
-    while latest.changed().await.is_ok() {
-        let Some(given) = latest.borrow_and_update().clone() else { continue };
-        let saved = saved.clone();
+pub(crate) async fn run(saved: Saved, latest: Latest) {
+    let Latest { mut left, kept } = latest;
+    while left.changed().await.is_ok() {
+        let Some(given) = left.borrow_and_update().clone() else { continue };
+        let (saved, keeping) = (saved.clone(), given.clone());
         // A panic has been printed already, and the next answer has another try.
-        let _ = spawn_blocking(move || saved.store(&given)).await;
+        let _ = spawn_blocking(move || saved.store(&keeping)).await;
+        kept.send_replace(Some(given));
     }
 }
 
@@ -63,11 +90,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_it_finds_it_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = Saved::at(Some(folder.path().join("answer.json")));
+        let (mut keeper, latest) = Keeper::after(None);
+        keeper.kept().await;
+        let running = tokio::spawn(run(saved.clone(), latest));
+        for at in ["life.7", "life.8"] {
+            keeper.keep(given(at));
+            keeper.kept().await;
+            assert_eq!(saved.load().unwrap().0, given(at));
+        }
+        running.abort();
+        let _ = running.await;
+        keeper.keep(given("life.9"));
+        keeper.kept().await;
+    }
+
+    #[tokio::test]
     async fn what_is_on_disk_is_not_written_again() {
         let (keeper, latest) = Keeper::after(Some(given("life.7")));
         keeper.keep(given("life.7"));
-        assert!(!latest.has_changed().unwrap());
+        assert!(!latest.left.has_changed().unwrap());
         keeper.keep(given("life.8"));
-        assert!(latest.has_changed().unwrap());
+        assert!(latest.left.has_changed().unwrap());
     }
 }

@@ -22,19 +22,24 @@ mod cycle;
 mod denied;
 mod desired;
 pub mod doctor;
+mod drift;
 mod explain;
 mod files;
 mod firewall;
 mod groups;
+mod guards;
 mod keeper;
 mod metrics;
 mod model;
 mod pass;
 mod poll;
+mod probe;
 mod shadow;
+mod single;
 mod stale;
 mod status;
 mod subnet;
+mod waiting;
 mod watch;
 mod world;
 mod writers;
@@ -46,15 +51,17 @@ use policy_client::internal::{
     follow::{self, Given},
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
-pub use ask::{AskError, explain, promote};
+pub use ask::{AskError, explain, probe, promote};
 pub use backend::BackendError;
 pub use config::Config;
 pub use explain::Explanation;
 use groups::Groups;
+pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
+pub use single::Taken;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -71,6 +78,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Another agent writes the rules here.
+    #[error(transparent)]
+    Taken(#[from] Taken),
     /// The firewall that is configured.
     #[error("preparing to write rules")]
     Backend(#[from] BackendError),
@@ -82,6 +92,7 @@ pub enum AgentError {
 /// Runs until `shutdown`; rules stay in place after that.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
     let servers = Client::each(&config.server).map_err(AgentError::Server)?;
+    let _sole = single::claim().await?;
     let address = config.admin_address;
     let listener =
         admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
@@ -94,17 +105,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, Box::new(Conntrack::default()));
     let (kept, answer) = saved.load().unzip();
+    let watches_groups = enforcer.watches_groups();
     let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
     let follower = follower(&config, servers, kept.clone());
     let (keeper, latest) = keeper::Keeper::after(kept);
     let told = denied::Told::new(config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
-    let who = denied::Sources::new(store, statuses.clone(), latest.clone());
+    let who = denied::Sources::new(store, statuses.clone(), latest.told());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
-    let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
-    let (groups, of_groups) = groups(&config, backend, firewall)?;
-    let admin = admin.merge(of_groups);
+    let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
+    let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
+    let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -138,12 +150,14 @@ fn groups(
     config: &Config,
     backend: Backend,
     firewall: firewall::Shared,
+    watches: Receiver<bool>,
 ) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));
     }
     let former = backend::Former::beside(config, backend, groups::scope());
-    let (groups, routes) = Groups::new(config, firewall, former, Box::new(Conntrack::default()))?;
+    let connections = Box::new(Conntrack::default());
+    let (groups, routes) = Groups::new(config, firewall, former, connections, watches)?;
     Ok((Some(groups), routes))
 }
 

@@ -6,18 +6,22 @@ use std::{
 };
 
 use containers::Store;
-use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
+use netfilter::{
+    Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
+};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    connections, desired,
+    connections, desired, drift,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
+    guards::Guards,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -37,6 +41,9 @@ pub(crate) struct Enforcer {
     settled: Option<Agreed>,
     /// What the last pass saw of the kernel.
     seen: Seen,
+    guards: Guards,
+    /// What it found wrong with what is the networker's.
+    unguarded: Vec<String>,
 }
 
 /// A world, and how much the kernel holds because of it.
@@ -63,7 +70,11 @@ pub(crate) struct Outcome {
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
+    /// How.
+    pub drift: Vec<Drift>,
     pub connections_cut: u64,
+    /// What is wrong with what the networker wrote.
+    pub unguarded: Vec<String>,
     /// What is only watched.
     pub shadow: Report,
 }
@@ -105,6 +116,8 @@ impl Enforcer {
             shadow,
             settled: None,
             seen: Seen::default(),
+            guards: Guards::default(),
+            unguarded: Vec::new(),
         }
     }
 
@@ -135,11 +148,15 @@ impl Enforcer {
             return Ok(self.nothing_to_do(agreed, answer, firewall));
         }
         let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
+        let drift = if unchanged { drift::found(&rules, firewall)? } else { Vec::new() };
         let Settled { plan, left, moved: _ } =
             firewall.settle_rendered(&rules, &desired::scope())?;
         // A receipt speaks of what the kernel holds, not of what it was told.
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
+        }
+        if let Some(observed) = firewall.known() {
+            self.unguarded = self.guards.missing(self.files.handles(), observed);
         }
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
@@ -147,6 +164,7 @@ impl Enforcer {
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
+            drift,
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })
@@ -170,6 +188,7 @@ impl Enforcer {
             elements: agreed.elements,
             chains: firewall.known().map(lengths).unwrap_or_default(),
             shadow: self.shadow.report(),
+            unguarded: self.unguarded.clone(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
@@ -202,6 +221,11 @@ impl Enforcer {
     pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
         let shared = self.firewall.clone();
         Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
+    }
+
+    /// Whether security groups are only watched, for who writes them.
+    pub fn watches_groups(&self) -> watch::Receiver<bool> {
+        self.shadow.watches_groups()
     }
 
     /// Has the next pass enforce what was only watched, and returns what that is.
@@ -244,7 +268,8 @@ impl Enforcer {
 
     fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
         let unlawful = connections::unlawful(&self.connections.list()?, world);
-        self.connections.forget(&unlawful)
+        let portless = connections::unlawful_portless(world);
+        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }
 

@@ -94,10 +94,11 @@ impl Poller {
         taken
     }
 
-    /// Hands a new answer to the cycle and waits until the kernel enforces it: the next question is
-    /// the receipt. Only then is it kept, so that no rule waits for the disk.
+    /// Hands a new answer to the cycle and waits until the kernel enforces it. Only then is it kept, so
+    /// that no rule waits for the disk; the receipt, which the next question is, waits for both: what is
+    /// confirmed must not be undone by a kill.
     async fn take(
-        &self,
+        &mut self,
         apps: BTreeSet<AppGuid>,
         policies: Arc<BTreeSet<TaggedPolicy>>,
         version: Option<Version>,
@@ -122,6 +123,7 @@ impl Poller {
             Err(_) => return Ok(()),
         }
         self.keeper.keep(given);
+        self.keeper.kept().await;
         Ok(())
     }
 

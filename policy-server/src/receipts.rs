@@ -7,6 +7,7 @@
 //! the last word counts ([`cells`]).
 
 mod cells;
+mod groups;
 mod here;
 pub(crate) mod keeper;
 mod moments;
@@ -39,7 +40,10 @@ use crate::{
     snapshot::{Snapshot, Subject},
 };
 
-pub(crate) use self::word::{Backend, Word};
+pub(crate) use self::{
+    groups::{Groups, GroupsWord},
+    word::{Backend, Word},
+};
 
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -61,6 +65,8 @@ pub(crate) struct Receipts {
     server: String,
     here: Mutex<Here>,
     rows: Mutex<Arc<Rows>>,
+    /// What cells say of security groups.
+    pub groups: Groups,
     /// Held by who reads them.
     reading: tokio::sync::Mutex<()>,
     /// There is something to write.
@@ -87,6 +93,7 @@ impl Receipts {
             server: Uuid::new_v4().to_string(),
             here: Mutex::default(),
             rows: Mutex::default(),
+            groups: Groups::default(),
             reading: tokio::sync::Mutex::default(),
             news: Notify::new(),
             are_kept: AtomicBool::new(false),
@@ -169,6 +176,7 @@ impl Receipts {
         if self.rows().are_fresh(FRESH, Instant::now()) {
             return Ok(());
         }
+        self.groups.read(store).await?;
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
         rows.is_server_lost = store.is_server_lost(GONE).await?;

@@ -183,6 +183,7 @@ impl Cell {
             apps: snapshot.apps_of(&subject),
             backend: backend.map(|backend| backend.as_str().to_owned()),
             error,
+            security_groups: None,
         }
     }
 }

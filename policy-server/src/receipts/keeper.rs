@@ -58,7 +58,7 @@ impl Keeper<'_> {
         let mut may_write = time::Instant::now();
         receipts.moments.note(snapshots.borrow_and_update().version().revision, Instant::now());
         loop {
-            let is_news = receipts.here().has_unwritten();
+            let is_news = receipts.here().has_unwritten() || receipts.groups.has_unwritten();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = receipts.news.notified(), if !is_news => {}
@@ -92,6 +92,19 @@ impl Keeper<'_> {
 
     /// Writes what the database does not know yet. Whether it does now.
     async fn write(&mut self) -> bool {
+        let of_groups = self.write_of_groups().await;
+        of_groups && self.write_of_policies().await
+    }
+
+    async fn write_of_groups(&mut self) -> bool {
+        let written = self.receipts.groups.write(self.store).await;
+        if let Ok(cells) = written {
+            self.receipts.metrics.receipts_written(cells);
+        }
+        self.note(written.map(drop))
+    }
+
+    async fn write_of_policies(&mut self) -> bool {
         let receipts = self.receipts;
         let unwritten = receipts.here().take_unwritten(Instant::now());
         if unwritten.is_empty() {
@@ -112,7 +125,10 @@ impl Keeper<'_> {
 
     async fn forget(&mut self) {
         let forgotten = self.store.forget_receipts(FORGET_AFTER).await;
-        self.note(forgotten.map(drop));
+        if self.note(forgotten.map(drop)) {
+            let forgotten = self.receipts.groups.forget(self.store).await;
+            self.note(forgotten);
+        }
     }
 
     /// Logs that the database is in trouble, once. Whether it is not.
