@@ -12,7 +12,7 @@ use axum::{
     routing::{MethodRouter, any},
 };
 use futures::{TryFutureExt, future::Either};
-use tower::{Service, service_fn};
+use tower::Service;
 
 use super::{pattern::Pattern, pipeline::Pipeline};
 use crate::{
@@ -114,7 +114,7 @@ impl Table {
     /// segment, and what a 404 and a 405 say is part of the contract (§2.3).
     pub(super) fn into_router(self) -> Router {
         let endpoints: Arc<[Endpoint]> = self.endpoints.into();
-        Router::new().fallback_service(service_fn(move |request| answer(&endpoints, request)))
+        Router::new().fallback(move |request| answer(&endpoints, request))
     }
 }
 
