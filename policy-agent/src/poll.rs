@@ -1,7 +1,7 @@
 //! Asks the policy server about the apps of this cell, and holds the question open (design §2.3). Whom
 //! to ask and when is the [`Follower`]'s to decide; here its news become rules, and rules a receipt.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use policy::{AppGuid, TaggedPolicy, Version};
 use policy_client::internal::{Follower, News, ReceiptWords, follow::Given};
@@ -12,12 +12,22 @@ use tokio_util::sync::CancellationToken;
 use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
 
 /// What became of the last question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// The apps it was about.
     pub apps: BTreeSet<AppGuid>,
     /// Why there was no usable answer.
     pub failure: Option<String>,
+    /// How long it took the last answer that said something new to be enforced.
+    pub taken: Option<Taken>,
+}
+
+/// An answer that is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub version: Option<Version>,
+    /// From its arrival until the kernel held what it asks for.
+    pub after: Duration,
 }
 
 /// The loop that asks.
@@ -44,7 +54,7 @@ impl Poller {
         wake: mpsc::Sender<Wake>,
         statuses: watch::Receiver<Status>,
     ) -> (Self, watch::Receiver<Reach>) {
-        let (reach, reaching) = watch::channel(Reach { apps: BTreeSet::new(), failure: None });
+        let (reach, reaching) = watch::channel(Reach::default());
         (Self { follower, keeper, wake, statuses, reach }, reaching)
     }
 
@@ -75,23 +85,32 @@ impl Poller {
                 tracing::info!(error, "A policy server gives no usable answer; asking another.");
                 continue;
             }
-            let failure = self.heed(apps, news).await.err();
-            self.report(Reach { apps: question.apps, failure });
+            let (failure, taken) = match self.heed(apps, news).await {
+                Ok(taken) => (None, taken),
+                Err(failure) => (Some(failure), None),
+            };
+            let taken = taken.or_else(|| self.reach.borrow().taken.clone());
+            self.report(Reach { apps: question.apps, failure, taken });
         }
     }
 
     /// Acts on news. An error says why the kernel enforces nothing newer.
-    async fn heed(&mut self, apps: &BTreeSet<AppGuid>, news: News) -> Result<(), String> {
+    async fn heed(
+        &mut self,
+        apps: &BTreeSet<AppGuid>,
+        news: News,
+    ) -> Result<Option<Taken>, String> {
         let (policies, version) = match news {
-            News::Unchanged => return Ok(()),
+            News::Unchanged => return Ok(None),
             News::Failed { error, retry_in: _ } => return Err(chain(&error)),
             News::Policies { all, version } => (all, version),
         };
-        let taken = self.take(apps.clone(), policies, version).await;
+        let came = self.follower.answered();
+        let taken = self.take(apps.clone(), policies, version.clone()).await;
         if taken.is_err() {
             self.follower.not_enforced();
         }
-        taken
+        taken.map(|()| came.map(|came| Taken { version, after: came.elapsed() }))
     }
 
     /// Hands a new answer to the cycle and waits until the kernel enforces it: the next question is

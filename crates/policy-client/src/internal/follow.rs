@@ -81,6 +81,8 @@ pub struct Follower<S = Client> {
     doubt: bool,
     reluctance: Backoff,
     rest: Option<Rest>,
+    /// When the last answer had come, or failed to.
+    answered: Option<Instant>,
     counts: Counts,
     poll_interval: Duration,
     chance: Rng,
@@ -156,6 +158,7 @@ impl<S: Server> Follower<S> {
             doubt: false,
             reluctance: Backoff::new(FIRST_RELUCTANCE, poll_interval),
             rest: None,
+            answered: None,
             counts: Counts::default(),
             poll_interval,
             chance,
@@ -187,7 +190,9 @@ impl<S: Server> Follower<S> {
             let asked = Instant::now();
             let server = self.course.server(asked);
             let told = self.servers[server].told(&question).await;
-            if let Some(news) = self.digest(&question, told, asked, Instant::now()) {
+            let answered = Instant::now();
+            self.answered = Some(answered);
+            if let Some(news) = self.digest(&question, told, asked, answered) {
                 return news;
             }
         }
@@ -207,6 +212,11 @@ impl<S: Server> Follower<S> {
     /// question may have better luck at once.
     pub fn has_another(&self) -> bool {
         self.course.is_open()
+    }
+
+    /// When the last answer had come; what is done with it since is the caller's time.
+    pub fn answered(&self) -> Option<Instant> {
+        self.answered
     }
 
     /// What has happened so far.
