@@ -242,7 +242,10 @@ fn in_turn(plan: &Plan, cells: &[(&'static str, &Cell)], shape: Shape) -> Result
             // None is always the first, or behind the same one.
             let place = if turn % 2 == 0 { place } else { cells.len() - 1 - place };
             let place = (place + turn / 2) % cells.len();
-            flows[place].push(flow::measure(cells[place].1, plan.effort)?);
+            let (rules, cell) = cells[place];
+            let looked = flow::measure(cell, plan.effort);
+            let looked = looked.with_context(|| format!("{rules}, {shape:?}"))?;
+            flows[place].push(looked);
         }
     }
     let beside = |these: &[Flows]| {

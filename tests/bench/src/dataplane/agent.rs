@@ -132,7 +132,12 @@ impl Agent {
     pub fn enforces(&self) -> Result<()> {
         let url = format!("{LISTENS}/force-policy-poll-cycle");
         let what = format!("{} enforces", self.cell.name);
-        poll::within(PATIENCE, &what, || get(self.host(), &url, None).map(drop))
+        poll::within(PATIENCE, &what, || {
+            // A word with it says that some containers are shut until the server has answered.
+            let word = get(self.host(), &url, None)?;
+            ensure!(word.is_empty(), "{word}");
+            Ok(())
+        })
     }
 
     /// Waits until the change that `version` holds is enforced; how long that took the agent, from the
