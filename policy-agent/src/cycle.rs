@@ -212,7 +212,7 @@ impl Cycle {
         status.containers_stale = stale;
         status.rules = rules;
         status.elements = elements;
-        status.chains = chains.into();
+        status.chains = chains;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.enforced = match &self.answer {

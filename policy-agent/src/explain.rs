@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    allowances::Allowance,
     model::{self, Fate, Why},
-    world::{Allowance, World},
+    world::World,
 };
 
 /// The first packet of a connection somebody asks about.

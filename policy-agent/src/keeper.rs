@@ -3,49 +3,51 @@
 //! An agent killed between the two enforces, at its next start, what it had kept before, until the
 //! server has answered; with the server at hand that is the blink of an eye.
 
-use policy_client::internal::follow::Given;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use crate::answer::Saved;
+use crate::answer::{Answer, Saved};
 
 /// Where to leave what is to be kept. When it is dropped, [`run`] ends, the last having been kept.
-pub(crate) struct Keeper(watch::Sender<Option<Given>>);
+pub(crate) struct Keeper(watch::Sender<Option<Answer>>);
 
 impl Keeper {
     /// Keeps what comes after `kept`, which is on disk.
-    pub fn after(kept: Option<Given>) -> (Self, watch::Receiver<Option<Given>>) {
+    pub fn after(kept: Option<Answer>) -> (Self, watch::Receiver<Option<Answer>>) {
         let (tell, latest) = watch::channel(kept);
         (Self(tell), latest)
     }
 
-    /// Has `given` kept, soon, unless it is already; whatever was left before and not kept yet need
+    /// Has `answer` kept, soon, unless it is already; whatever was left before and not kept yet need
     /// not be any more.
-    pub fn keep(&self, given: Given) {
+    pub fn keep(&self, answer: Answer) {
         self.0.send_if_modified(|latest| {
-            let new = latest.as_ref() != Some(&given);
-            *latest = Some(given);
+            let new = latest.as_ref() != Some(&answer);
+            *latest = Some(answer);
             new
         });
     }
 }
 
 /// Keeps one after the other.
-pub(crate) async fn run(saved: Saved, mut latest: watch::Receiver<Option<Given>>) {
+pub(crate) async fn run(saved: Saved, mut latest: watch::Receiver<Option<Answer>>) {
     while latest.changed().await.is_ok() {
-        let Some(given) = latest.borrow_and_update().clone() else { continue };
+        let Some(answer) = latest.borrow_and_update().clone() else { continue };
         let saved = saved.clone();
         // A panic has been printed already, and the next answer has another try.
-        let _ = spawn_blocking(move || saved.store(&given)).await;
+        let _ = spawn_blocking(move || saved.store(&answer)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use policy_client::internal::follow::{Given, Policies};
+
     use super::*;
 
-    fn given(at: &str) -> Given {
-        let policies = std::sync::Arc::default();
-        Given { apps: ["web".parse().unwrap()].into(), policies, version: at.parse().ok() }
+    fn answer(at: &str) -> Answer {
+        let apps = ["web".parse().unwrap()].into();
+        let given = Given { apps, policies: Policies::default(), version: at.parse().ok() };
+        Answer::check(&given).unwrap()
     }
 
     #[tokio::test]
@@ -55,19 +57,19 @@ mod tests {
         let (keeper, latest) = Keeper::after(None);
         let running = tokio::spawn(run(saved.clone(), latest));
         for at in ["life.7", "life.8", "life.9"] {
-            keeper.keep(given(at));
+            keeper.keep(answer(at));
         }
         drop(keeper);
         running.await.unwrap();
-        assert_eq!(saved.load().unwrap().0, given("life.9"));
+        assert_eq!(saved.load(), Some(answer("life.9")));
     }
 
     #[tokio::test]
     async fn what_is_on_disk_is_not_written_again() {
-        let (keeper, latest) = Keeper::after(Some(given("life.7")));
-        keeper.keep(given("life.7"));
+        let (keeper, latest) = Keeper::after(Some(answer("life.7")));
+        keeper.keep(answer("life.7"));
         assert!(!latest.has_changed().unwrap());
-        keeper.keep(given("life.8"));
+        keeper.keep(answer("life.8"));
         assert!(latest.has_changed().unwrap());
     }
 }

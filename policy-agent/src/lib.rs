@@ -11,6 +11,7 @@
 //! the last good answer of the server is on disk, and both are recognised at the next start.
 
 mod admin;
+mod allowances;
 mod answer;
 mod ask;
 mod backend;
@@ -23,6 +24,7 @@ pub mod doctor;
 mod explain;
 mod files;
 mod keeper;
+mod lists;
 mod metrics;
 mod model;
 mod pass;
@@ -35,14 +37,12 @@ mod world;
 mod writers;
 
 use netfilter_events::conntrack::Conntrack;
-use policy_client::internal::{
-    Client, Follower, SettingsError,
-    follow::{self, Given},
-};
+use policy_client::internal::{Client, Follower, SettingsError, follow};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use answer::Answer;
 pub use ask::{AskError, explain};
 pub use backend::BackendError;
 pub use config::Config;
@@ -83,15 +83,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let saved = answer::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
     let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(Conntrack::default()));
-    let (kept, answer) = saved.load().unzip();
-    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
-    let follower = follower(&config, servers, kept.clone());
-    let (keeper, latest) = keeper::Keeper::after(kept);
+    let kept = saved.load();
+    let (cycle, statuses) =
+        cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
+    let follower = follower(&config, servers, kept.as_ref());
+    let (keeper, latest) = keeper::Keeper::after(kept.clone());
     let told = denied::Told::new(config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
     let who = denied::Sources::new(store, statuses.clone(), latest.clone());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
-    let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
+    let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
 
     tracing::info!(
@@ -125,7 +126,7 @@ fn told(backend: netfilter::Backend) -> policy_client::internal::Backend {
     }
 }
 
-fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {
+fn follower(config: &Config, servers: Vec<Client>, kept: Option<&Answer>) -> Follower {
     let settings = follow::Settings {
         cell: config.cell_id.clone(),
         hold: follow::HOLD,
@@ -133,7 +134,7 @@ fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follo
     };
     let mut follower = Follower::new(servers, settings);
     if let Some(kept) = kept {
-        follower.resume(kept);
+        follower.resume(kept.given());
     }
     follower
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use netfilter::judge::{Packet, State};
 use policy::{PortRange, Protocol};
 
-use crate::world::{Allowance, World};
+use crate::{allowances::Allowance, world::World};
 
 /// What becomes of a packet that the cell forwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ fn arrives<'a>(
         return (Fate::Accepted, Why::Mapped);
     }
     let Some(app) = world.app_at(destination) else { return (Fate::Refused, Why::Nobody) };
-    let mut allowances = world.allowances.to(app).iter();
+    let mut allowances = world.allowances.to(app);
     let allows =
         |a: &&Allowance| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet);
     match allowances.find(allows) {

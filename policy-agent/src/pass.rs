@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use containers::Store;
@@ -17,6 +18,7 @@ use crate::{
     connections, desired,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
+    lists::Lists,
     stale,
     world::{Resident, World},
 };
@@ -34,11 +36,12 @@ pub(crate) struct Enforcer {
     settled: Option<Agreed>,
 }
 
-/// A world, and how much the kernel holds because of it.
+/// A world, and what the kernel holds because of it.
 struct Agreed {
     world: World,
-    rules: usize,
-    elements: usize,
+    lists: Lists,
+    rules: Rendered,
+    chains: Arc<BTreeMap<(Table, String), usize>>,
 }
 
 /// What a pass did.
@@ -53,7 +56,7 @@ pub(crate) struct Outcome {
     pub rules: usize,
     pub elements: usize,
     /// How many rules each chain of the host had when it was last looked at, whosever they are.
-    pub chains: BTreeMap<(Table, String), usize>,
+    pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
@@ -112,29 +115,59 @@ impl Enforcer {
             return self.keep_what_is_true(world);
         }
         // Taken out, so that a pass in which something fails leaves connections to the next.
-        let agreed = self.settled.take().filter(|agreed| agreed.world == world);
-        let unchanged = agreed.is_some();
-        if let Some(agreed) = agreed
-            && self.firewall.has_moved()? == Some(false)
-        {
-            return Ok(self.nothing_to_do(agreed, answer));
-        }
-        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
-        let Settled { plan, left, moved: _ } =
-            self.firewall.settle_rendered(&rules, &desired::scope())?;
-        // A receipt speaks of what the kernel holds, not of what it was told.
-        if !left.is_empty() {
-            return Err(Held::Disagrees(left));
-        }
-        let connections_cut =
-            if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
-        let agreed = Agreed { world, rules: rules.rules(), elements: rules.elements() };
+        let agreed = self.settled.take();
+        let unchanged = agreed.as_ref().is_some_and(|agreed| agreed.world == world);
+        let agreed = match agreed {
+            Some(agreed) if unchanged && self.firewall.has_moved()? == Some(false) => {
+                return Ok(self.nothing_to_do(agreed, answer));
+            }
+            agreed => agreed,
+        };
+        let only_more = !unchanged
+            && agreed.as_ref().is_some_and(|agreed| world.only_allows_more(&agreed.world));
+        let (agreed, plan) = self.settle(world, agreed)?;
+        // What was lawful still is, if there is only more that is.
+        let judged = only_more || unchanged && plan.is_empty();
+        let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
             ..self.nothing_to_do(agreed, answer)
         })
+    }
+
+    /// Makes the kernel agree with `world`, from what it agreed with before if that is known.
+    fn settle(&mut self, world: World, before: Option<Agreed>) -> Result<(Agreed, Plan), Held> {
+        let (mut lists, before) = match before {
+            Some(Agreed { lists, rules, chains, world: _ }) => (lists, Some((rules, chains))),
+            None => (Lists::default(), None),
+        };
+        lists.follow(&world);
+        let wanted = desired::with_lists(&world, &lists);
+        let scope = desired::scope();
+        let (rules, settled) = match &before {
+            Some((before, _)) => {
+                let rules = before.then(&wanted);
+                let settled = self.firewall.settle_from(before, &rules, &scope)?;
+                (rules, settled)
+            }
+            None => {
+                let rules = Rendered::new(&wanted, self.firewall.dialect());
+                let settled = self.firewall.settle_rendered(&rules, &scope)?;
+                (rules, settled)
+            }
+        };
+        let Settled { plan, left, moved } = settled;
+        // A receipt speaks of what the kernel holds, not of what it was told.
+        if !left.is_empty() {
+            return Err(Held::Disagrees(left));
+        }
+        let chains = match before {
+            Some((_, chains)) if moved == Some(false) && !plan.touches_chains() => chains,
+            _ => Arc::new(self.firewall.known().map(lengths).unwrap_or_default()),
+        };
+        Ok((Agreed { world, lists, rules, chains }, plan))
     }
 
     /// The kernel holds what is wanted.
@@ -146,9 +179,9 @@ impl Enforcer {
             residents: agreed.world.residents.clone(),
             stale: self.files.are_stale(),
             enforced: answer.is_some(),
-            rules: agreed.rules,
-            elements: agreed.elements,
-            chains: self.firewall.known().map(lengths).unwrap_or_default(),
+            rules: agreed.rules.rules(),
+            elements: agreed.rules.elements(),
+            chains: agreed.chains.clone(),
             ..Outcome::default()
         };
         self.settled = Some(agreed);
@@ -207,8 +240,9 @@ impl Enforcer {
         })
     }
 
-    fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
-        let unlawful = connections::unlawful(&self.connections.list()?, world);
+    fn cut_unlawful(&mut self, agreed: &Agreed) -> Result<u64, ConntrackError> {
+        let Agreed { world, lists, .. } = agreed;
+        let unlawful = connections::unlawful(&self.connections.list()?, world, lists);
         self.connections.forget(&unlawful)
     }
 }

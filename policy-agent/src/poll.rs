@@ -1,10 +1,13 @@
 //! Asks the policy server about the apps of this cell, and holds the question open (design §2.3). Whom
 //! to ask and when is the [`Follower`]'s to decide; here its news become rules, and rules a receipt.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use policy::{AppGuid, TaggedPolicy, Version};
-use policy_client::internal::{Follower, News, ReceiptWords, follow::Given};
+use policy::{AppGuid, Version};
+use policy_client::internal::{
+    Follower, News, ReceiptWords,
+    follow::{Given, Policies},
+};
 use service::log::chain;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,8 @@ pub(crate) struct Taken {
 /// The loop that asks.
 pub(crate) struct Poller {
     follower: Follower,
+    /// What was given last that could be used, beside which the next costs what it changes.
+    last: Answer,
     keeper: Keeper,
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
@@ -50,12 +55,14 @@ struct Question {
 impl Poller {
     pub fn new(
         follower: Follower,
+        last: Option<Answer>,
         keeper: Keeper,
         wake: mpsc::Sender<Wake>,
         statuses: watch::Receiver<Status>,
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach::default());
-        (Self { follower, keeper, wake, statuses, reach }, reaching)
+        let last = last.unwrap_or_default();
+        (Self { follower, last, keeper, wake, statuses, reach }, reaching)
     }
 
     /// Asks until `shutdown`.
@@ -116,16 +123,17 @@ impl Poller {
     /// Hands a new answer to the cycle and waits until the kernel enforces it: the next question is
     /// the receipt. Only then is it kept, so that no rule waits for the disk.
     async fn take(
-        &self,
+        &mut self,
         apps: BTreeSet<AppGuid>,
-        policies: Arc<BTreeSet<TaggedPolicy>>,
+        policies: Policies,
         version: Option<Version>,
     ) -> Result<(), String> {
         let given = Given { apps, policies, version };
-        let answer = Answer::check(&given).map_err(|error| chain(&error))?;
+        let answer = self.last.then(&given).map_err(|error| chain(&error))?;
+        self.last = answer.clone();
         let mut statuses = self.statuses.clone();
         let before = statuses.borrow().pass;
-        if self.wake.send(Wake::Answer(answer)).await.is_err() {
+        if self.wake.send(Wake::Answer(answer.clone())).await.is_err() {
             return Ok(()); // the cycle has ended, and so shall we
         }
         let settled = |status: &Status| {
@@ -140,7 +148,7 @@ impl Poller {
             Ok(status) => return Err(status.held.clone().unwrap_or_else(|| "not enforced".into())),
             Err(_) => return Ok(()),
         }
-        self.keeper.keep(given);
+        self.keeper.keep(answer);
         Ok(())
     }
 

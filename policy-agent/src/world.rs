@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     num::NonZeroU32,
-    sync::Arc,
 };
 
 use containers::Contents;
 use ipnet::Ipv4Net;
-use netfilter::{Allow, Interface};
-use policy::{AppGuid, CellSubnet, PortRange, Protocol};
+use netfilter::Interface;
+use policy::{AppGuid, CellSubnet};
+
+use crate::allowances::{Allowances, Change};
 
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) struct World {
     /// The containers policies can be about, by address.
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them.
-    pub allowances: Arc<Allowances>,
+    pub allowances: Allowances,
 }
 
 /// A container of this cell with an identity.
@@ -33,28 +34,6 @@ pub(crate) struct World {
 pub(crate) struct Resident {
     pub ip: Ipv4Addr,
     pub app: AppGuid,
-}
-
-/// One policy as the kernel enforces it: packets with `mark` may go to containers of `destination`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Allowance {
-    pub destination: AppGuid,
-    pub source: AppGuid,
-    /// The source's tag. 16 bits is all VXLAN-GBP carries.
-    pub mark: u16,
-    /// The mark of packets of the destination, should it be a source as well.
-    pub destination_mark: Option<u16>,
-    pub protocol: Protocol,
-    pub ports: PortRange,
-}
-
-/// What is allowed, each once, to be looked up from either end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Allowances {
-    /// Ordered by destination.
-    all: Vec<Allowance>,
-    /// Where in that order each is, ordered by source.
-    by_source: Vec<usize>,
 }
 
 /// The containers of a store that have an identity; the others are left to the default: denied. So are
@@ -78,45 +57,6 @@ pub(crate) fn apps(residents: &BTreeSet<Resident>) -> BTreeSet<AppGuid> {
     residents.iter().map(|resident| resident.app.clone()).collect()
 }
 
-impl FromIterator<Allowance> for Allowances {
-    fn from_iter<I: IntoIterator<Item = Allowance>>(allowances: I) -> Self {
-        let mut all: Vec<_> = allowances.into_iter().collect();
-        all.sort_unstable();
-        all.dedup();
-        let mut by_source: Vec<_> = (0..all.len()).collect();
-        by_source.sort_by(|a, b| all[*a].source.cmp(&all[*b].source));
-        Self { all, by_source }
-    }
-}
-
-impl Allowances {
-    /// How many there are.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// What may reach containers of `app`.
-    pub fn to(&self, app: &AppGuid) -> &[Allowance] {
-        let first = self.all.partition_point(|allowance| allowance.destination < *app);
-        let behind = self.all.partition_point(|allowance| allowance.destination <= *app);
-        &self.all[first..behind]
-    }
-
-    /// What containers of `app` may reach.
-    pub fn from(&self, app: &AppGuid) -> impl Iterator<Item = &Allowance> {
-        let source = |index: &usize| &self.all[*index].source;
-        let first = self.by_source.partition_point(|index| source(index) < app);
-        let behind = self.by_source.partition_point(|index| source(index) <= app);
-        self.by_source[first..behind].iter().map(|index| &self.all[*index])
-    }
-
-    /// The mark of packets of `app`, if it is the source of any policy.
-    pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
-        self.from(app).next().map(|allowance| allowance.mark)
-    }
-}
-
 impl World {
     /// Who has this address.
     pub fn app_at(&self, ip: Ipv4Addr) -> Option<&AppGuid> {
@@ -128,17 +68,11 @@ impl World {
         self.residents.iter().map(|resident| &resident.app).collect()
     }
 
-    /// Which marks may reach which ports of containers of `app`.
-    pub fn admitted_to(&self, app: &AppGuid) -> Allow {
-        self.allowances.to(app).iter().map(|a| (a.mark, a.protocol, a.ports)).collect()
-    }
-
-    /// Over what, and to which ports, packets with which marks may leave for other cells. Whom they
-    /// reach there is for the other cell to say, which knows the addresses.
-    pub fn sendable(&self) -> Allow {
-        let apps = self.apps();
-        let of_apps = apps.into_iter().flat_map(|app| self.allowances.from(app));
-        of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
+    /// Whether this allows what `earlier` did, perhaps more, and nothing else is different.
+    pub fn only_allows_more(&self, earlier: &Self) -> bool {
+        let same = Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self;
+        let mut changes = earlier.allowances.changes(&self.allowances);
+        same && changes.all(|change| matches!(change, Change::New(_)))
     }
 
     /// The cell's block, and containers some other plugin gave an address outside of it.
@@ -150,9 +84,11 @@ impl World {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use policy::Tag;
     use serde_json::json;
 
     use super::*;
+    use crate::allowances::Allowance;
 
     /// A cell with the subnet 10.255.30.0/24, these containers (`(ip, app)`) and these policies
     /// (`"source mark destination protocol ports"`).
@@ -171,7 +107,7 @@ pub(crate) mod tests {
             ingress_mark: 0xffff_0000,
             told_accepted: None,
             residents: containers.iter().map(resident).collect(),
-            allowances: Arc::new(policies.iter().map(|text| allowance(text)).collect()),
+            allowances: policies.iter().map(|text| allowance(text)).collect(),
         }
     }
 
@@ -182,7 +118,8 @@ pub(crate) mod tests {
             destination: destination.parse().unwrap(),
             source: source.parse().unwrap(),
             mark: mark.parse().unwrap(),
-            destination_mark: None,
+            // Too wide for a mark.
+            destination_tag: Tag::new(0x1_0000).unwrap(),
             protocol: protocol.parse().unwrap(),
             ports: ports.parse().unwrap(),
         }
@@ -218,22 +155,5 @@ pub(crate) mod tests {
             ("10.255.30.4", json!({})),
         ];
         assert_eq!(resident_apps(&containers), ["log"]);
-    }
-
-    #[test]
-    fn what_is_allowed_is_found_from_either_end() {
-        let policies =
-            ["web 1 db tcp 80", "far 9 web udp 53", "web 1 log tcp 1-9", "b 4 db tcp 80"];
-        let all: Allowances =
-            policies.iter().chain(&policies).map(|text| allowance(text)).collect();
-        let app = |name: &str| name.parse::<AppGuid>().unwrap();
-        let sources = |name| all.to(&app(name)).iter().map(|a| a.source.to_string()).collect();
-        let destinations = |name| all.from(&app(name)).map(|a| a.destination.to_string()).collect();
-        let (to, from): (Vec<_>, Vec<_>) = (sources("db"), destinations("web"));
-        assert_eq!(to, ["b", "web"]);
-        assert_eq!(from, ["db", "log"]);
-        let (to, from): (Vec<String>, Vec<String>) = (sources("b"), destinations("db"));
-        assert!(to.is_empty() && from.is_empty());
-        assert_eq!((all.mark_of(&app("far")), all.mark_of(&app("log"))), (Some(9), None));
     }
 }

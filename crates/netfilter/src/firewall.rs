@@ -127,6 +127,24 @@ impl Firewall {
         };
         Ok(Settled { plan, left, moved })
     }
+
+    /// The same where the kernel was last settled on `before`, which costs what the two differ in, unless
+    /// somebody else has written since, or something stands in the way.
+    pub fn settle_from(
+        &mut self,
+        before: &Rendered,
+        wanted: &Rendered,
+        scope: &Scope,
+    ) -> Result<Settled, KernelError> {
+        if self.has_moved()? == Some(false)
+            && let Some(plan) = Plan::between(before, wanted, scope)
+            && self.commit(&plan).is_ok()
+            && self.known.is_some()
+        {
+            return Ok(Settled { plan, left: BTreeSet::new(), moved: Some(false) });
+        }
+        self.settle_rendered(wanted, scope)
+    }
 }
 
 #[cfg(test)]

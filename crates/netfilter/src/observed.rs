@@ -118,16 +118,10 @@ impl Observed {
                 let front = matches!(step, Step::Prepend(..));
                 rules.insert(if front { 0 } else { rules.len() }, rule.clone());
             }
-            Step::Remove(chain) => {
-                let leads_here = |rule: &String| target(rule) == Some(chain.as_str());
-                if chains.values().flatten().any(leads_here) {
-                    return Err(format!("{chain} is still led to"));
-                }
-                match chains.remove(chain) {
-                    Some(rules) if rules.is_empty() => {}
-                    _ => return Err(format!("{chain} is not there, or not empty")),
-                }
-            }
+            Step::Remove(chain) => match chains.remove(chain) {
+                Some(rules) if rules.is_empty() => {}
+                _ => return Err(format!("{chain} is not there, or not empty")),
+            },
         }
         Ok(())
     }
@@ -167,15 +161,25 @@ impl Observed {
                 }
             }
             SetStep::Drop(name) => {
-                let asks = format!("@{name} ");
-                let rules = self.tables.values().flat_map(BTreeMap::values).flatten();
-                if rules.into_iter().any(|rule| format!("{rule} ").contains(&asks)) {
-                    return Err(format!("set {name} is still asked"));
-                }
                 self.sets.remove(name).ok_or_else(|| missing(name))?;
             }
         }
         Ok(())
+    }
+
+    /// Whether any rule leads to this chain.
+    pub(crate) fn is_led_to(&self, chain: &str) -> bool {
+        self.all_rules().any(|rule| target(rule) == Some(chain))
+    }
+
+    /// Whether any rule asks this set.
+    pub(crate) fn is_asked(&self, set: &str) -> bool {
+        let asks = format!("@{set} ");
+        self.all_rules().any(|rule| format!("{rule} ").contains(&asks))
+    }
+
+    fn all_rules(&self) -> impl Iterator<Item = &String> {
+        self.tables.values().flat_map(BTreeMap::values).flatten()
     }
 
     fn chain(&mut self, table: Option<Table>, name: &str) -> Option<&mut Vec<String>> {

@@ -9,10 +9,11 @@ use crate::{Config, answer::Saved};
 const LAST: u32 = 0xffff;
 
 pub(super) fn examine(config: &Config) -> Finding {
-    let Some((given, _)) = Saved::at(config.state_file.clone()).load() else {
+    let Some(answer) = Saved::at(config.state_file.clone()).load() else {
         return Finding::unknown("tags", "no answer of the policy server is kept on disk here");
     };
-    let policies = given.policies.iter();
+    let policies = answer.given().policies;
+    let policies = policies.iter();
     let tags: BTreeSet<u32> =
         policies.flat_map(|p| [p.source_tag.id(), p.destination_tag.id()]).collect();
     judge(&tags)

@@ -143,7 +143,7 @@ impl Scene {
         let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
-        let kept = saved.load().map(|(given, _)| given);
+        let kept = saved.load();
         let settings = follow::Settings {
             cell: "cell-1".into(),
             hold: follow::HOLD,
@@ -151,10 +151,10 @@ impl Scene {
         };
         let mut follower = Follower::new(clients, settings);
         if let Some(kept) = kept.clone() {
-            follower.resume(kept);
+            follower.resume(kept.given());
         }
-        let (keeper, latest) = Keeper::after(kept);
-        let (poller, reach) = Poller::new(follower, keeper, wake, watching);
+        let (keeper, latest) = Keeper::after(kept.clone());
+        let (poller, reach) = Poller::new(follower, kept, keeper, wake, watching);
         let agent = vec![
             AbortOnDrop(tokio::spawn(poller.run(CancellationToken::new()))),
             AbortOnDrop(tokio::spawn(keeper::run(saved, latest))),
@@ -280,7 +280,7 @@ async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
     timeout(DEADLINE, kept).await.expect("it is kept in time");
     drop(scene);
 
-    let (_, answer) = saved.load().unwrap();
+    let answer = saved.load().unwrap();
     let enforced = Enforced { apps: answer.apps.clone(), version: answer.version.clone() };
     let first = Status { enforced: Some(enforced), ..first };
     let script = [(StatusCode::IM_USED, Some("\"life.8\""), ANOTHER)];

@@ -265,3 +265,81 @@ fn one_entry_more_or_less_is_one_rule_more_or_less() {
          COMMIT\n"
     );
 }
+
+/// A ruleset with two sets that doors ask, one of them in two ways, and a map.
+fn with_sets(entries: &[(u16, u16, u16)], doors: usize) -> Ruleset {
+    let mut wanted = Ruleset::new();
+    let mut map = BTreeMap::new();
+    for door in 0..doors {
+        let set = name(&format!("vpa--to-{door}"));
+        let of_door =
+            entries.iter().filter(|(mark, ..)| door == 0 || usize::from(*mark) % 2 == door % 2);
+        let allow = of_door.map(|&(mark, port, more)| {
+            (mark, policy::Protocol::Tcp, policy::PortRange::new(port, port + more).unwrap())
+        });
+        wanted.set(set.clone(), SetBody::Allow(allow.collect()));
+        let commented = Rule::new(Action::Accept).allowed_by(&set).comment("dst:x");
+        let dropped = Rule::new(Action::Drop).allowed_by(&set);
+        wanted.chain(Table::Filter, set.clone(), vec![commented, dropped]);
+        map.insert(IpAddr::from([10, 255, 30, u8::try_from(door).unwrap()]), set);
+    }
+    wanted.map(name("vpa--doors"), MapBody::Doors(map));
+    let dispatch = Rule::new(Action::Dispatch(name("vpa--doors"), Side::Destination));
+    wanted.chain(Table::Filter, name("vpa--in"), vec![dispatch]);
+    let jump = Rule::new(Action::Jump(name("vpa--in")));
+    wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump);
+    wanted
+}
+
+/// So many marks that trees have several levels, and lose and gain them.
+fn entry_lists() -> impl Strategy<Value = Vec<(u16, u16, u16)>> {
+    let crowd = (0u16..3, 0u16..700).prop_map(|(block, count)| {
+        (0..count).map(|n| (block * 0x1000 + n * 3, 80, 0)).collect::<Vec<_>>()
+    });
+    let few = prop::collection::vec((0u16..0x3000, 1u16..90, 0u16..3), 0..6);
+    (crowd, few).prop_map(|(crowd, few)| crowd.into_iter().chain(few).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// What is rendered beside what was before is what is rendered anew; and the steps between the two
+    /// take any kernel there, as few of them as if it had been read.
+    #[test]
+    fn what_follows_is_what_is_made_anew(
+        lists in prop::collection::vec((entry_lists(), 0usize..4), 2..4),
+        nft in any::<bool>(),
+    ) {
+        let dialect = if nft { Dialect::Nft } else { Dialect::Iptables(Family::V4) };
+        let scope = Scope::prefix(PREFIX);
+        let mut kernel = FakeKernel::speaking(dialect);
+        let mut before: Option<Rendered> = None;
+        for (entries, doors) in lists {
+            let wanted = with_sets(&entries, doors);
+            let anew = Rendered::new(&wanted, dialect);
+            let observed = kernel.observe().unwrap();
+            let whole = Plan::new(&anew, &observed, &scope);
+            let (plan, next) = match &before {
+                None => (whole, anew.clone()),
+                Some(before) => {
+                    let then = before.then(&wanted);
+                    prop_assert_eq!(&then, &anew);
+                    let plan = Plan::between(before, &then, &scope).unwrap();
+                    prop_assert_eq!(plan.touched(), whole.touched());
+                    prop_assert_eq!(plan.len(), whole.len());
+                    (plan, then)
+                }
+            };
+            kernel.commit(&plan).unwrap();
+            let left = Plan::new(&anew, &kernel.observe().unwrap(), &scope);
+            prop_assert!(left.is_empty(), "{}", left.render());
+            before = Some(next);
+        }
+    }
+}
+
+#[test]
+fn what_is_hooked_elsewhere_is_not_between() {
+    let (one, other) = (ruleset(&[vec![1]], true), ruleset(&[vec![1]], false));
+    assert_eq!(Plan::between(&ipt(&one), &ipt(&other), &Scope::prefix(PREFIX)), None);
+}

@@ -16,18 +16,17 @@ mod pause;
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     time::Duration,
 };
 
 use fastrand::Rng;
-use policy::{AppGuid, TaggedPolicy, Version, wire::delta::Delta};
+use policy::{AppGuid, Version, wire::delta::Delta};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Answer, Client, ClientError, Question, ReceiptWords, Told};
 use course::Course;
-pub use given::Given;
 use given::is_later;
+pub use given::{Given, Policies};
 use hold::{HELD, Hold, Kept};
 use pause::{Backoff, between};
 
@@ -101,7 +100,7 @@ pub enum News {
     /// The policies are others.
     Policies {
         /// All that concern the apps.
-        all: Arc<BTreeSet<TaggedPolicy>>,
+        all: Policies,
         /// What the kernel then enforces; `None` from a server without versions, whose answers are
         /// handed on whether or not they are new.
         version: Option<Version>,
@@ -266,7 +265,7 @@ impl<S: Server> Follower<S> {
             Ok(Told { answer: Answer::Policies { policies, version }, wait: _, bytes }) => {
                 self.counts.wholes += 1;
                 self.counts.whole_bytes += count(bytes);
-                let policies = Arc::new(policies.into_iter().collect());
+                let policies = policies.into_iter().collect();
                 self.whole(question, Given { apps: question.apps.clone(), policies, version }, now)
             }
             Ok(Told { answer: Answer::Changes { delta, version }, wait: _, bytes }) => {

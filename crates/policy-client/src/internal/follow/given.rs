@@ -1,10 +1,15 @@
 //! What the caller was given last, and what a new answer is beside it. Pure.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
+use imbl::OrdSet;
 use policy::{AppGuid, TaggedPolicy, Version, wire::delta::Delta};
 
 use crate::internal::{error::UnusableChanges, policies::concerns};
+
+/// Policies, each once, in a form that is copied by reference: what changes in one copy costs what
+/// changes, and what two copies differ in is found without looking at the rest.
+pub type Policies = OrdSet<TaggedPolicy>;
 
 /// The policies of some apps at a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +17,7 @@ pub struct Given {
     /// The apps that were asked about.
     pub apps: BTreeSet<AppGuid>,
     /// All policies that concern one of them.
-    pub policies: Arc<BTreeSet<TaggedPolicy>>,
+    pub policies: Policies,
     /// `None` from a server that has no versions.
     pub version: Option<Version>,
 }
@@ -31,8 +36,8 @@ impl Given {
         version: Version,
     ) -> Result<Self, UnusableChanges> {
         let Delta { total, removed, added } = delta;
-        let mut policies: BTreeSet<TaggedPolicy> = if self.apps == *apps {
-            BTreeSet::clone(&self.policies)
+        let mut policies = if self.apps == *apps {
+            self.policies.clone()
         } else {
             self.policies.iter().filter(|policy| concerns(policy, apps)).cloned().collect()
         };
@@ -44,7 +49,7 @@ impl Given {
         if policies.len() != total {
             return Err(UnusableChanges::Total { total, found: policies.len() });
         }
-        Ok(Self { apps: apps.clone(), policies: policies.into(), version: Some(version) })
+        Ok(Self { apps: apps.clone(), policies, version: Some(version) })
     }
 
     /// Whether `new` says what was so before this: of the same apps at least, in the same life.
@@ -100,7 +105,7 @@ mod tests {
     }
 
     fn given(names: &[&str], policies: &BTreeSet<TaggedPolicy>, at: &str) -> Given {
-        let policies = Arc::new(policies.clone());
+        let policies = policies.iter().cloned().collect();
         Given { apps: apps(names), policies, version: Some(version(at)) }
     }
 
@@ -142,7 +147,7 @@ mod tests {
             let policies: BTreeSet<_> = before.into_iter().filter(|p| concerns(p, &all)).collect();
             let base = Given { apps: all, policies: policies.into(), version: Some(version("x.1")) };
             let changed = base.changed(&asked, delta, version("x.2")).unwrap();
-            prop_assert_eq!(&*changed.policies, &whole.into_iter().collect::<BTreeSet<_>>());
+            prop_assert_eq!(changed.policies, whole.into_iter().collect());
         }
 
         #[test]
