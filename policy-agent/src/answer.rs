@@ -1,17 +1,10 @@
-//! What the policy server last said, checked, and kept on disk for a cell that starts while the server
-//! is away.
+//! What the policy server last said, checked.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
 
-use files::Manner;
 use imbl::ordset::DiffItem;
-use policy::{AppGuid, TagLength, TaggedPolicy, Version, wire::v1::PolicyList};
+use policy::{AppGuid, TaggedPolicy, Version};
 use policy_client::internal::follow::{Given, Policies};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::allowances::{Allowance, Allowances};
@@ -67,6 +60,11 @@ impl Answer {
         Ok(Self { apps, allowances, version, policies: policies.clone() })
     }
 
+    /// What it was made of.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// As it was given.
     pub fn given(&self) -> Given {
         let Self { apps, allowances: _, version, policies } = self.clone();
@@ -107,90 +105,6 @@ fn agrees(allowances: &Allowances, new: &Allowance) -> Result<(), Refused> {
         (false, true) => Err(Refused::TagShared(source.clone(), destination.clone(), source_tag)),
         _ => Ok(()),
     }
-}
-
-/// The file the last good answer is kept in, if there is to be one.
-#[derive(Debug, Clone)]
-pub(crate) struct Saved {
-    path: Option<PathBuf>,
-}
-
-/// The shape on disk: the question, the answer as it came, and its version.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct OnDisk {
-    apps: Vec<String>,
-    version: Option<String>,
-    answer: PolicyList,
-}
-
-#[derive(Debug, Error)]
-enum Unusable {
-    #[error("it cannot be read")]
-    Read(#[source] io::Error),
-    #[error("it is not the JSON we wrote")]
-    Json(#[source] gocompat::json::JsonError),
-    #[error("an app of it has no name")]
-    App(#[source] policy::EmptyAppGuid),
-    #[error("its version is unreadable")]
-    Version(#[source] policy::ParseVersionError),
-    #[error(transparent)]
-    Policy(#[from] policy::wire::UnreadablePolicy),
-    #[error(transparent)]
-    Refused(#[from] Refused),
-}
-
-impl Saved {
-    pub fn at(path: Option<PathBuf>) -> Self {
-        Self { path }
-    }
-
-    /// What a former life of this agent was told last, unless it cannot be used.
-    pub fn load(&self) -> Option<Answer> {
-        let path = self.path.as_deref().filter(|path| path.exists())?;
-        match read(path) {
-            Ok(kept) => Some(kept),
-            Err(error) => {
-                let error = service::log::chain(&error);
-                let file = path.display().to_string();
-                tracing::warn!(file, error, "The last good answer on disk cannot be used.");
-                None
-            }
-        }
-    }
-
-    /// Keeps an answer; blocking, as it waits for the disk. Failing to is no reason not to enforce it.
-    pub fn store(&self, answer: &Answer) {
-        let Some(path) = &self.path else { return };
-        let Answer { apps, policies, version, allowances: _ } = answer;
-        let policies: Vec<TaggedPolicy> = policies.iter().cloned().collect();
-        let on_disk = OnDisk {
-            apps: apps.iter().map(ToString::to_string).collect(),
-            version: version.as_ref().map(ToString::to_string),
-            answer: PolicyList::of_tagged(&policies, TagLength::DEFAULT),
-        };
-        if let Err(error) =
-            files::replace(path, gocompat::json::to_string(&on_disk).as_bytes(), Manner::PRIVATE)
-        {
-            let file = path.display().to_string();
-            tracing::warn!(file, %error, "The answer of the policy server could not be kept on disk.");
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<Answer, Unusable> {
-    parse(&fs::read(path).map_err(Unusable::Read)?)
-}
-
-fn parse(bytes: &[u8]) -> Result<Answer, Unusable> {
-    let OnDisk { apps, version, answer } =
-        gocompat::json::from_slice(bytes).map_err(Unusable::Json)?;
-    let apps =
-        apps.iter().map(|app| app.parse()).collect::<Result<_, _>>().map_err(Unusable::App)?;
-    let version = version.map(|v| v.parse()).transpose().map_err(Unusable::Version)?;
-    let policies = answer.into_tagged()?.into_iter().collect();
-    let given = Given { apps, policies, version };
-    Ok(Answer::check(&given)?)
 }
 
 #[cfg(test)]
@@ -235,23 +149,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_answer_survives_the_disk_and_a_torn_file_is_no_answer() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state/answer.json");
-        let saved = Saved::at(Some(path.clone()));
-        assert_eq!(saved.load(), None);
-
-        let given = given(&[tagged(("web", 1), ("db", 2))], "life.7");
-        let answer = Answer::check(&given).unwrap();
-        saved.store(&answer);
-        assert_eq!(saved.load(), Some(answer));
-
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(saved.load(), None);
-    }
-
     /// The rule, said for all policies at once.
     fn is_consistent(policies: &Policies) -> bool {
         let ends = || {
@@ -293,11 +190,6 @@ mod tests {
                     last = then;
                 }
             }
-        }
-
-        #[test]
-        fn any_file_is_an_answer_or_none(bytes: Vec<u8>) {
-            let _ = parse(&bytes);
         }
     }
 }

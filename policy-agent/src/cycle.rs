@@ -257,7 +257,7 @@ fn hold(status: &mut Status, held: &Held) {
         tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
     }
     status.held = Some(reason);
-    if matches!(held, Held::Disagrees(_)) {
+    if matches!(held, Held::Disagrees(..)) {
         status.enforced = None;
     }
 }
@@ -275,7 +275,7 @@ mod tests {
             Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
         hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
         assert_eq!(status.enforced, Some(enforced));
-        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into()));
+        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into(), None));
         assert_eq!(status.enforced, None);
     }
 }

@@ -5,7 +5,7 @@
 
 use tokio::{sync::watch, task::spawn_blocking};
 
-use crate::answer::{Answer, Saved};
+use crate::{answer::Answer, saved::Saved};
 
 /// Where to leave what is to be kept. When it is dropped, [`run`] ends, the last having been kept.
 pub(crate) struct Keeper(watch::Sender<Option<Answer>>);
@@ -29,12 +29,18 @@ impl Keeper {
 }
 
 /// Keeps one after the other.
-pub(crate) async fn run(saved: Saved, mut latest: watch::Receiver<Option<Answer>>) {
+pub(crate) async fn run(mut saved: Saved, mut latest: watch::Receiver<Option<Answer>>) {
     while latest.changed().await.is_ok() {
         let Some(answer) = latest.borrow_and_update().clone() else { continue };
-        let saved = saved.clone();
-        // A panic has been printed already, and the next answer has another try.
-        let _ = spawn_blocking(move || saved.store(&answer)).await;
+        let store = move || {
+            saved.store(&answer);
+            saved
+        };
+        match spawn_blocking(store).await {
+            Ok(back) => saved = back,
+            // A panic has been printed already.
+            Err(_) => return,
+        }
     }
 }
 
@@ -53,7 +59,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_answer_is_on_disk_when_the_agent_has_stopped() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = Saved::at(Some(folder.path().join("answer.json")));
+        let mut saved = Saved::at(Some(folder.path().join("answer.json")));
         let (keeper, latest) = Keeper::after(None);
         let running = tokio::spawn(run(saved.clone(), latest));
         for at in ["life.7", "life.8", "life.9"] {

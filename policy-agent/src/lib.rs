@@ -29,6 +29,7 @@ mod metrics;
 mod model;
 mod pass;
 mod poll;
+mod saved;
 mod stale;
 mod status;
 mod subnet;
@@ -80,7 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (wake, wakes) = mpsc::channel(64);
     let _watching = watch::start([&config.datastore, &config.subnet_file], &wake)?;
 
-    let saved = answer::Saved::at(config.state_file.clone());
+    let mut saved = saved::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
     let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(Conntrack::default()));
     let kept = saved.load();

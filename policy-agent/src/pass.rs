@@ -34,13 +34,15 @@ pub(crate) struct Enforcer {
     connections: Box<dyn Connections>,
     /// What the kernel was last made to agree with.
     settled: Option<Agreed>,
+    /// What it was last said to hold, which is what receipts were given for.
+    promised: Option<Arc<Rendered>>,
 }
 
 /// A world, and what the kernel holds because of it.
 struct Agreed {
     world: World,
     lists: Lists,
-    rules: Rendered,
+    rules: Arc<Rendered>,
     chains: Arc<BTreeMap<(Table, String), usize>>,
 }
 
@@ -74,7 +76,7 @@ pub(crate) enum Held {
     #[error(
         "the kernel does not hold what was committed, in chains or sets {0:?}; is another program writing them?"
     )]
-    Disagrees(BTreeSet<String>),
+    Disagrees(BTreeSet<String>, #[source] Option<KernelError>),
     #[error("live connections could not be judged")]
     Connections(#[from] ConntrackError),
 }
@@ -98,6 +100,7 @@ impl Enforcer {
             former,
             connections,
             settled: None,
+            promised: None,
         }
     }
 
@@ -125,7 +128,8 @@ impl Enforcer {
         };
         let only_more = !unchanged
             && agreed.as_ref().is_some_and(|agreed| world.only_allows_more(&agreed.world));
-        let (agreed, plan) = self.settle(world, agreed)?;
+        let settled = self.settle(world, agreed);
+        let (agreed, plan) = settled.map_err(|held| self.doubt(held))?;
         // What was lawful still is, if there is only more that is.
         let judged = only_more || unchanged && plan.is_empty();
         let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
@@ -161,13 +165,31 @@ impl Enforcer {
         let Settled { plan, left, moved } = settled;
         // A receipt speaks of what the kernel holds, not of what it was told.
         if !left.is_empty() {
-            return Err(Held::Disagrees(left));
+            return Err(self.withdraw(left, None));
         }
         let chains = match before {
             Some((_, chains)) if moved == Some(false) && !plan.touches_chains() => chains,
             _ => Arc::new(self.firewall.known().map(lengths).unwrap_or_default()),
         };
-        Ok((Agreed { world, lists, rules, chains }, plan))
+        Ok((Agreed { world, lists, rules: Arc::new(rules), chains }, plan))
+    }
+
+    /// What failed may have left the kernel as it was, which is then said to be held, and is not if
+    /// somebody else has changed it: a repair that fails leaves nothing to give a receipt for.
+    fn doubt(&mut self, held: Held) -> Held {
+        let (error, promised) = match (held, &self.promised) {
+            (Held::Kernel(error), Some(promised)) => (error, promised.clone()),
+            (held, _) => return held,
+        };
+        // What cannot be looked at is believed to be as it was.
+        let Ok(observed) = self.firewall.observed() else { return Held::Kernel(error) };
+        let missing = Plan::new(&promised, observed, &desired::scope()).touched();
+        if missing.is_empty() { Held::Kernel(error) } else { self.withdraw(missing, Some(error)) }
+    }
+
+    fn withdraw(&mut self, missing: BTreeSet<String>, cause: Option<KernelError>) -> Held {
+        self.promised = None;
+        Held::Disagrees(missing, cause)
     }
 
     /// The kernel holds what is wanted.
@@ -184,6 +206,7 @@ impl Enforcer {
             chains: agreed.chains.clone(),
             ..Outcome::default()
         };
+        self.promised = answer.is_some().then(|| agreed.rules.clone());
         self.settled = Some(agreed);
         outcome
     }

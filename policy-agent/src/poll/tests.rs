@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{answer::Saved, keeper, status::Enforced};
+use crate::{keeper, saved::Saved, status::Enforced};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -139,7 +139,7 @@ impl Scene {
         Self::before(server, saved, first)
     }
 
-    fn before(server: Server, saved: Saved, first: Status) -> Self {
+    fn before(server: Server, mut saved: Saved, first: Status) -> Self {
         let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
@@ -265,7 +265,7 @@ const ANOTHER: &str = r#"{"total_policies":2,"removed":[],"added":[{"source":{"i
 #[tokio::test]
 async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
     let folder = tempfile::tempdir().unwrap();
-    let saved = Saved::at(Some(folder.path().join("answer.json")));
+    let mut saved = Saved::at(Some(folder.path().join("answer.json")));
     let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
     let script = [(StatusCode::OK, Some("\"life.7\""), ONE)];
     let mut scene = Scene::resume(script, saved.clone(), first.clone()).await;

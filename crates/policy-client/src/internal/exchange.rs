@@ -229,6 +229,10 @@ impl Body {
         self.bytes.len()
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     #[cfg(test)]
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), name: "GET nowhere".to_owned() }
