@@ -4,25 +4,10 @@
 
 use std::net::{AddrParseError, IpAddr, Ipv4Addr};
 
-use netfilter::{Action, AddressRange, Icmp, Rule};
-use policy::{InvalidPortRange, PortRange, Protocol};
+use policy::{EgressRule, InvalidIpRange, InvalidPortRange, IpRange, PortRange, Protocol, Traffic};
 use thiserror::Error;
 
 use crate::wire;
-
-/// One permission to send: some kind of traffic, to some addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Egress {
-    networks: Vec<AddressRange>,
-    traffic: Traffic,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Traffic {
-    All,
-    Ports(Protocol, Vec<PortRange>),
-    Icmp(Icmp),
-}
 
 /// Why a list of rules is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,8 +34,8 @@ pub(crate) enum Fault {
         #[source]
         source: AddrParseError,
     },
-    #[error("the network {start} to {end} runs backwards")]
-    Backwards { start: Ipv4Addr, end: Ipv4Addr },
+    #[error(transparent)]
+    Range(#[from] InvalidIpRange),
     #[error("tcp and udp need ports")]
     NoPorts,
     #[error("only tcp and udp have ports")]
@@ -62,11 +47,11 @@ pub(crate) enum Fault {
 }
 
 /// Reads a list of rules; the first that cannot be expressed refuses them all.
-pub(crate) fn read(rules: &[wire::NetOutRule]) -> Result<Vec<Egress>, InvalidEgress> {
+pub(crate) fn read(rules: &[wire::NetOutRule]) -> Result<Vec<EgressRule>, InvalidEgress> {
     let numbered = rules.iter().enumerate();
     numbered
         .map(|(index, rule)| {
-            Egress::read(rule).map_err(|source| InvalidEgress {
+            read_rule(rule).map_err(|source| InvalidEgress {
                 number: index + 1,
                 text: gocompat::json::to_string(rule),
                 source,
@@ -75,46 +60,29 @@ pub(crate) fn read(rules: &[wire::NetOutRule]) -> Result<Vec<Egress>, InvalidEgr
         .collect()
 }
 
-impl Egress {
-    fn read(rule: &wire::NetOutRule) -> Result<Self, Fault> {
-        // Logging of what passes is not offered; the field changes no verdict.
-        let wire::NetOutRule { protocol, networks, ports, icmps, log: _ } = rule;
-        let traffic = match (protocol, icmps) {
-            (0, _) if ports.is_empty() => Traffic::All,
-            (1 | 2, _) if ports.is_empty() => return Err(Fault::NoPorts),
-            (1, _) => Traffic::Ports(Protocol::Tcp, read_ports(ports)?),
-            (2, _) => Traffic::Ports(Protocol::Udp, read_ports(ports)?),
-            (3, Some(wire::IcmpControl { kind, code: Some(code) })) if ports.is_empty() => {
-                Traffic::Icmp(read_icmp(*kind, *code))
-            }
-            (0 | 3, _) if !ports.is_empty() => return Err(Fault::Ports),
-            (3, _) => return Err(Fault::NoIcmp),
-            (4, _) => return Err(Fault::V6),
-            (other, _) => return Err(Fault::Protocol(*other)),
-        };
-        let networks = networks.iter().map(read_network).collect::<Result<_, _>>()?;
-        Ok(Self { networks, traffic })
-    }
-
-    /// The rules that let this traffic pass: one for each network and range of ports.
-    pub fn rules(&self) -> Vec<Rule> {
-        let accept = |network: &AddressRange| Rule::new(Action::Accept).to_range(*network);
-        let to_networks = self.networks.iter().map(accept);
-        match &self.traffic {
-            Traffic::All => to_networks.collect(),
-            Traffic::Icmp(icmp) => to_networks.map(|rule| rule.icmp(*icmp)).collect(),
-            Traffic::Ports(protocol, ranges) => to_networks
-                .flat_map(|rule| {
-                    ranges.iter().map(move |range| rule.clone().ports(*protocol, *range))
-                })
-                .collect(),
+fn read_rule(rule: &wire::NetOutRule) -> Result<EgressRule, Fault> {
+    let wire::NetOutRule { protocol, networks, ports, icmps, log } = rule;
+    let traffic = match (protocol, icmps) {
+        (0, _) if ports.is_empty() => Traffic::All,
+        (1 | 2, _) if ports.is_empty() => return Err(Fault::NoPorts),
+        (1, _) => Traffic::Ports(Protocol::Tcp, read_ports(ports)?),
+        (2, _) => Traffic::Ports(Protocol::Udp, read_ports(ports)?),
+        (3, Some(wire::IcmpControl { kind, code: Some(code) })) if ports.is_empty() => {
+            read_icmp(*kind, *code)
         }
-    }
+        (0 | 3, _) if !ports.is_empty() => return Err(Fault::Ports),
+        (3, _) => return Err(Fault::NoIcmp),
+        (4, _) => return Err(Fault::V6),
+        (other, _) => return Err(Fault::Protocol(*other)),
+    };
+    let destinations = networks.iter().map(read_network).collect::<Result<_, _>>()?;
+    Ok(EgressRule { destinations, traffic, log: *log })
 }
 
 /// −1 means any, and has become 255 on its way here.
-fn read_icmp(kind: u8, code: u8) -> Icmp {
-    Icmp { kind, code: (code != 255 && kind != 255).then_some(code) }
+fn read_icmp(kind: u8, code: u8) -> Traffic {
+    let known = |byte: u8| (byte != 255).then_some(byte);
+    Traffic::Icmp(known(kind), known(code))
 }
 
 /// Port 0 stands for no port, so a range that starts there starts at 1.
@@ -125,14 +93,11 @@ fn read_ports(ranges: &[wire::PortRange]) -> Result<Vec<PortRange>, InvalidPortR
 }
 
 /// A network without an end is one address.
-fn read_network(range: &wire::IpRange) -> Result<AddressRange, Fault> {
+fn read_network(range: &wire::IpRange) -> Result<IpRange, Fault> {
     let wire::IpRange { start, end } = range;
     let start = read_address(start)?;
     let end = if end.is_empty() { start } else { read_address(end)? };
-    if start > end {
-        return Err(Fault::Backwards { start, end });
-    }
-    Ok(AddressRange { start: start.into(), end: end.into() })
+    Ok(IpRange::new(start.into(), end.into())?)
 }
 
 fn read_address(text: &str) -> Result<Ipv4Addr, Fault> {
@@ -145,6 +110,7 @@ fn read_address(text: &str) -> Result<Ipv4Addr, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use netfilter::egress::accept;
     use proptest::prelude::*;
 
     use super::*;
@@ -152,7 +118,7 @@ mod tests {
     fn rules(json: &str) -> Result<Vec<String>, String> {
         let rule: wire::NetOutRule = gocompat::json::from_slice(json.as_bytes()).unwrap();
         match read(&[rule]) {
-            Ok(egress) => Ok(egress[0].rules().iter().map(ToString::to_string).collect()),
+            Ok(egress) => Ok(accept(&egress[0]).iter().map(ToString::to_string).collect()),
             Err(error) => Err(error.source.to_string()),
         }
     }
@@ -214,7 +180,7 @@ mod tests {
         assert_eq!(fault(r#"{"networks":[{"start":"10.0.0"}]}"#), "\"10.0.0\" is not an address");
         assert_eq!(
             fault(r#"{"networks":[{"start":"10.0.0.2","end":"10.0.0.1"}]}"#),
-            "the network 10.0.0.2 to 10.0.0.1 runs backwards"
+            "10.0.0.2 to 10.0.0.1 is not a range of addresses"
         );
         assert_eq!(
             fault(r#"{"protocol":2,"ports":[{"start":9,"end":1}]}"#),
@@ -245,7 +211,7 @@ mod tests {
                 log: false,
             };
             if let Ok(egress) = read(&[rule]) {
-                prop_assert_eq!(egress[0].rules().len(), 1);
+                prop_assert_eq!(accept(&egress[0]).len(), 1);
             }
         }
     }

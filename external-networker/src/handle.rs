@@ -50,7 +50,7 @@ impl Handle {
         let named = |prefix| ChainName::owned(prefix, &self.0);
         Chains {
             input: named("input"),
-            netout: named("netout"),
+            netout: netfilter::egress::netout_chain(&self.0),
             overlay: named("overlay"),
             netin: named("netin"),
         }

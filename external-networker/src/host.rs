@@ -76,7 +76,14 @@ pub(crate) trait Host {
 
     /// Waits until the kernel holds the policies of everything in the store.
     fn await_policies(&self) -> Result<(), HostError>;
-    /// The same, for when nothing depends on it: briefly, and never mind.
+    /// Waits until the kernel holds the security groups of a container in the store, if the policy agent
+    /// keeps them.
+    fn await_groups(&self, handle: &Handle) -> Result<(), HostError>;
+    /// Whether the policy agent keeps the security groups of a container, so that its jump to them has to
+    /// stay in front of what we say.
+    fn governed(&self, handle: &Handle) -> Result<bool, HostError>;
+    /// Like [`await_policies`](Self::await_policies), for when nothing depends on it: briefly, and never
+    /// mind.
     fn hint_policies(&self);
 
     /// What is remembered of `handle`.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  to this host      INPUT    -s ip                 → input--    established, DNS, host services; refuse
-//!  to the world      FORWARD  -s ip ! -d overlay    → netout--   established, rules; refuse
+//!  to the world      FORWARD  -s ip ! -d overlay    → netout--   (security groups, if the policy agent
+//!                                                                keeps them;) established, rules; refuse
 //!  to containers     FORWARD  -s ip   -d overlay    → overlay--  established, marked through the VTEP; refuse
 //!  from anywhere     FORWARD  -d ip                 → overlay--  established, marked at a mapped port; refuse
 //!  mapped ports      PREROUTING (nat, mangle)       → netin--    new destination; mark of the ingress
@@ -20,15 +21,12 @@ use std::{
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ConnectionState, Interface, Mark, Place, RejectWith, Rule, Ruleset, Table,
-    Transport,
+    Action, Builtin, ConnectionState, Interface, Mark, Observed, Place, RejectWith, Rule, Ruleset,
+    Table, Transport, egress,
 };
-use policy::{PortRange, Protocol};
+use policy::{EgressRule, PortRange, Protocol};
 
-use crate::{
-    egress::Egress,
-    handle::{Chains, Handle},
-};
+use crate::handle::{Chains, Handle};
 
 /// What all containers of this cell have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +57,9 @@ pub(crate) struct Facts {
     /// The host's ends of its links.
     pub links: Vec<Interface>,
     pub mapped: Vec<Mapped>,
-    pub egress: Vec<Egress>,
+    pub egress: Vec<EgressRule>,
+    /// Whether the policy agent keeps its security groups; `egress` has no say then.
+    pub governed: bool,
 }
 
 /// A port of the cell that leads to a port of the container.
@@ -103,6 +103,19 @@ fn refuse() -> [Rule; 2] {
     Rule::reject(|rule| rule)
 }
 
+/// Whether the policy agent has put its security groups in front of a container's chain. However the
+/// firewall words it, such a rule ends in where it leads.
+pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
+    let netout = handle.chains().netout;
+    let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
+    let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
+    leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+}
+
+fn groups_rule(handle: &Handle) -> Rule {
+    Rule::new(Action::Jump(egress::groups_chain(handle.as_str())))
+}
+
 /// Resolvers that are link-local live on this host; the others are reached through `netout--`.
 fn input_rules(cell: &Cell) -> Vec<Rule> {
     let mut rules = vec![established()];
@@ -130,12 +143,15 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 ///
 /// VXLAN is refused whatever the container may do otherwise: it would leave under the address of this
 /// cell, and a cell believes what another says of who sent a packet (spec/cell.md §G, trust).
+///
+/// From a jump to the agent's groups nothing comes back, so what is behind it has no say.
 fn netout_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let stray = Rule::new(Action::Drop).transport(Transport::Tcp).state(ConnectionState::Invalid);
     let vxlan = Rule::new(Action::Reject(RejectWith::PortUnreachable))
         .ports(Protocol::Udp, PortRange::single(cell.vtep_port));
-    let mut rules = vec![established(), stray, vxlan];
-    for rule in facts.egress.iter().flat_map(Egress::rules) {
+    let groups = facts.governed.then(|| groups_rule(&facts.handle));
+    let mut rules: Vec<_> = groups.into_iter().chain([established(), stray, vxlan]).collect();
+    for rule in facts.egress.iter().flat_map(egress::accept) {
         if !rules.contains(&rule) {
             rules.push(rule);
         }

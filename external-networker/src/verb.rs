@@ -65,7 +65,7 @@ fn change(
 ) -> Result<(), ChangeError> {
     let handle = &before.handle;
     let Some(live) = &after.live else { return Err(ChangeError::NotUp(handle.clone())) };
-    let facts = facts(handle, live)?;
+    let facts = facts(handle, live, host.governed(handle)?)?;
     host.save(after)?;
     if let Err(error) = host.settle(&rules::ruleset(&config.cell, &facts), &handle.scope()) {
         host.save(before)?;
@@ -74,11 +74,11 @@ fn change(
     Ok(())
 }
 
-fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
+fn facts(handle: &Handle, live: &Live, governed: bool) -> Result<Facts, ChangeError> {
     let egress = egress::read(&live.egress)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
     let Live { ip, links, mapped, .. } = live.clone();
-    Ok(Facts { handle: handle.clone(), ip, links, mapped, egress })
+    Ok(Facts { handle: handle.clone(), ip, links, mapped, egress, governed })
 }
 
 #[cfg(test)]

@@ -202,20 +202,22 @@ fn a_plugin_that_hangs_is_killed_and_leaves_nothing() {
 #[test]
 fn the_agent_is_asked_when_the_container_is_in_the_store_and_told_when_it_is_gone() {
     let (mut cell, container) = (Cell::new(), Process::start());
-    let agent = Agent::start(&cell, OK);
+    let agent = Agent::start(&cell, |_| OK);
     cell.configure("policy_agent_force_poll_address", agent.address.as_str());
     cell.up("web", &container).answer();
-    assert_eq!(agent.asked(), 1);
+    let (policies, groups) =
+        ("/force-policy-poll-cycle", "/force-asgs-for-container?container=web");
+    assert_eq!(agent.asked(), [policies, groups]);
     cell.down("web").fine();
-    assert_eq!(agent.asked(), 2);
+    assert_eq!(agent.asked(), [policies, groups, policies]);
     cell.down("web").fine();
-    assert_eq!(agent.asked(), 2, "there was nothing to tell");
+    assert_eq!(agent.asked().len(), 3, "there was nothing to tell");
 }
 
 #[test]
 fn an_agent_that_cannot_or_is_not_there_fails_the_up_and_leaves_nothing() {
     let (mut cell, container) = (Cell::new(), Process::start());
-    let agent = Agent::start(&cell, NO);
+    let agent = Agent::start(&cell, |_| NO);
     cell.configure("policy_agent_force_poll_address", agent.address.as_str());
     assert_eq!(
         cell.up("web", &container).complaint(),
@@ -226,6 +228,26 @@ fn an_agent_that_cannot_or_is_not_there_fails_the_up_and_leaves_nothing() {
     cell.configure("policy_agent_force_poll_address", "127.0.0.1:1");
     assert!(cell.up("web", &container).complaint().contains("is it running?"));
     cell.is_bare();
+    cell.down("web").fine();
+}
+
+#[test]
+fn an_agent_that_leaves_security_groups_to_us_is_fine_and_one_that_fails_at_them_is_not() {
+    const LEFT_TO_US: &str =
+        "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (mut cell, container) = (Cell::new(), Process::start());
+    let agent = Agent::start(&cell, |path| if path.starts_with("/force-asgs") { NO } else { OK });
+    cell.configure("policy_agent_force_poll_address", agent.address.as_str());
+    assert_eq!(
+        cell.up("web", &container).complaint(),
+        "cell: waiting for its security groups: asg sync returned 500 with message: no db\n"
+    );
+    cell.is_bare();
+    let agent =
+        Agent::start(&cell, |path| if path.starts_with("/force-asgs") { LEFT_TO_US } else { OK });
+    cell.configure("policy_agent_force_poll_address", agent.address.as_str());
+    cell.up("web", &container).answer();
+    assert!(agent.asked()[1].starts_with("/force-asgs"));
     cell.down("web").fine();
 }
 

@@ -13,7 +13,7 @@ use axum::{
     extract::{Query, State},
     http::StatusCode,
     response::Response,
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use policy::AppGuid;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ use crate::{
     explain::{Explanation, Flow},
     metrics,
     poll::{Reach, Taken},
+    shadow::{Kind, Report},
     status::Status,
 };
 
@@ -72,6 +73,7 @@ pub(crate) fn routes(
         .route("/metrics", get(metrics))
         .route("/rules", get(rules))
         .route("/explain", get(explain))
+        .route("/promote", post(promote))
         .with_state(Admin { wake, statuses, reach, pages, patience })
 }
 
@@ -84,6 +86,8 @@ struct StatusBody {
     last_answer: Option<LastAnswer>,
     /// Packets the rules told of as denied, at least.
     packets_denied: u64,
+    /// And as such that would be, if they were not only watched.
+    packets_would_deny: u64,
 }
 
 #[derive(Serialize)]
@@ -106,8 +110,14 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
         version: version.as_ref().map(ToString::to_string),
         enforced_after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
     });
-    let packets_denied = admin.pages.told.ledger().packets(Verdict::Denied);
-    Json(StatusBody { enforcement, server_failure, last_answer, packets_denied })
+    let packets = |verdict| admin.pages.told.ledger().packets(verdict);
+    Json(StatusBody {
+        enforcement,
+        server_failure,
+        last_answer,
+        packets_denied: packets(Verdict::Denied),
+        packets_would_deny: packets(Verdict::WouldDeny),
+    })
 }
 
 /// The rules that are wanted, sets and maps included.
@@ -134,6 +144,37 @@ async fn explain(
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     let (tell, told) = oneshot::channel();
     admin.ask(Question::Explain(flow, tell), told).await.map(Json)
+}
+
+/// What is to be enforced from now on; all of it, if nothing is named.
+#[derive(Deserialize)]
+struct Promoted {
+    what: Option<String>,
+}
+
+/// Enforces what was only watched, and answers once the kernel does.
+async fn promote(
+    State(admin): State<Admin>,
+    Query(Promoted { what }): Query<Promoted>,
+) -> Result<Json<Report>, (StatusCode, String)> {
+    let kinds = match what.as_deref() {
+        None => Kind::ALL.into(),
+        Some(what) => {
+            let kind = what.parse::<Kind>();
+            [kind.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?].into()
+        }
+    };
+    let (tell, told) = oneshot::channel();
+    let report = admin.ask(Question::Promote(kinds, tell), told).await?;
+    let unavailable = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    if let Err(Shut::Failed(why) | Shut::Pending(why)) = admin.pass().await {
+        return Err(unavailable(why));
+    }
+    let held = admin.statuses.borrow().held.clone();
+    match held {
+        None => Ok(Json(report)),
+        Some(why) => Err(unavailable(format!("promoted, but not enforced yet: {why}"))),
+    }
 }
 
 /// Answers 200 once the kernel enforces the policies of every container in the store. While the server

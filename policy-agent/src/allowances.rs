@@ -3,7 +3,7 @@
 //! Copies share all that they have in common: what changes in one costs what changes, and what two
 //! differ in is found without looking at the rest. There may be fifty thousand.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordset::DiffItem};
 use policy::{AppGuid, PortRange, Protocol, Tag};
@@ -71,6 +71,14 @@ impl Allowance {
     }
 }
 
+/// For operators.
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, protocol, ports, .. } = self;
+        write!(f, "{source} -> {destination} {protocol} {ports}")
+    }
+}
+
 /// No app has a name in front of this.
 fn first_app() -> AppGuid {
     "\0".parse().expect("it is not empty")
@@ -111,6 +119,17 @@ impl Allowances {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_destination.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_destination.is_empty()
+    }
+
+    /// Whether what `other` allows is allowed, whatever the tags.
+    pub fn allows(&self, other: &Allowance) -> bool {
+        let Allowance { destination, source, protocol, ports, .. } = other;
+        self.between(source, destination).any(|a| a.protocol == *protocol && a.ports == *ports)
     }
 
     /// Puts one in. Whether its tags are at odds with others is for the caller to have asked.

@@ -60,6 +60,17 @@ impl Answer {
         Ok(Self { apps, allowances, version, policies: policies.clone() })
     }
 
+    /// One that allows this, whatever policies say so.
+    #[cfg(test)]
+    pub fn allowing(apps: &[&str], allowances: &[&str]) -> Self {
+        let allowance = |text: &&str| crate::world::tests::allowance(text);
+        Self {
+            apps: apps.iter().map(|app| app.parse().unwrap()).collect(),
+            allowances: allowances.iter().map(allowance).collect(),
+            ..Self::default()
+        }
+    }
+
     /// What it was made of.
     pub fn policies(&self) -> &Policies {
         &self.policies

@@ -2,9 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde::de::DeserializeOwned;
 use thiserror::Error;
+use ureq::{Body, http::Response};
 
-use crate::explain::{Explanation, Flow, InvalidFlow};
+use crate::{
+    explain::{Explanation, Flow, InvalidFlow},
+    shadow::{Kind, Report},
+};
 
 /// As long as it may take to read 50,000 rules back, and some more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,19 +52,39 @@ pub fn explain(
 ) -> Result<Explanation, AskError> {
     // Mistakes are told even while no agent runs.
     Flow::parse(source, destination, port)?;
-    let unreachable = |source| AskError::Unreachable { address, source: Box::new(source) };
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .new_agent();
-    let request = agent
+    let request = caller()
         .get(format!("http://{address}/explain"))
         .query("source", source)
         .query("destination", destination)
         .query("port", port);
-    let mut response = request.call().map_err(unreachable)?;
+    told(address, request.call())
+}
+
+/// Has the agent that listens on `address` enforce what was only watched: `kind`, or all of it. Returns
+/// what that is, once the kernel does.
+pub fn promote(address: SocketAddr, kind: Option<Kind>) -> Result<Report, AskError> {
+    let mut request = caller().post(format!("http://{address}/promote"));
+    if let Some(kind) = kind {
+        request = request.query("what", kind.as_str());
+    }
+    told(address, request.send_empty())
+}
+
+fn caller() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .new_agent()
+}
+
+fn told<T: DeserializeOwned>(
+    address: SocketAddr,
+    response: Result<Response<Body>, ureq::Error>,
+) -> Result<T, AskError> {
+    let unreachable = |source| AskError::Unreachable { address, source: Box::new(source) };
+    let mut response = response.map_err(unreachable)?;
     let text = response.body_mut().read_to_string().map_err(unreachable)?;
     if !response.status().is_success() {
         return Err(AskError::Refused(text));

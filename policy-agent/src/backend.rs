@@ -6,7 +6,7 @@
 
 use netfilter::{
     Backend, BackendUnavailable, Dialect, Firewall, Kernel, KernelError, Plan, Rendered, Ruleset,
-    probe,
+    Scope, probe,
 };
 use service::log::chain;
 use thiserror::Error;
@@ -30,8 +30,11 @@ pub enum BackendError {
     },
 }
 
-/// The firewall that is not written any more.
-pub(crate) struct Former(Option<Box<dyn Kernel>>);
+/// The firewall that is not written any more, and what of it was ours.
+pub(crate) struct Former {
+    kernel: Option<Box<dyn Kernel>>,
+    scope: Scope,
+}
 
 /// The firewall the configuration asks for, and the other.
 pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), BackendError> {
@@ -40,32 +43,36 @@ pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), Backe
         Backend::Iptables => Backend::Iptables,
         wish => wish.choose(&probe())?,
     };
-    let lock_file = || config.iptables_lock_file.clone();
-    let kernel =
-        backend.open(lock_file()).map_err(|source| BackendError::Open { backend, source })?;
-    let other = match backend {
-        Backend::Nftables => Backend::Iptables,
-        _ => Backend::Nftables,
-    };
-    // One that cannot be opened holds nothing of ours.
-    let former = Former(other.open(lock_file()).ok());
-    Ok((backend, Firewall::new(kernel), former))
+    let kernel = backend
+        .open(config.iptables_lock_file.clone())
+        .map_err(|source| BackendError::Open { backend, source })?;
+    Ok((backend, Firewall::new(kernel), Former::beside(config, backend, desired::scope())))
 }
 
 impl Former {
+    /// The other firewall than `backend`, and what `scope` owns there.
+    pub fn beside(config: &Config, backend: Backend, scope: Scope) -> Self {
+        let other = match backend {
+            Backend::Nftables => Backend::Iptables,
+            _ => Backend::Nftables,
+        };
+        // One that cannot be opened holds nothing of ours.
+        Self { kernel: other.open(config.iptables_lock_file.clone()).ok(), scope }
+    }
+
     /// Takes away what stands there of ours; once that is done, or there is no such firewall, never
     /// again. What fails is tried again by the next pass.
     pub fn sweep(&mut self) {
-        let Some(kernel) = &mut self.0 else { return };
-        match swept(&mut **kernel) {
+        let Some(kernel) = &mut self.kernel else { return };
+        match swept(&mut **kernel, &self.scope) {
             Ok(plan) => {
                 if !plan.is_empty() {
                     let backend = named(kernel.dialect());
                     tracing::info!(backend, "The rules in the other firewall were removed.");
                 }
-                self.0 = None;
+                self.kernel = None;
             }
-            Err(KernelError::Run { .. }) => self.0 = None,
+            Err(KernelError::Run { .. }) => self.kernel = None,
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(error, "The rules in the other firewall could not be removed yet.");
@@ -74,9 +81,9 @@ impl Former {
     }
 }
 
-fn swept(kernel: &mut dyn Kernel) -> Result<Plan, KernelError> {
+fn swept(kernel: &mut dyn Kernel, scope: &Scope) -> Result<Plan, KernelError> {
     let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
-    let plan = Plan::new(&nothing, &kernel.observe()?, &desired::scope());
+    let plan = Plan::new(&nothing, &kernel.observe()?, scope);
     kernel.commit(&plan)?;
     Ok(plan)
 }
@@ -91,6 +98,11 @@ fn named(dialect: Dialect) -> &'static str {
 #[cfg(test)]
 impl Former {
     pub(crate) fn of(kernel: Option<Box<dyn Kernel>>) -> Self {
-        Self(kernel)
+        Self { kernel, scope: desired::scope() }
+    }
+
+    pub(crate) fn owning(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
     }
 }

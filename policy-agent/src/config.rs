@@ -1,14 +1,20 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use netfilter::{Backend, Interface};
 use policy_client::internal::Settings;
 use serde::Deserialize;
 use service::config::{self, Check, ConfigError};
+
+use crate::{
+    ShadowModes,
+    groups::{DenyNetworks, Manner},
+};
 
 /// What the agent runs with; see README.md for the keys.
 #[derive(Debug, Clone)]
@@ -37,8 +43,16 @@ pub struct Config {
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
     pub state_file: Option<PathBuf>,
+    /// What is only watched, and told of, instead of being enforced.
+    pub shadow: ShadowModes,
     /// The lock other writers of rules on this cell share with us.
     pub iptables_lock_file: Option<PathBuf>,
+    /// Whether security groups are kept by us, or left to the networker.
+    pub enable_groups: bool,
+    /// How often to ask a server for security groups that does not hold questions.
+    pub groups_poll_interval: Duration,
+    /// What holds for all containers beside their security groups.
+    pub(crate) groups: Manner,
     /// Where the networker forces a cycle (spec/cell.md §D.8).
     pub admin_address: SocketAddr,
     /// `debug`, `info`, `warn` or `error`.
@@ -67,11 +81,28 @@ struct Raw {
     iptables_denied_logs_per_sec: Option<i64>,
     iptables_accepted_udp_logs_per_sec: Option<i64>,
     state_file: String,
+    shadow: ShadowModes,
     iptables_lock_file: String,
+    enable_asg_syncing: bool,
+    asg_poll_interval: Option<i64>,
+    deny_networks: RawDenyNetworks,
+    vtep_port: Option<i64>,
     force_policy_poll_cycle_host: String,
     force_policy_poll_cycle_port: Option<i64>,
     log_level: String,
 }
+
+/// `null` where a list is empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawDenyNetworks {
+    always: Option<Vec<String>>,
+    running: Option<Vec<String>>,
+    staging: Option<Vec<String>>,
+}
+
+/// Where VXLAN is received, unless the configuration says otherwise.
+const DEFAULT_VTEP_PORT: NonZeroU16 = NonZeroU16::new(4789).expect("is not zero");
 
 impl Config {
     /// Reads and checks the file at `path`; all mistakes are reported together.
@@ -123,7 +154,14 @@ impl Config {
             )
             .unwrap_or(NonZeroU32::MIN),
             state_file: optional(&raw.state_file),
+            shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
+            enable_groups: raw.enable_asg_syncing,
+            groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
+            groups: Manner {
+                deny: deny_networks(&mut check, &raw.deny_networks),
+                vtep_port: vtep_port(&mut check, raw.vtep_port),
+            },
             admin_address: check.address(
                 ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
                 ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
@@ -131,8 +169,16 @@ impl Config {
             ),
             log_level: check.log_level("log_level", &raw.log_level),
         };
+        if config.shadow.any() && config.state_file.is_none() {
+            check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
+        }
         check.finish()?;
         Ok(config)
+    }
+
+    /// Where it is remembered what was promoted.
+    pub(crate) fn shadow_file(&self) -> Option<PathBuf> {
+        self.state_file.as_ref().map(|path| path.with_extension("shadow.json"))
     }
 }
 
@@ -167,6 +213,26 @@ fn ingress_mark(check: &mut Check, tag: &str) -> u32 {
             DEFAULT
         }
     }
+}
+
+fn deny_networks(check: &mut Check, raw: &RawDenyNetworks) -> DenyNetworks {
+    let mut nets = |key: &str, texts: &Option<Vec<String>>| {
+        let texts = texts.iter().flatten();
+        let net = |text: &String| check.parsed(key, text, "a network such as 10.0.0.0/8");
+        texts.filter_map(net).map(|net: Ipv4Net| net.trunc()).collect()
+    };
+    DenyNetworks {
+        always: nets("deny_networks.always", &raw.always),
+        running: nets("deny_networks.running", &raw.running),
+        staging: nets("deny_networks.staging", &raw.staging),
+    }
+}
+
+/// 0 is the same as nothing.
+fn vtep_port(check: &mut Check, given: Option<i64>) -> NonZeroU16 {
+    let given = given.filter(|port| *port != 0);
+    let port = given.and_then(|port| check.port("vtep_port", port));
+    port.and_then(NonZeroU16::new).unwrap_or(DEFAULT_VTEP_PORT)
 }
 
 fn optional(path: &str) -> Option<PathBuf> {
@@ -228,6 +294,37 @@ mod tests {
         assert_eq!(config.poll_interval, Duration::from_secs(5));
         assert_eq!(config.admin_address.to_string(), "127.0.0.1:8722");
         assert_eq!(config.state_file, None);
+        assert!(!config.enable_groups);
+        assert_eq!(config.groups_poll_interval, Duration::from_secs(60));
+        assert_eq!(config.groups.vtep_port.get(), 4789);
+    }
+
+    /// All keys the predecessor's file has (spec/cell.md §D.1), and ours for what it has not.
+    #[test]
+    fn the_predecessors_file_is_accepted_whole() {
+        let text = r#"{"poll_interval":5,"enable_asg_syncing":true,"asg_poll_interval":30,"cni_datastore_path":"/s",
+            "policy_server_url":"https://ps:4003","vni":1,"metron_address":"127.0.0.1:3457",
+            "ca_cert_file":"/dev/null","client_cert_file":"/dev/null","client_key_file":"/dev/null",
+            "client_timeout_seconds":5,"iptables_lock_file":"/l","debug_server_host":"127.0.0.1",
+            "debug_server_port":8721,"log_level":"info","log_prefix":"cfnetworking","iptables_c2c_logging":false,
+            "iptables_asg_logging":true,"iptables_denied_logs_per_sec":1,
+            "deny_networks":{"always":["169.254.0.0/16"],"running":null,"staging":["10.1.2.3/8"]},
+            "outbound_connections":{"limit":true,"logging":false,"burst":1000,"rate_per_sec":100},
+            "iptables_accepted_udp_logs_per_sec":100,"enable_overlay_ingress_rules":true,
+            "force_policy_poll_cycle_host":"127.0.0.1","force_policy_poll_cycle_port":8722,
+            "disable_container_network_policy":false,"overlay_network":"10.255.0.0/16","underlay_ips":["10.0.16.14"],
+            "loggregator":{"loggregator_use_v2_api":false},"subnet_file":"/e","vtep_port":8472}"#;
+        let config = check(text).unwrap();
+        assert!(config.enable_groups);
+        assert_eq!(config.groups_poll_interval, Duration::from_secs(30));
+        let DenyNetworks { always, running, staging } = config.groups.deny;
+        assert_eq!(always, ["169.254.0.0/16".parse::<Ipv4Net>().unwrap()]);
+        assert_eq!(running, []);
+        assert_eq!(staging, ["10.0.0.0/8".parse::<Ipv4Net>().unwrap()]);
+        assert_eq!(config.groups.vtep_port.get(), 8472);
+        let error = check(&text.replace("169.254.0.0/16", "169.254")).unwrap_err();
+        let fault = "deny_networks.always: \"169.254\" is not a network such as 10.0.0.0/8";
+        assert!(error.contains(fault), "{error}");
     }
 
     #[test]

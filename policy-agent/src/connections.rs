@@ -20,13 +20,18 @@ use crate::{lists::Lists, world::World};
 ///
 /// Costs a look at each connection, and one at what the apps that have opened connections may reach;
 /// not one for every pair of them.
+///
+/// What is only watched is not judged.
 pub(crate) fn unlawful(
     connections: &[Connection],
     world: &World,
     lists: &Lists,
 ) -> Vec<Connection> {
+    if world.leniency.no_policy {
+        return Vec::new();
+    }
     let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();
-    let mut admitted: BTreeMap<&AppGuid, Allow> = BTreeMap::new();
+    let mut admitted: BTreeMap<&AppGuid, [Allow; 2]> = BTreeMap::new();
     // Many connections ask the same about where they go.
     let mut allowed_out = HashMap::new();
     let unlawful = |connection: &&Connection| match (
@@ -34,7 +39,9 @@ pub(crate) fn unlawful(
         apps.get(&connection.source),
     ) {
         (Some(app), _) => {
-            let admitted = admitted.entry(*app).or_insert_with(|| lists.admitted_to(app));
+            let admitted = admitted
+                .entry(*app)
+                .or_insert_with(|| [lists.admitted_to(app), world.still_admitted_to(app)]);
             !may_come(connection, admitted, world)
         }
         // Outside the overlay and on the host itself it is no matter of policy.
@@ -53,13 +60,15 @@ pub(crate) fn unlawful(
 }
 
 /// Whether a connection may come in to a container to which this is admitted.
-fn may_come(connection: &Connection, admitted: &Allow, world: &World) -> bool {
+fn may_come(connection: &Connection, admitted: &[Allow; 2], world: &World) -> bool {
     match connection.mark {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
         0 => is_host(connection.source, world) || !in_overlay(connection.source, world),
-        mark => admitted.permits(mark, connection.protocol, connection.responder_port),
+        mark => admitted
+            .iter()
+            .any(|admitted| admitted.permits(mark, connection.protocol, connection.responder_port)),
     }
 }
 
@@ -69,7 +78,8 @@ fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     let Connection { protocol, destination_port, mark, .. } = connection;
     let meant =
         |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
-    world.allowances.from(app).any(|allowance| {
+    let removed = world.leniency.removed.from(app);
+    world.allowances.from(app).chain(removed).any(|allowance| {
         allowance.protocol == *protocol
             && allowance.ports.contains(*destination_port)
             && meant(allowance.destination_mark())
@@ -155,6 +165,23 @@ mod tests {
         assert!(!judged(0), "nobody has answered yet");
         assert!(!judged(7), "log has answered");
         assert!(judged(8), "somebody else has");
+    }
+
+    #[test]
+    fn what_is_only_watched_is_not_cut() {
+        let mut world = world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &[]);
+        let live = [
+            connection("10.255.31.2", "10.255.30.3", 8080, 9),
+            connection("10.255.30.2", "10.255.31.3", 8080, 0),
+        ];
+        assert_eq!(unlawful(&live, &world), live);
+        let removed = ["far 9 db tcp 8080", "web 1 log tcp 8080"].map(allowance);
+        world.leniency.removed = std::sync::Arc::new(removed.into_iter().collect());
+        assert_eq!(unlawful(&live, &world), []);
+        let other = connection("10.255.31.2", "10.255.30.3", 8081, 9);
+        assert_eq!(unlawful(&[other], &world), [other]);
+        world.leniency.no_policy = true;
+        assert_eq!(unlawful(&[other], &world), []);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     answer::Answer,
     explain::{Explanation, Flow},
     pass::{Enforcer, Held, Outcome},
+    shadow::{Kind, Report},
     status::{Enforced, Status, Why},
     world,
     writers::Writers,
@@ -55,6 +56,8 @@ pub(crate) enum Question {
     Explain(Flow, oneshot::Sender<Result<Explanation, String>>),
     /// The rules that are wanted.
     Rules(oneshot::Sender<Result<String, String>>),
+    /// To enforce what was only watched; what that is.
+    Promote(BTreeSet<Kind>, oneshot::Sender<Result<Report, String>>),
 }
 
 /// The loop and what it remembers.
@@ -157,6 +160,13 @@ impl Cycle {
                 let told = self.beside(Enforcer::rules);
                 let _ = tell.send(told.await.map_err(|held| chain(&held)));
             }
+            Question::Promote(kinds, tell) => {
+                let promoted = self.beside(move |enforcer, _| enforcer.promote(&kinds)).await;
+                if let Ok(report) = &promoted {
+                    tracing::info!(promoted = ?report, "What was only watched is enforced now.");
+                }
+                let _ = tell.send(promoted.map_err(|error| chain(&error)));
+            }
         }
     }
 
@@ -204,6 +214,7 @@ impl Cycle {
             touched,
             repaired,
             connections_cut,
+            shadow,
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
@@ -215,6 +226,7 @@ impl Cycle {
         status.chains = chains;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
+        status.shadow = shadow;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
                 Some(Enforced { apps: apps.clone(), version: version.clone() })

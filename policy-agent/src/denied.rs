@@ -114,6 +114,7 @@ fn write(line: &Line) {
     let Line { verdict, reason, source, destination, protocol, icmp, mark, more } = line;
     let sentence = match verdict {
         Verdict::Denied => "A packet was denied.",
+        Verdict::WouldDeny => "A packet would have been denied.",
         Verdict::Accepted => "A packet was let in.",
     };
     tracing::info!(

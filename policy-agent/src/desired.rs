@@ -72,10 +72,24 @@ fn sendable() -> SetName {
     ours("sendable")
 }
 
+/// What may leave for other cells although nothing allows it any more.
+fn still_sendable() -> SetName {
+    ours("still-sendable")
+}
+
+/// The set of what may reach containers of `app` although nothing allows it any more.
+fn still_admitted(app: &AppGuid) -> SetName {
+    ours(&format!("still-{}", plain(app)))
+}
+
 /// The chain that says what may reach containers of `app`, and the set it asks.
 pub(crate) fn door(app: &AppGuid) -> ChainName {
-    // Dots are left to the chains a set may be made of.
-    ours(&format!("to-{}", app.as_str().replace('%', "%25").replace('.', "%2e")))
+    ours(&format!("to-{}", plain(app)))
+}
+
+/// The name of `app` without dots, which are left to the chains a set may be made of.
+fn plain(app: &AppGuid) -> String {
+    app.as_str().replace('%', "%25").replace('.', "%2e")
 }
 
 fn ours(owner: &str) -> ChainName {
@@ -94,8 +108,13 @@ pub(crate) fn with_lists(world: &World, lists: &Lists) -> Ruleset {
     hook(&mut rules);
     rules.chain(Table::Filter, entrance(), forward(world, &ingress, &egress));
     rules.chain(Table::Filter, ingress, arrivals(world));
-    rules.chain(Table::Filter, egress, vec![accept().allowed_by(&sendable())]);
+    rules.chain(Table::Filter, egress, departures(world));
     rules.set(sendable(), SetBody::Allow(lists.sendable()));
+    if !world.leniency.removed.is_empty() {
+        rules.set(still_sendable(), SetBody::Allow(world.still_sendable()));
+        let tell = denied::tell(Reason::Removed);
+        rules.chain(Table::Filter, ours("removed"), vec![tell, accept()]);
+    }
     residents(world, lists, &mut rules);
 
     // Cells speak to each other unmarked; what is marked comes from a container of another cell.
@@ -104,7 +123,10 @@ pub(crate) fn with_lists(world: &World, lists: &Lists) -> Ruleset {
     rules.chain(
         Table::Filter,
         input,
-        std::iter::once(established()).chain(refuse(Reason::Host)).collect(),
+        [established(), denied::tell(Reason::Host)]
+            .into_iter()
+            .chain(Rule::reject(|rule| rule))
+            .collect(),
     );
     rules
 }
@@ -119,7 +141,7 @@ fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
         to_chains.insert(resident.ip.into(), door(&resident.app));
-        if let Some(mark) = world.allowances.mark_of(&resident.app) {
+        if let Some(mark) = world.mark_of(&resident.app) {
             to_marks.insert(resident.ip.into(), u32::from(mark));
         }
     }
@@ -135,7 +157,14 @@ fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
         let let_in = if world.told_accepted.is_some() { jump(&told) } else { accept() };
         let admit = let_in.allowed_by(&door).comment(&format!("dst:{app}"));
         rules.set(door.clone(), SetBody::Allow(lists.admitted_to(app)));
-        rules.chain(Table::Filter, door, vec![admit]);
+        let mut let_in = vec![admit];
+        let still_admits = world.still_admitted_to(app);
+        if !still_admits.is_empty() {
+            let still = still_admitted(app);
+            let_in.push(jump(&ours("removed")).allowed_by(&still));
+            rules.set(still, SetBody::Allow(still_admits));
+        }
+        rules.chain(Table::Filter, door, let_in);
     }
 }
 
@@ -151,14 +180,18 @@ fn established() -> Rule {
     accept().state(ConnectionState::RelatedOrEstablished)
 }
 
-fn refuse(reason: Reason) -> [Rule; 3] {
-    refused(reason, |rule| rule)
-}
-
-/// Refuses what `like` matches, and tells of it.
-fn refused(reason: Reason, like: impl Fn(Rule) -> Rule) -> [Rule; 3] {
-    let [reset, rest] = Rule::reject(&like);
-    [like(denied::tell(reason)), reset, rest]
+/// Tells of what `like` matches, which no policy allows, and refuses it by `refusal`; or lets it through
+/// where that is only watched.
+fn end(
+    world: &World,
+    reason: Reason,
+    like: impl Fn(Rule) -> Rule,
+    refusal: impl IntoIterator<Item = Rule>,
+) -> Vec<Rule> {
+    if world.leniency.no_policy {
+        return vec![like(denied::tell(reason.watched())), like(accept())];
+    }
+    std::iter::once(like(denied::tell(reason))).chain(refusal).collect()
 }
 
 fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> {
@@ -174,16 +207,18 @@ fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> 
     rules.extend(here.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
     rules.extend(here.iter().map(|net| jump(ingress).to(*net)));
     let to_overlay = |net: &Ipv4Net| {
-        let through = |action| Rule::new(action).from(*net).out_through(&world.vtep);
+        let through = |rule: Rule| rule.from(*net).out_through(&world.vtep);
         // Of a connection that was forgotten because nothing allows it any more, the next packet may be
         // an answer. Let out, it would be remembered as the first of a connection the other way, and
         // everything after it would pass as established, here and at the other end. TCP can be told by
         // its flags; UDP by its port, which is none that a policy of this app speaks of.
-        let strays = through(Action::Reject(RejectWith::TcpReset)).midway();
-        let told = denied::tell(Reason::Stray).from(*net).out_through(&world.vtep).midway();
-        let allowed = through(Action::Jump(egress.clone())).marked();
+        let midway = |rule: Rule| through(rule).midway();
+        let reset = midway(Rule::new(Action::Reject(RejectWith::TcpReset)));
+        let strays = end(world, Reason::Stray, midway, [reset]);
+        let allowed = through(jump(egress)).marked();
         let to_overlay = |rule: Rule| rule.from(*net).to(world.subnet.overlay);
-        [told, strays, allowed].into_iter().chain(refused(Reason::NoPolicyOut, to_overlay))
+        let rest = end(world, Reason::NoPolicyOut, to_overlay, Rule::reject(to_overlay));
+        strays.into_iter().chain([allowed]).chain(rest)
     };
     rules.extend(here.iter().flat_map(to_overlay));
     rules
@@ -195,7 +230,15 @@ fn arrivals(world: &World) -> Vec<Rule> {
         accept().mark(Mark::exactly(world.ingress_mark)),
         Rule::new(Action::Dispatch(doors(), Side::Destination)),
     ];
-    rules.extend(refuse(Reason::NoPolicy));
+    rules.extend(end(world, Reason::NoPolicy, |rule| rule, Rule::reject(|rule| rule)));
+    rules
+}
+
+fn departures(world: &World) -> Vec<Rule> {
+    let mut rules = vec![accept().allowed_by(&sendable())];
+    if !world.leniency.removed.is_empty() {
+        rules.push(jump(&ours("removed")).allowed_by(&still_sendable()));
+    }
     rules
 }
 
@@ -298,6 +341,40 @@ mod tests {
         -A vpa--admit -j ACCEPT
         -A vpa--to-db -m set --match-set vpa--to-db mark,port -m comment --comment "dst:db" -j vpa--admit
         "#);
+    }
+
+    #[test]
+    fn what_no_policy_allows_passes_where_that_is_only_watched() {
+        let mut world = world(&[("10.255.30.3", "db")], &[]);
+        world.leniency.no_policy = true;
+        let all = ruleset(&world).to_string();
+        let refused: Vec<_> = all.lines().filter(|line| line.contains("REJECT")).collect();
+        assert!(refused.iter().all(|line| line.starts_with("-A vpa--input")), "{refused:?}");
+        for told in ["IN", "OUT", "STRAY"] {
+            assert!(all.contains(&format!("WOULD_DENY_C2C_{told} ")), "{told}: {all}");
+        }
+        assert!(all.contains("\n-A vpa--ingress -j ACCEPT\n"), "{all}");
+    }
+
+    #[test]
+    fn what_a_removed_policy_allowed_passes_and_is_told_of() {
+        let mut world = world(&[("10.255.30.3", "db")], &["web 1 db tcp 80"]);
+        let removed = ["web 1 db tcp 8080", "db 2 log udp 53"].map(crate::world::tests::allowance);
+        world.leniency.removed = std::sync::Arc::new(removed.into_iter().collect());
+        let all = ruleset(&world).to_string();
+        let lines: Vec<_> = all.lines().collect();
+        let admitted = all.split("set vpa--still-db\n").nth(1).unwrap();
+        assert!(admitted.starts_with("  mark 0x1 tcp 8080\n"), "{admitted}");
+        let sendable = all.split("set vpa--still-sendable\n").nth(1).unwrap();
+        assert!(sendable.starts_with("  mark 0x2 udp 53\n"), "{sendable}");
+        for rule in [
+            "-A vpa--to-db -m set --match-set vpa--still-db mark,port -j vpa--removed",
+            "-A vpa--egress -m set --match-set vpa--still-sendable mark,port -j vpa--removed",
+            "-A vpa--removed -j ACCEPT",
+        ] {
+            assert!(lines.contains(&rule), "{rule}: {all}");
+        }
+        assert!(all.contains("10.255.30.3 mark 0x2"), "its packets keep their mark: {all}");
     }
 
     #[test]

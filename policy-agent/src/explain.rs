@@ -97,7 +97,7 @@ impl Flow {
 /// What the world makes of `flow`.
 pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     let (source, destination) = (find(world, &flow.source), find(world, &flow.destination));
-    let told = |end: &Found<'_>| end.app.and_then(|app| world.allowances.mark_of(app));
+    let told = |end: &Found<'_>| end.app.and_then(|app| world.mark_of(app));
     let away = |end: &Found<'_>| {
         let over_the_overlay = !end.is_here && world.subnet.overlay.contains(&end.address);
         over_the_overlay.then(|| world.vtep.clone())
@@ -128,7 +128,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     Explanation {
         verdict: verdict_there.to_string(),
         why: reason(&verdict.why, policy, &destination),
-        policy: policy.map(said),
+        policy: policy.map(ToString::to_string),
         missing,
         version: None,
         mark: verdict.mark,
@@ -172,11 +172,6 @@ fn permitting<'a>(
     })
 }
 
-fn said(allowance: &Allowance) -> String {
-    let Allowance { source, destination, protocol, ports, .. } = allowance;
-    format!("{source} -> {destination} {protocol} {ports}")
-}
-
 fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) -> String {
     match (why, policy) {
         (Why::Established, _) => "Its connection was let in before.",
@@ -194,6 +189,14 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
         }
         (Why::NoPolicy, _) => "No policy allows it.",
         (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
+        (Why::Removed, _) => {
+            "A policy allowed it that was removed; shadow mode lets it in, and tells of it, until \
+             that is promoted."
+        }
+        (Why::Tolerated, _) => {
+            "No policy allows it; shadow mode lets it through, and tells of it, until that is \
+             promoted."
+        }
         (Why::Stray, _) => "It belongs to no connection.",
         (Why::Elsewhere, _) => {
             "It does not concern containers of this cell and the overlay; security groups may."

@@ -6,6 +6,8 @@
 //! subnet file ──────┘                                         └─► connections no policy allows are forgotten
 //! ```
 //!
+//! Beside it, [`groups`] does the same for security groups: other chains, another loop.
+//!
 //! Start reading at [`cycle`], which turns every reason to look into one pass; then [`desired`], which
 //! says what the rules are. Nothing here is lost when the agent is killed: the rules are in the kernel,
 //! the last good answer of the server is on disk, and both are recognised at the next start.
@@ -23,6 +25,8 @@ mod desired;
 pub mod doctor;
 mod explain;
 mod files;
+mod firewall;
+mod groups;
 mod keeper;
 mod lists;
 mod metrics;
@@ -30,6 +34,7 @@ mod model;
 mod pass;
 mod poll;
 mod saved;
+mod shadow;
 mod stale;
 mod status;
 mod subnet;
@@ -37,17 +42,19 @@ mod watch;
 mod world;
 mod writers;
 
+use netfilter::Backend;
 use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{Client, Follower, SettingsError, follow};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use answer::Answer;
-pub use ask::{AskError, explain};
+pub use ask::{AskError, explain, promote};
 pub use backend::BackendError;
 pub use config::Config;
 pub use explain::Explanation;
+use groups::Groups;
+pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -83,7 +90,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 
     let mut saved = saved::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
-    let enforcer = pass::Enforcer::new(&config, firewall, former, Box::new(Conntrack::default()));
+    let firewall = firewall::Shared::new(firewall);
+    let enforcer =
+        pass::Enforcer::new(&config, firewall.clone(), former, Box::new(Conntrack::default()));
     let kept = saved.load();
     let (cycle, statuses) =
         cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
@@ -95,6 +104,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
     let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
+    let (groups, of_groups) = groups(&config, backend, firewall)?;
+    let admin = admin.merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -106,6 +117,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
+    let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     let listening = tokio::spawn(told.listen(who, shutdown.clone()));
     let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
@@ -115,19 +127,36 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
+    if let Some(grouping) = grouping {
+        let _ = grouping.await;
+    }
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
 }
 
+/// What keeps security groups, if that is ours to do, and what answers the networker about them.
+fn groups(
+    config: &Config,
+    backend: Backend,
+    firewall: firewall::Shared,
+) -> Result<(Option<Groups>, axum::Router), AgentError> {
+    if !config.enable_groups {
+        return Ok((None, groups::disabled()));
+    }
+    let former = backend::Former::beside(config, backend, groups::scope());
+    let (groups, routes) = Groups::new(config, firewall, former, Box::new(Conntrack::default()))?;
+    Ok((Some(groups), routes))
+}
+
 /// The backend as the policy server is told.
-fn told(backend: netfilter::Backend) -> policy_client::internal::Backend {
+fn told(backend: Backend) -> policy_client::internal::Backend {
     match backend {
-        netfilter::Backend::Nftables => policy_client::internal::Backend::Nftables,
+        Backend::Nftables => policy_client::internal::Backend::Nftables,
         _ => policy_client::internal::Backend::Iptables,
     }
 }
 
-fn follower(config: &Config, servers: Vec<Client>, kept: Option<&Answer>) -> Follower {
+fn follower(config: &Config, servers: Vec<Client>, kept: Option<&answer::Answer>) -> Follower {
     let settings = follow::Settings {
         cell: config.cell_id.clone(),
         hold: follow::HOLD,

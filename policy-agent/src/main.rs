@@ -1,6 +1,6 @@
 //! Starts the policy agent: `policy-agent --config-file PATH`; asks the one that runs; or examines its cell.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use gocompat::flags;
 use service::{command, config::ConfigError, log, shutdown};
@@ -9,6 +9,7 @@ const USAGE: &str = "\
 Usage: policy-agent --config-file PATH
        policy-agent doctor [--json] --config-file PATH
        policy-agent explain [--address HOST:PORT] SOURCE DESTINATION PORT[/tcp|/udp]
+       policy-agent promote [--address HOST:PORT] [default_deny|removals]
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
 Rules stay in place when the agent stops, and when the server is away.
@@ -25,7 +26,9 @@ policy-agent/README.md lists all keys and their defaults.
 
 `explain` asks the agent of this cell what becomes of a packet between two apps or addresses, why, which
 policy allows it or is missing, and whether the kernel holds the rules. It listens on 127.0.0.1:8722
-unless its configuration says otherwise.";
+unless its configuration says otherwise.
+
+`promote` has it deny what its configuration has it only watch (`shadow`), all of it or what is named.";
 
 /// Where the agent listens by default.
 const ADDRESS: &str = "127.0.0.1:8722";
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     match words.split_first() {
         Some((verb, words)) if verb == "doctor" => return doctor(words.iter().cloned()),
         Some((verb, words)) if verb == "explain" => return explain(words),
+        Some((verb, words)) if verb == "promote" => return promote(words),
         _ => {}
     }
     let path = match command::config_file_or_usage("policy-agent", USAGE) {
@@ -91,26 +95,52 @@ fn start(config: policy_agent::Config) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the explanation is what was asked for")]
 fn explain(words: &[String]) -> ExitCode {
-    let parsed = flags::parse(&["address"], words.iter().cloned());
-    let wrong = |why: &str| {
-        eprintln!("policy-agent: {why}\n\n{USAGE}");
-        ExitCode::from(2)
+    let (address, words) = match addressed(words) {
+        Ok(addressed) => addressed,
+        Err(why) => return wrong(&why),
     };
-    let parsed = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => return wrong(&error.to_string()),
-    };
-    let Ok(address) = parsed.value("address").unwrap_or(ADDRESS).parse() else {
-        return wrong("the address is none such as 127.0.0.1:8722");
-    };
-    let [source, destination, port] = &parsed.rest[..] else {
+    let [source, destination, port] = &words[..] else {
         return wrong("a source, a destination and a port are needed");
     };
-    match policy_agent::explain(address, source, destination, port) {
-        Ok(explanation) => {
-            println!("{explanation}");
+    tell(policy_agent::explain(address, source, destination, port))
+}
+
+fn promote(words: &[String]) -> ExitCode {
+    let (address, words) = match addressed(words) {
+        Ok(addressed) => addressed,
+        Err(why) => return wrong(&why),
+    };
+    let kind = match &words[..] {
+        [] => None,
+        [kind] => match kind.parse::<policy_agent::ShadowKind>() {
+            Ok(kind) => Some(kind),
+            Err(error) => return wrong(&error.to_string()),
+        },
+        _ => return wrong("one kind can be promoted at a time, or all"),
+    };
+    tell(policy_agent::promote(address, kind))
+}
+
+/// Where the agent listens, and the words beside that.
+fn addressed(words: &[String]) -> Result<(SocketAddr, Vec<String>), String> {
+    let parsed = flags::parse(&["address"], words.iter().cloned());
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    let address = parsed.value("address").unwrap_or(ADDRESS).parse();
+    let address = address.map_err(|_| "the address is none such as 127.0.0.1:8722")?;
+    Ok((address, parsed.rest))
+}
+
+fn wrong(why: &str) -> ExitCode {
+    eprintln!("policy-agent: {why}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+#[expect(clippy::print_stdout, reason = "the answer is what was asked for")]
+fn tell(answer: Result<impl std::fmt::Display, policy_agent::AskError>) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            println!("{answer}");
             ExitCode::SUCCESS
         }
         Err(error) => {

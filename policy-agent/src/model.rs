@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use netfilter::judge::{Packet, State};
 use policy::{PortRange, Protocol};
 
-use crate::{allowances::Allowance, world::World};
+use crate::{
+    allowances::{Allowance, Allowances},
+    world::World,
+};
 
 /// What becomes of a packet that the cell forwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub(crate) enum Why<'a> {
     Nobody,
     /// It belongs to no connection.
     Stray,
+    /// A policy let it in that was removed; packets like it are only told of for now.
+    Removed,
+    /// No policy lets it through, and packets like it are only told of for now.
+    Tolerated,
     /// It has nothing to do with the containers here and the overlay.
     Elsewhere,
 }
@@ -53,7 +60,10 @@ pub(crate) fn verdict<'a>(world: &'a World, packet: &Packet) -> Verdict<'a> {
         return Verdict { fate: Fate::Passed, why: Why::Elsewhere, mark: packet.mark };
     };
     let mark = mark(world, packet, source);
-    let (fate, why) = judge(world, packet, source, destination, mark);
+    let (fate, why) = match judge(world, packet, source, destination, mark) {
+        (Fate::Refused, _) if world.leniency.no_policy => (Fate::Accepted, Why::Tolerated),
+        judged => judged,
+    };
     Verdict { fate, why, mark }
 }
 
@@ -62,7 +72,7 @@ fn mark(world: &World, packet: &Packet, source: Ipv4Addr) -> u32 {
     if packet.input.as_ref() == Some(&world.vtep) {
         return packet.mark;
     }
-    let known = world.app_at(source).and_then(|app| world.allowances.mark_of(app));
+    let known = world.app_at(source).and_then(|app| world.mark_of(app));
     known.map_or(packet.mark, u32::from)
 }
 
@@ -84,8 +94,11 @@ fn judge<'a>(
     if from_here && leaves && packet.transport == Protocol::Tcp.into() && !packet.syn {
         return (Fate::Refused, Why::Stray);
     }
-    if from_here && leaves && may_leave(world, packet, mark) {
+    if from_here && leaves && may_leave(world, &world.allowances, packet, mark) {
         return (Fate::Accepted, Why::MayLeave);
+    }
+    if from_here && leaves && may_leave(world, &world.leniency.removed, packet, mark) {
+        return (Fate::Accepted, Why::Removed);
     }
     if from_here && world.subnet.overlay.contains(&destination) {
         return (Fate::Refused, Why::NoPolicy);
@@ -103,17 +116,19 @@ fn arrives<'a>(
         return (Fate::Accepted, Why::Mapped);
     }
     let Some(app) = world.app_at(destination) else { return (Fate::Refused, Why::Nobody) };
-    let mut allowances = world.allowances.to(app);
     let allows =
         |a: &&Allowance| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet);
-    match allowances.find(allows) {
-        Some(allowance) => (Fate::Accepted, Why::Policy(allowance)),
+    if let Some(allowance) = world.allowances.to(app).find(allows) {
+        return (Fate::Accepted, Why::Policy(allowance));
+    }
+    match world.leniency.removed.to(app).find(allows) {
+        Some(_) => (Fate::Accepted, Why::Removed),
         None => (Fate::Refused, Why::NoPolicy),
     }
 }
 
-fn may_leave(world: &World, packet: &Packet, mark: u32) -> bool {
-    let mut allowances = world.apps().into_iter().flat_map(|app| world.allowances.from(app));
+fn may_leave(world: &World, allowances: &Allowances, packet: &Packet, mark: u32) -> bool {
+    let mut allowances = world.apps().into_iter().flat_map(|app| allowances.from(app));
     allowances.any(|a| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet))
 }
 
@@ -134,7 +149,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{desired, world::tests::world};
+    use crate::{
+        desired,
+        shadow::Leniency,
+        world::tests::{allowance, world},
+    };
 
     const APPS: [&str; 3] = ["web", "db", "log"];
     /// Of the cell, of another cell, of a container outside the block, of the world.
@@ -145,8 +164,11 @@ mod tests {
         let place = prop::sample::select(vec![ADDRESSES[0], ADDRESSES[1], ADDRESSES[4]]);
         let app = || prop::sample::select(APPS.to_vec());
         let policy = (app(), app(), any::<bool>(), 1u16..6, 0u16..3);
+        let policies = |most| prop::collection::vec(policy.clone(), 0..most);
         let residents = prop::collection::btree_map(place, app(), 0..4);
-        (residents, prop::collection::vec(policy, 0..8)).prop_map(|(residents, policies)| {
+        let lenient = prop::bool::weighted(0.2);
+        let parts = (residents, policies(8), policies(3), lenient);
+        parts.prop_map(|(residents, policies, removed, no_policy)| {
             let residents: Vec<_> = residents.into_iter().collect();
             let text = |(source, destination, tcp, port, more): (&str, &str, bool, u16, u16)| {
                 let mark = APPS.iter().position(|app| *app == source).unwrap() + 1;
@@ -154,7 +176,10 @@ mod tests {
                 format!("{source} {mark} {destination} {protocol} {port}-{}", port + more)
             };
             let policies: Vec<_> = policies.into_iter().map(text).collect();
-            world(&residents, &policies.iter().map(String::as_str).collect::<Vec<_>>())
+            let removed = removed.into_iter().map(text);
+            let removed: Allowances = removed.map(|text| allowance(&text)).collect();
+            let world = world(&residents, &policies.iter().map(String::as_str).collect::<Vec<_>>());
+            World { leniency: Leniency { no_policy, removed: removed.into() }, ..world }
         })
     }
 

@@ -18,7 +18,9 @@ use crate::{
     connections, desired,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
+    firewall::{self, Seen, Shared},
     lists::Lists,
+    shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
 };
@@ -29,11 +31,14 @@ pub(crate) struct Enforcer {
     vtep: Interface,
     ingress_mark: u32,
     told_accepted: Option<NonZeroU32>,
-    firewall: Firewall,
+    firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
+    shadow: Shadow,
     /// What the kernel was last made to agree with.
     settled: Option<Agreed>,
+    /// What the last pass saw of the kernel.
+    seen: Seen,
     /// What it was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
@@ -43,7 +48,6 @@ struct Agreed {
     world: World,
     lists: Lists,
     rules: Arc<Rendered>,
-    chains: Arc<BTreeMap<(Table, String), usize>>,
 }
 
 /// What a pass did.
@@ -64,6 +68,8 @@ pub(crate) struct Outcome {
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
     pub connections_cut: u64,
+    /// What is only watched.
+    pub shadow: Report,
 }
 
 /// Why a pass left the kernel as it was.
@@ -84,13 +90,14 @@ pub(crate) enum Held {
 impl Enforcer {
     pub fn new(
         config: &Config,
-        firewall: Firewall,
+        firewall: Shared,
         former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
         let files = Files::new(Store::at(&config.datastore), config.subnet_file.clone());
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
         let told_accepted = config.told_accepted;
+        let shadow = Shadow::open(config.shadow, config.shadow_file());
         Self {
             files,
             vtep,
@@ -99,7 +106,9 @@ impl Enforcer {
             firewall,
             former,
             connections,
+            shadow,
             settled: None,
+            seen: Seen::default(),
             promised: None,
         }
     }
@@ -110,26 +119,32 @@ impl Enforcer {
     /// What the kernel holds is read back if somebody else has written since; if `thorough`, in any
     /// case.
     pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
+        let shared = self.firewall.clone();
+        let firewall = &mut *shared.lock();
         if thorough {
-            self.firewall.forget();
+            firewall.forget();
         }
-        let world = self.look(answer)?;
-        if answer.is_none() && stale::is_inhabited(self.firewall.observed()?) {
-            return self.keep_what_is_true(world);
+        if let Some(answer) = answer {
+            self.shadow.follow(answer);
+        }
+        let world = self.look(answer, firewall)?;
+        if answer.is_none() && stale::is_inhabited(firewall.observed()?) {
+            return self.keep_what_is_true(world, firewall);
         }
         // Taken out, so that a pass in which something fails leaves connections to the next.
         let agreed = self.settled.take();
         let unchanged = agreed.as_ref().is_some_and(|agreed| agreed.world == world);
+        let stands = firewall::stands(firewall, self.seen)? == Some(true);
         let agreed = match agreed {
-            Some(agreed) if unchanged && self.firewall.has_moved()? == Some(false) => {
-                return Ok(self.nothing_to_do(agreed, answer));
+            Some(agreed) if unchanged && stands => {
+                return Ok(self.nothing_to_do(agreed, answer, firewall));
             }
             agreed => agreed,
         };
         let only_more = !unchanged
             && agreed.as_ref().is_some_and(|agreed| world.only_allows_more(&agreed.world));
-        let settled = self.settle(world, agreed);
-        let (agreed, plan) = settled.map_err(|held| self.doubt(held))?;
+        let settled = settle(world, agreed, stands, firewall);
+        let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
         // What was lawful still is, if there is only more that is.
         let judged = only_more || unchanged && plan.is_empty();
         let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
@@ -137,63 +152,37 @@ impl Enforcer {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
             connections_cut,
-            ..self.nothing_to_do(agreed, answer)
+            ..self.nothing_to_do(agreed, answer, firewall)
         })
-    }
-
-    /// Makes the kernel agree with `world`, from what it agreed with before if that is known.
-    fn settle(&mut self, world: World, before: Option<Agreed>) -> Result<(Agreed, Plan), Held> {
-        let (mut lists, before) = match before {
-            Some(Agreed { lists, rules, chains, world: _ }) => (lists, Some((rules, chains))),
-            None => (Lists::default(), None),
-        };
-        lists.follow(&world);
-        let wanted = desired::with_lists(&world, &lists);
-        let scope = desired::scope();
-        let (rules, settled) = match &before {
-            Some((before, _)) => {
-                let rules = before.then(&wanted);
-                let settled = self.firewall.settle_from(before, &rules, &scope)?;
-                (rules, settled)
-            }
-            None => {
-                let rules = Rendered::new(&wanted, self.firewall.dialect());
-                let settled = self.firewall.settle_rendered(&rules, &scope)?;
-                (rules, settled)
-            }
-        };
-        let Settled { plan, left, moved } = settled;
-        // A receipt speaks of what the kernel holds, not of what it was told.
-        if !left.is_empty() {
-            return Err(self.withdraw(left, None));
-        }
-        let chains = match before {
-            Some((_, chains)) if moved == Some(false) && !plan.touches_chains() => chains,
-            _ => Arc::new(self.firewall.known().map(lengths).unwrap_or_default()),
-        };
-        Ok((Agreed { world, lists, rules: Arc::new(rules), chains }, plan))
     }
 
     /// What failed may have left the kernel as it was, which is then said to be held, and is not if
     /// somebody else has changed it: a repair that fails leaves nothing to give a receipt for.
-    fn doubt(&mut self, held: Held) -> Held {
-        let (error, promised) = match (held, &self.promised) {
-            (Held::Kernel(error), Some(promised)) => (error, promised.clone()),
-            (held, _) => return held,
+    fn doubt(&mut self, held: Held, firewall: &mut Firewall) -> Held {
+        let Some(promised) = self.promised.take() else { return held };
+        let error = match held {
+            Held::Kernel(error) => error,
+            held => return held,
         };
         // What cannot be looked at is believed to be as it was.
-        let Ok(observed) = self.firewall.observed() else { return Held::Kernel(error) };
-        let missing = Plan::new(&promised, observed, &desired::scope()).touched();
-        if missing.is_empty() { Held::Kernel(error) } else { self.withdraw(missing, Some(error)) }
-    }
-
-    fn withdraw(&mut self, missing: BTreeSet<String>, cause: Option<KernelError>) -> Held {
-        self.promised = None;
-        Held::Disagrees(missing, cause)
+        let missing = match firewall.observed() {
+            Ok(observed) => Plan::new(&promised, observed, &desired::scope()).touched(),
+            Err(_) => BTreeSet::new(),
+        };
+        if missing.is_empty() {
+            self.promised = Some(promised);
+            return Held::Kernel(error);
+        }
+        Held::Disagrees(missing, Some(error))
     }
 
     /// The kernel holds what is wanted.
-    fn nothing_to_do(&mut self, agreed: Agreed, answer: Option<&Answer>) -> Outcome {
+    fn nothing_to_do(
+        &mut self,
+        agreed: Agreed,
+        answer: Option<&Answer>,
+        firewall: &Firewall,
+    ) -> Outcome {
         if answer.is_some() {
             self.former.sweep();
         }
@@ -203,27 +192,30 @@ impl Enforcer {
             enforced: answer.is_some(),
             rules: agreed.rules.rules(),
             elements: agreed.rules.elements(),
-            chains: agreed.chains.clone(),
+            chains: Arc::new(firewall.known().map(lengths).unwrap_or_default()),
+            shadow: self.shadow.report(),
             ..Outcome::default()
         };
         self.promised = answer.is_some().then(|| agreed.rules.clone());
         self.settled = Some(agreed);
+        self.seen = firewall::seen(firewall);
         outcome
     }
 
     /// Whether somebody else has written to the kernel since the last pass, as far as it can tell.
     pub fn has_moved(&mut self) -> bool {
-        // What cannot be asked now is asked by the next pass.
-        self.firewall.has_moved().ok().flatten().unwrap_or(false)
+        self.firewall.has_moved_since(self.seen)
     }
 
     /// What becomes of `flow`, and in which chains and sets the kernel holds something else than that
     /// follows from.
     pub fn explain(&mut self, answer: Option<&Answer>, flow: &Flow) -> Result<Explanation, Held> {
-        let world = self.look(answer)?;
-        let rules = Rendered::new(&desired::ruleset(&world), self.firewall.dialect());
-        self.firewall.forget();
-        let difference = Plan::new(&rules, self.firewall.observed()?, &desired::scope());
+        let shared = self.firewall.clone();
+        let firewall = &mut *shared.lock();
+        let world = self.look(answer, firewall)?;
+        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
+        firewall.forget();
+        let difference = Plan::new(&rules, firewall.observed()?, &desired::scope());
         Ok(Explanation {
             version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
             kernel_differs_in: difference.touched().into_iter().collect(),
@@ -233,26 +225,37 @@ impl Enforcer {
 
     /// The rules that are wanted, as an operator reads them.
     pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
-        Ok(desired::ruleset(&self.look(answer)?).to_string())
+        let shared = self.firewall.clone();
+        Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
+    }
+
+    /// Has the next pass enforce what was only watched, and returns what that is.
+    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Report, PromoteError> {
+        self.shadow.promote(kinds)
     }
 
     /// Nothing is known to put in place of the rules of a former life, so those that are true stay.
-    fn keep_what_is_true(&mut self, world: World) -> Result<Outcome, Held> {
-        let dialect = self.firewall.dialect();
-        let plans = stale::plans(self.firewall.observed()?, &world.residents, dialect);
+    fn keep_what_is_true(
+        &mut self,
+        world: World,
+        firewall: &mut Firewall,
+    ) -> Result<Outcome, Held> {
+        let dialect = firewall.dialect();
+        let plans = stale::plans(firewall.observed()?, &world.residents, dialect);
         let mut touched = BTreeSet::new();
         for plan in &plans {
-            self.firewall.commit(plan)?;
+            firewall.commit(plan)?;
             touched.extend(plan.touched());
         }
+        self.seen = firewall::seen(firewall);
         let (residents, stale) = (world.residents, self.files.are_stale());
         Ok(Outcome { residents, stale, touched, ..Outcome::default() })
     }
 
-    fn look(&mut self, answer: Option<&Answer>) -> Result<World, Held> {
+    fn look(&mut self, answer: Option<&Answer>, firewall: &mut Firewall) -> Result<World, Held> {
         // Once containers have been read, it does not matter whom the kernel knows.
         let kernel_knows_some =
-            self.settled.is_none() && stale::speaks_of_containers(self.firewall.observed()?);
+            self.settled.is_none() && stale::speaks_of_containers(firewall.observed()?);
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
@@ -260,6 +263,7 @@ impl Enforcer {
             told_accepted: self.told_accepted,
             residents: self.files.residents(kernel_knows_some)?.clone(),
             allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
+            leniency: self.shadow.leniency(),
         })
     }
 
@@ -268,6 +272,35 @@ impl Enforcer {
         let unlawful = connections::unlawful(&self.connections.list()?, world, lists);
         self.connections.forget(&unlawful)
     }
+}
+
+/// Makes the kernel agree with `world`, from what it agreed with before if that is known, and `stands`.
+fn settle(
+    world: World,
+    before: Option<Agreed>,
+    stands: bool,
+    firewall: &mut Firewall,
+) -> Result<(Agreed, Plan), Held> {
+    let (mut lists, before) = match before {
+        Some(Agreed { lists, rules, world: _ }) => (lists, Some(rules)),
+        None => (Lists::default(), None),
+    };
+    lists.follow(&world);
+    let wanted = desired::with_lists(&world, &lists);
+    let rules = match &before {
+        Some(before) => before.then(&wanted),
+        None => Rendered::new(&wanted, firewall.dialect()),
+    };
+    let scope = desired::scope();
+    let Settled { plan, left, moved: _ } = match before.filter(|_| stands) {
+        Some(before) => firewall.settle_from(&before, &rules, &scope)?,
+        None => firewall.settle_rendered(&rules, &scope)?,
+    };
+    // A receipt speaks of what the kernel holds, not of what it was told.
+    if !left.is_empty() {
+        return Err(Held::Disagrees(left, None));
+    }
+    Ok((Agreed { world, lists, rules: Arc::new(rules) }, plan))
 }
 
 fn lengths(observed: &Observed) -> BTreeMap<(Table, String), usize> {

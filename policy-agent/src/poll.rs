@@ -169,7 +169,11 @@ impl Question {
     /// About the apps here now, with the version the kernel enforces of them, and why it is held if it is.
     fn of(status: &Status) -> Self {
         let enforced = status.receipt_for(&status.apps).cloned();
-        let words = ReceiptWords { backend: Some(status.backend), error: status.held.clone() };
+        let words = ReceiptWords {
+            backend: Some(status.backend),
+            error: status.trouble(),
+            watches_only: status.shadow.policies_are_lenient().is_some(),
+        };
         Self { apps: status.apps.clone(), enforced, words }
     }
 }
@@ -177,7 +181,7 @@ impl Question {
 /// Ends when the question must be another: the cell has other apps, or its kernel another trouble.
 async fn is_another(mut statuses: watch::Receiver<Status>, question: &Question) {
     let Question { apps, enforced: _, words } = question;
-    let other = |status: &Status| status.apps != *apps || status.held != words.error;
+    let other = |status: &Status| status.apps != *apps || status.trouble() != words.error;
     // An error means that the cycle has ended; whoever waits here is about to be stopped.
     if statuses.wait_for(other).await.is_err() {
         std::future::pending::<()>().await;

@@ -10,6 +10,8 @@ use policy::{AppGuid, Version};
 use policy_client::internal::Backend;
 use serde::Serialize;
 
+use crate::shadow::Report;
+
 /// Why a pass was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +55,8 @@ pub(crate) struct Status {
     pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
+    /// What is only watched instead of being enforced.
+    pub shadow: Report,
     /// Connections cut because no policy allows them any more.
     pub connections_cut: u64,
 }
@@ -84,6 +88,7 @@ impl Status {
             chains: Arc::default(),
             repairs: 0,
             connections_cut: 0,
+            shadow: Report::default(),
         }
     }
 
@@ -92,6 +97,11 @@ impl Status {
     pub fn receipt_for(&self, apps: &BTreeSet<AppGuid>) -> Option<&Version> {
         let enforced = self.enforced.as_ref().filter(|e| e.apps.is_superset(apps))?;
         enforced.version.as_ref()
+    }
+
+    /// Why policies are not enforced as they should be, if they are not.
+    pub fn trouble(&self) -> Option<String> {
+        self.held.clone().or_else(|| self.shadow.policies_are_lenient())
     }
 
     /// Whether the kernel enforces the policies of all of `apps`.

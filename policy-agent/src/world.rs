@@ -8,10 +8,13 @@ use std::{
 
 use containers::Contents;
 use ipnet::Ipv4Net;
-use netfilter::Interface;
+use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
-use crate::allowances::{Allowances, Change};
+use crate::{
+    allowances::{Allowances, Change},
+    shadow::Leniency,
+};
 
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(crate) struct World {
     pub residents: BTreeSet<Resident>,
     /// What is allowed to or from them.
     pub allowances: Allowances,
+    /// What is let through although it is not allowed.
+    pub leniency: Leniency,
 }
 
 /// A container of this cell with an identity.
@@ -75,6 +80,24 @@ impl World {
         same && changes.all(|change| matches!(change, Change::New(_)))
     }
 
+    /// The mark of packets of `app`, if it is the source of any policy, or was of one that is let in.
+    pub fn mark_of(&self, app: &AppGuid) -> Option<u16> {
+        let of_removed = || self.leniency.removed.mark_of(app);
+        self.allowances.mark_of(app).or_else(of_removed)
+    }
+
+    /// Which marks are let in to which ports of containers of `app` although nothing allows it any more.
+    pub fn still_admitted_to(&self, app: &AppGuid) -> Allow {
+        self.leniency.removed.to(app).map(|a| (a.mark, a.protocol, a.ports)).collect()
+    }
+
+    /// And over what, and to which ports, they may leave for other cells.
+    pub fn still_sendable(&self) -> Allow {
+        let apps = self.apps();
+        let of_apps = apps.into_iter().flat_map(|app| self.leniency.removed.from(app));
+        of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
+    }
+
     /// The cell's block, and containers some other plugin gave an address outside of it.
     pub fn addresses(&self) -> BTreeSet<Ipv4Net> {
         let outside = self.residents.iter().filter(|r| !self.subnet.block.contains(&r.ip));
@@ -108,6 +131,7 @@ pub(crate) mod tests {
             told_accepted: None,
             residents: containers.iter().map(resident).collect(),
             allowances: policies.iter().map(|text| allowance(text)).collect(),
+            leniency: Leniency::default(),
         }
     }
 

@@ -43,6 +43,19 @@ pub struct Connection {
     pub zone: u16,
 }
 
+/// A connection of another protocol, which has no ports: a ping, most often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portless {
+    /// The number of the protocol, as IP has it.
+    pub protocol: u8,
+    /// Of ICMP: the type of the message that opened it.
+    pub kind: Option<u8>,
+    /// Who opened it, before any address translation.
+    pub source: IpAddr,
+    /// Who answers: the destination after translation.
+    pub responder: IpAddr,
+}
+
 /// The connections of a network namespace.
 pub trait Connections: Send {
     /// All TCP and UDP connections, over both versions of IP.
@@ -51,6 +64,12 @@ pub trait Connections: Send {
     /// Makes the kernel forget `connections`; how many there still were. One that is gone already is
     /// fine, and one that has taken its place since it was listed is left alone.
     fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError>;
+
+    /// The same for those of other protocols that are `unlawful`; how many there were.
+    fn forget_portless(
+        &mut self,
+        unlawful: &dyn Fn(&Portless) -> bool,
+    ) -> Result<u64, ConntrackError>;
 }
 
 /// Why connections could not be listed or forgotten.
@@ -80,6 +99,16 @@ impl Connections for Conntrack {
 
     fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError> {
         let deletions: Vec<_> = connections.iter().map(entry::deletion).collect();
+        self.delete(&deletions)
+    }
+
+    fn forget_portless(
+        &mut self,
+        unlawful: &dyn Fn(&Portless) -> bool,
+    ) -> Result<u64, ConntrackError> {
+        let deletions = self.entries(|entry| {
+            entry.portless().as_ref().is_some_and(unlawful).then(|| entry.deletion())
+        })?;
         self.delete(&deletions)
     }
 }

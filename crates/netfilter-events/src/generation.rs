@@ -1,19 +1,16 @@
-//! The number of nf_tables' ruleset: it grows with each transaction, of `nft` and of iptables-nft, of
-//! whichever program. Reading it takes some ten microseconds, so that a whole ruleset need not be read
-//! to learn that it is as it was. The other iptables, `-legacy`, has no such number.
+//! Changes of nf_tables' ruleset, whose number grows with each transaction, of `nft` and of
+//! iptables-nft, of whichever program. The other iptables, `-legacy`, has no such number.
 
 use std::io;
 
 use crate::{
     listening::{Heard, Listening},
-    message::{Message, Request},
-    requests::Requests,
+    message::Message,
 };
 
 /// Messages about nf_tables carry this in their upper byte.
 const SUBSYSTEM: u16 = 10;
 const NEW_GENERATION: u16 = SUBSYSTEM << 8 | 15;
-const GET_GENERATION: u16 = SUBSYSTEM << 8 | 16;
 
 /// Where the kernel tells of changes.
 const CHANGES: u32 = 7;
@@ -22,10 +19,6 @@ const CHANGES: u32 = 7;
 const ID: u16 = 1;
 const PROCESS: u16 = 2;
 const PROGRAM: u16 = 3;
-
-/// Asks for the number.
-#[derive(Debug)]
-pub struct Generation(Requests);
 
 /// Somebody has changed the ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,21 +34,6 @@ pub struct Change {
 /// Hears of changes.
 #[derive(Debug)]
 pub struct Changes(Listening);
-
-impl Generation {
-    /// In the network namespace of the calling thread.
-    pub fn open() -> io::Result<Self> {
-        Requests::open().map(Self)
-    }
-
-    /// The number now.
-    pub fn now(&mut self) -> io::Result<u32> {
-        let request = Request::new(GET_GENERATION, 0);
-        let change = self.0.ask(&request, read)?;
-        let change = change.ok_or_else(|| io::Error::other("the kernel gave no number"))?;
-        Ok(change.generation)
-    }
-}
 
 impl Changes {
     /// In the network namespace of the calling thread. Must be called inside a tokio runtime.

@@ -69,27 +69,6 @@ impl Requests {
         }
     }
 
-    /// The one message that answers `request`, as `read` understands it.
-    pub fn ask<T>(
-        &mut self,
-        request: &Request,
-        mut read: impl FnMut(&Message<'_>) -> Option<T>,
-    ) -> io::Result<Option<T>> {
-        let sequence = self.send(std::slice::from_ref(request))?;
-        let mut answer = None;
-        self.receive(|message| {
-            if message.sequence != sequence {
-                return Ok(false);
-            }
-            if message.kind == ERROR {
-                return failure(message).map(|()| true);
-            }
-            answer = read(message);
-            Ok(true)
-        })?;
-        Ok(answer)
-    }
-
     /// Does what is requested, and says for each request whether there was something to do it to.
     pub fn each(&mut self, requests: &[Request]) -> io::Result<Vec<bool>> {
         let mut done = Vec::with_capacity(requests.len());

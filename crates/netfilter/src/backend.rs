@@ -162,7 +162,7 @@ impl Backend {
         lock_file: Option<std::path::PathBuf>,
     ) -> Result<Box<dyn Kernel>, KernelError> {
         Ok(match self {
-            Self::Nftables => Box::new(Nftables::open()?),
+            Self::Nftables => Box::new(Nftables::open()?.with_lock_file(lock_file)),
             Self::Auto | Self::Iptables => {
                 Box::new(Iptables::installed()?.with_lock_file(lock_file))
             }

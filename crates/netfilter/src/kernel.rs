@@ -2,6 +2,7 @@
 
 mod fake;
 mod iptables;
+mod lock_file;
 mod nftables;
 mod program;
 

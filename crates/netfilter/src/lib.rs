@@ -17,6 +17,7 @@
 //! [`Plan::new`].
 
 mod backend;
+pub mod egress;
 mod element;
 mod family;
 mod firewall;
@@ -45,6 +46,6 @@ pub use rule::{
     Action, AddressRange, Addresses, ConnectionState, Icmp, Interface, InvalidInterface, Limit,
     Log, LogPrefix, Mark, RejectWith, Rule, Side, TooMany, Transport,
 };
-pub use ruleset::{Builtin, Hook, Place, Ruleset, Table};
+pub use ruleset::{Builtin, Hook, Parent, Place, Ruleset, Table};
 pub use scope::Scope;
 pub use set::{Allow, MapBody, Nets, SetBody};

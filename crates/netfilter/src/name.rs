@@ -44,6 +44,11 @@ impl ChainName {
         if let Ok(name) = whole.parse() {
             return name;
         }
+        Self::hashed(whole)
+    }
+
+    /// `whole`, shortened where it must be, and a hash of it.
+    pub(crate) fn hashed(whole: &str) -> Self {
         let hash = Sha256::digest(whole.as_bytes());
         let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let readable: String = whole

@@ -31,11 +31,21 @@ pub enum Builtin {
     Postrouting,
 }
 
-/// A rule of ours in a chain that everybody shares.
+/// A chain that several writers share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parent {
+    /// Everybody does.
+    Builtin(Builtin),
+    /// Another program of ours made it. Where it is not there, nothing can be hooked into it: the
+    /// transaction fails.
+    Chain(ChainName),
+}
+
+/// A rule of ours in a chain that others write to as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// The shared chain.
-    pub parent: Builtin,
+    pub parent: Parent,
     /// Where in it.
     pub place: Place,
     /// The rule: a jump to a chain of ours, or one whose comment says that it is ours.
@@ -72,7 +82,8 @@ impl Ruleset {
     }
 
     /// Wants a rule in a shared chain.
-    pub fn hook(&mut self, table: Table, parent: Builtin, place: Place, rule: Rule) {
+    pub fn hook(&mut self, table: Table, parent: impl Into<Parent>, place: Place, rule: Rule) {
+        let parent = parent.into();
         self.hooks.push((table, Hook { parent, place, rule }));
     }
 
@@ -181,5 +192,32 @@ impl fmt::Display for Builtin {
             Self::Prerouting => "PREROUTING",
             Self::Postrouting => "POSTROUTING",
         })
+    }
+}
+
+impl PartialEq<Builtin> for Parent {
+    fn eq(&self, other: &Builtin) -> bool {
+        matches!(self, Self::Builtin(chain) if chain == other)
+    }
+}
+
+impl From<Builtin> for Parent {
+    fn from(chain: Builtin) -> Self {
+        Self::Builtin(chain)
+    }
+}
+
+impl From<ChainName> for Parent {
+    fn from(chain: ChainName) -> Self {
+        Self::Chain(chain)
+    }
+}
+
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(chain) => chain.fmt(f),
+            Self::Chain(chain) => chain.fmt(f),
+        }
     }
 }

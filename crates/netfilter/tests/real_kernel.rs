@@ -12,9 +12,9 @@ use std::{
 use ipnet::IpNet;
 use netfilter::judge::{Packet, Rulebook, Verdict};
 use netfilter::{
-    Action, AddressRange, Allow, Builtin, ChainName, ConnectionState, Element, Engine, Family,
-    Firewall, Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark, Nets,
-    Nftables, Place, Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table,
+    Action, AddressRange, Allow, Backend, Builtin, ChainName, ConnectionState, Element, Engine,
+    Family, Firewall, Icmp, Interface, Iptables, Kernel, Limit, Log, LogPrefix, MapBody, Mark,
+    Nets, Nftables, Place, Plan, RejectWith, Rendered, Rule, Ruleset, Scope, SetBody, Side, Table,
     TooMany, Transport,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -436,6 +436,40 @@ fn what_works_here_is_found_by_trying_and_leaves_nothing() {
         if which == Which::Nftables {
             assert_eq!(after, before);
         }
+    });
+}
+
+#[test]
+fn many_who_write_at_once_under_a_lock_all_succeed() {
+    on_each_kernel(|which, kernel| {
+        let lock = std::env::temp_dir().join(format!("netman-lock-{}", std::process::id()));
+        let backend = match which {
+            Which::Nftables => Backend::Nftables,
+            Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
+            Which::Iptables(..) => return,
+        };
+        let writer = &|prefix: &'static str| {
+            let mut own = backend.open(Some(lock.clone())).unwrap();
+            let scope = Scope::prefix(prefix);
+            let mut wanted = Ruleset::new();
+            let owned = chain(&format!("{prefix}x"));
+            wanted.chain(Table::Filter, owned.clone(), vec![Rule::new(Action::Accept)]);
+            let jump = Rule::new(Action::Jump(owned));
+            wanted.hook(Table::Filter, Builtin::Forward, Place::Last, jump);
+            for _ in 0..5 {
+                own.settle(&Ruleset::new(), &scope).unwrap();
+                own.settle(&wanted, &scope).unwrap();
+                own.observe().unwrap();
+            }
+        };
+        thread::scope(|threads| {
+            for prefix in ["a--", "b--", "c--", "d--", "e--", "f--"] {
+                threads.spawn(move || writer(prefix));
+            }
+        });
+        let observed = kernel.observe().unwrap();
+        assert_eq!(observed.rules(Table::Filter, "FORWARD").map(<[String]>::len), Some(6));
+        std::fs::remove_file(lock).unwrap();
     });
 }
 

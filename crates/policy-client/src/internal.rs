@@ -12,6 +12,7 @@ pub mod follow;
 mod leases;
 mod policies;
 mod receipt;
+mod security_groups;
 mod several;
 mod tags;
 
@@ -27,6 +28,7 @@ pub use follow::{Follower, News};
 pub use leases::Leases;
 pub use policies::{Answer, Question, Told};
 pub use receipt::{Backend, ReceiptWords};
+pub use security_groups::{GroupsAnswer, GroupsQuestion, GroupsTold};
 
 /// Where the server is and how to prove who we are.
 #[derive(Debug, Clone)]

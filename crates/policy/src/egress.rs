@@ -21,7 +21,7 @@ use crate::{PortRange, Protocol};
 /// One permission to send: some kind of traffic, to some addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressRule {
-    /// Where to; never empty.
+    /// Where to; nowhere, if there are none.
     pub destinations: Vec<IpRange>,
     /// What.
     pub traffic: Traffic,
@@ -135,6 +135,25 @@ struct WireRule {
     log: bool,
 }
 
+impl EgressRule {
+    /// Whether this lets a TCP or UDP connection to `port` of `address` be opened.
+    pub fn allows(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let meant = match &self.traffic {
+            Traffic::All => true,
+            Traffic::Ports(of, ranges) => {
+                *of == protocol && ranges.iter().any(|range| range.contains(port))
+            }
+            Traffic::Icmp(..) | Traffic::IcmpV6(..) => false,
+        };
+        meant && self.reaches(address)
+    }
+
+    /// Whether `address` is among the destinations.
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        self.destinations.iter().any(|range| range.contains(address))
+    }
+}
+
 impl EgressRules {
     /// Reads the text of a security group's rules.
     pub fn read(text: &str) -> Result<Self, UnreadableEgress> {
@@ -213,6 +232,12 @@ impl IpRange {
     /// Last address, included.
     pub fn end(self) -> IpAddr {
         self.end
+    }
+
+    /// Whether `address` lies inside.
+    pub fn contains(self, address: IpAddr) -> bool {
+        // The families are ordered one after the other, so none lies inside a range of the other.
+        (self.start..=self.end).contains(&address)
     }
 }
 
@@ -325,6 +350,28 @@ mod tests {
         }
         assert!(EgressRules::read("{").is_err());
         assert_eq!(EgressRules::read("[]").unwrap(), EgressRules::default());
+    }
+
+    #[test]
+    fn a_rule_allows_what_it_says_and_nothing_beside_it() {
+        let rule = EgressRule {
+            destinations: vec!["10.0.0.0/30".parse().unwrap(), "10.1.0.1".parse().unwrap()],
+            traffic: Traffic::Ports(Protocol::Tcp, ports(&["80", "90-91"])),
+            log: false,
+        };
+        let allows =
+            |protocol, address: &str, port| rule.allows(protocol, address.parse().unwrap(), port);
+        assert!(allows(Protocol::Tcp, "10.0.0.3", 80));
+        assert!(allows(Protocol::Tcp, "10.1.0.1", 91));
+        assert!(!allows(Protocol::Tcp, "10.0.0.4", 80));
+        assert!(!allows(Protocol::Tcp, "10.0.0.3", 81));
+        assert!(!allows(Protocol::Udp, "10.0.0.3", 80));
+        assert!(!allows(Protocol::Tcp, "::a00:3", 80));
+        let address = "10.0.0.3".parse().unwrap();
+        let all = EgressRule { traffic: Traffic::All, ..rule.clone() };
+        assert!(all.allows(Protocol::Udp, address, 9));
+        let icmp = EgressRule { traffic: Traffic::Icmp(None, None), ..rule };
+        assert!(!icmp.allows(Protocol::Tcp, address, 80));
     }
 
     #[test]

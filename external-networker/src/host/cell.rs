@@ -7,7 +7,7 @@ use std::{
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::netns::{self, Netns, NetnsId};
-use netfilter::{Backend, Interface, Ruleset, Scope, probe};
+use netfilter::{Backend, Interface, Kernel, Ruleset, Scope, probe};
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
@@ -18,6 +18,7 @@ use crate::{
     handle::Handle,
     ports::{PortPool, PortsError},
     record::{Record, Records},
+    rules,
 };
 
 /// What the interface is called inside every container.
@@ -43,6 +44,15 @@ impl<'c> CellHost<'c> {
             limit: config.cni_limit,
         };
         Self { config, records, store: Store::at(&config.datastore), cni }
+    }
+
+    fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
+        let lock_file = Some(self.config.iptables_lock_file.clone());
+        let backend = match self.config.backend {
+            Backend::Auto => Backend::Auto.choose(&probe())?,
+            chosen => chosen,
+        };
+        Ok(backend.open(lock_file)?)
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -226,12 +236,7 @@ impl Host for CellHost<'_> {
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
-        let lock_file = Some(self.config.iptables_lock_file.clone());
-        let backend = match self.config.backend {
-            Backend::Auto => Backend::Auto.choose(&probe())?,
-            chosen => chosen,
-        };
-        backend.open(lock_file)?.settle(wanted, scope)?;
+        self.firewall()?.settle(wanted, scope)?;
         Ok(())
     }
 
@@ -261,6 +266,17 @@ impl Host for CellHost<'_> {
             Some(address) => Ok(agent::force_poll(address, self.config.agent_limit)?),
             None => Ok(()),
         }
+    }
+
+    fn await_groups(&self, handle: &Handle) -> Result<(), HostError> {
+        match &self.config.agent {
+            Some(address) => Ok(agent::force_groups(address, handle, self.config.agent_limit)?),
+            None => Ok(()),
+        }
+    }
+
+    fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
+        Ok(rules::is_governed(handle, &self.firewall()?.observe()?))
     }
 
     fn hint_policies(&self) {

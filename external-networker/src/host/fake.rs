@@ -11,7 +11,7 @@ use netfilter::{FakeKernel, Interface, Kernel, Observed, Ruleset, Scope};
 use serde_json::{Map, Value, json};
 
 use super::{Host, HostError, Source};
-use crate::{handle::Handle, record::Record};
+use crate::{handle::Handle, record::Record, rules};
 
 /// A cell in memory. Processes 1, 2, … have namespaces of the same number.
 #[derive(Default)]
@@ -225,6 +225,15 @@ impl Host for FakeHost {
 
     fn await_policies(&self) -> Result<(), HostError> {
         self.step()
+    }
+
+    fn await_groups(&self, _handle: &Handle) -> Result<(), HostError> {
+        self.step()
+    }
+
+    fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
+        self.step()?;
+        Ok(rules::is_governed(handle, &self.state.borrow_mut().kernel.observe()?))
     }
 
     fn hint_policies(&self) {

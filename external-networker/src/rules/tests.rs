@@ -31,6 +31,7 @@ fn facts(rules: &str) -> Facts {
             container_port: 8080,
         }],
         egress: egress::read(&rules).unwrap(),
+        governed: false,
     }
 }
 
@@ -146,4 +147,17 @@ fn nothing_is_left_of_a_container_whose_rules_are_not_wanted() {
             assert!(!chain.contains("--"), "{chain}");
         }
     }
+}
+
+#[test]
+fn the_agents_security_groups_stay_in_front() {
+    let facts = Facts { governed: true, ..facts("[]") };
+    let all = ruleset(&cell(), &facts).to_string();
+    let netout: Vec<_> = all.lines().filter(|line| line.starts_with("-A netout--web")).collect();
+    assert_eq!(netout[0], "-A netout--web -j asg-web");
+
+    let observed = |rules: &str| Observed::parse(&format!("*filter\n{rules}\n")).unwrap();
+    assert!(is_governed(&facts.handle, &observed(&netout.join("\n"))));
+    assert!(!is_governed(&facts.handle, &observed(&netout[1..].join("\n"))));
+    assert!(!is_governed(&facts.handle, &observed("")));
 }

@@ -5,12 +5,13 @@ use containers::Container;
 use gocompat::json;
 use hostnet::netns::NetnsId;
 use netfilter::{Interface, InvalidInterface, Ruleset};
+use policy::EgressRule;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::{
     config::Config,
-    egress::{self, Egress, InvalidEgress},
+    egress::{self, InvalidEgress},
     handle::Handle,
     host::{Host, HostError, Source},
     record::{Live, Record},
@@ -71,7 +72,7 @@ struct Plan {
     source: Source,
     namespace: NetnsId,
     wanted: Vec<Wanted>,
-    egress: Vec<Egress>,
+    egress: Vec<EgressRule>,
     request: wire::UpRequest,
 }
 
@@ -137,8 +138,15 @@ fn connect(
 
     undo.or("removing its rules", |host| host.settle(&Ruleset::new(), &handle.scope()));
     let links = links(config, &attachment)?;
-    let facts =
-        Facts { handle: handle.clone(), ip, links: links.clone(), mapped: mapped.clone(), egress };
+    let facts = Facts {
+        handle: handle.clone(),
+        ip,
+        links: links.clone(),
+        mapped: mapped.clone(),
+        egress,
+        // What a container of this name may have had went with it.
+        governed: false,
+    };
     let ruleset = rules::ruleset(&config.cell, &facts);
     host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
     host.forbid_forged_sources(&links).map_err(doing("forbidding forged addresses"))?;
@@ -148,6 +156,7 @@ fn connect(
     let container = Container { handle: handle.to_string(), ip, metadata: metadata.clone() };
     host.enlist(&container).map_err(doing("store add"))?;
     host.await_policies().map_err(doing("waiting for its policies"))?;
+    host.await_groups(handle).map_err(doing("waiting for its security groups"))?;
 
     undo.or("telling the policy agent", |host| {
         host.hint_policies();

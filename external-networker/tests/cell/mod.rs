@@ -10,10 +10,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -306,35 +303,38 @@ pub fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// A policy agent that gives the same answer to every request, and counts them.
+/// A policy agent that answers as it is told, and remembers what it was asked.
 pub struct Agent {
     pub address: String,
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Agent {
-    /// Inside the cell, where the program looks for it.
-    pub fn start(cell: &Cell, answer: &'static str) -> Self {
+    /// Inside the cell, where the program looks for it; `answer` says what is answered to a path.
+    pub fn start(cell: &Cell, answer: fn(&str) -> &'static str) -> Self {
         cell.tool("ip", "link set lo up");
         let listener = cell.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let remembered = Arc::clone(&asked);
         // Ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut request = [0; 4096];
                 let length = stream.read(&mut request).unwrap();
-                assert!(request[..length].starts_with(b"GET /force-policy-poll-cycle HTTP/1.1"));
-                count.fetch_add(1, Ordering::SeqCst);
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let path = request.strip_prefix("GET ").and_then(|rest| rest.split(' ').next());
+                let path = path.expect("a GET is asked").to_owned();
+                let answer = answer(&path);
+                remembered.lock().unwrap().push(path);
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
         Self { address, asked }
     }
 
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Verdict {
     Denied,
+    /// It got through, as it is only watched for now.
+    WouldDeny,
     Accepted,
 }
 
@@ -20,18 +22,35 @@ pub(crate) enum Reason {
     Stray,
     /// It came from a container of another cell, and was for this cell itself.
     Host,
+    /// As [`Self::NoPolicy`], [`Self::NoPolicyOut`] and [`Self::Stray`], but it passed.
+    WatchedNoPolicy,
+    WatchedNoPolicyOut,
+    WatchedStray,
+    /// A policy let it in that was removed, and it passed.
+    Removed,
     /// A policy lets it in.
     Policy,
     /// What another program's rules called a denied packet, in the existing system's words.
     OtherDenied,
+    /// One that would be denied if it were not only watched.
+    OtherWatched,
     /// And one that was let in.
     OtherAccepted,
 }
 
 impl Reason {
     /// Those our rules give.
-    const OURS: [Self; 5] =
-        [Self::NoPolicy, Self::NoPolicyOut, Self::Stray, Self::Host, Self::Policy];
+    const OURS: [Self; 9] = [
+        Self::NoPolicy,
+        Self::NoPolicyOut,
+        Self::Stray,
+        Self::Host,
+        Self::WatchedNoPolicy,
+        Self::WatchedNoPolicyOut,
+        Self::WatchedStray,
+        Self::Removed,
+        Self::Policy,
+    ];
 
     /// The text that stands before a packet (spec/cell.md §F: whoever reads logs looks for `DENY_` and
     /// `OK_`).
@@ -41,8 +60,13 @@ impl Reason {
             Self::NoPolicyOut => "DENY_C2C_OUT",
             Self::Stray => "DENY_C2C_STRAY",
             Self::Host => "DENY_C2C_HOST",
+            Self::WatchedNoPolicy => "WOULD_DENY_C2C_IN",
+            Self::WatchedNoPolicyOut => "WOULD_DENY_C2C_OUT",
+            Self::WatchedStray => "WOULD_DENY_C2C_STRAY",
+            Self::Removed => "WOULD_DENY_C2C_REMOVED",
             Self::Policy => "OK_C2C",
             Self::OtherDenied => "DENY_",
+            Self::OtherWatched => "WOULD_DENY_",
             Self::OtherAccepted => "OK_",
         }
     }
@@ -50,8 +74,19 @@ impl Reason {
     /// The reason such a text gives, if it is one.
     pub fn of(prefix: &str) -> Option<Self> {
         let ours = Self::OURS.into_iter().find(|reason| reason.prefix() == prefix);
-        let others = [Self::OtherDenied, Self::OtherAccepted].into_iter();
+        let others = [Self::OtherDenied, Self::OtherWatched, Self::OtherAccepted].into_iter();
         ours.or_else(|| others.into_iter().find(|reason| prefix.starts_with(reason.prefix())))
+    }
+
+    /// The same of a packet that is only watched.
+    pub fn watched(self) -> Self {
+        match self {
+            Self::NoPolicy => Self::WatchedNoPolicy,
+            Self::NoPolicyOut => Self::WatchedNoPolicyOut,
+            Self::Stray => Self::WatchedStray,
+            Self::OtherDenied => Self::OtherWatched,
+            other => other,
+        }
     }
 
     /// What became of the packet.
@@ -60,6 +95,11 @@ impl Reason {
             Self::NoPolicy | Self::NoPolicyOut | Self::Stray | Self::Host | Self::OtherDenied => {
                 Verdict::Denied
             }
+            Self::WatchedNoPolicy
+            | Self::WatchedNoPolicyOut
+            | Self::WatchedStray
+            | Self::Removed
+            | Self::OtherWatched => Verdict::WouldDeny,
             Self::Policy | Self::OtherAccepted => Verdict::Accepted,
         }
     }
@@ -67,24 +107,33 @@ impl Reason {
     /// For programs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoPolicy => "no_policy",
-            Self::NoPolicyOut => "no_policy_out",
-            Self::Stray => "stray",
+            Self::NoPolicy | Self::WatchedNoPolicy => "no_policy",
+            Self::NoPolicyOut | Self::WatchedNoPolicyOut => "no_policy_out",
+            Self::Stray | Self::WatchedStray => "stray",
             Self::Host => "host",
+            Self::Removed => "removed",
             Self::Policy => "policy",
-            Self::OtherDenied | Self::OtherAccepted => "other",
+            Self::OtherDenied | Self::OtherWatched | Self::OtherAccepted => "other",
         }
     }
 
     /// For people.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::NoPolicy => "no policy lets the source reach this port of the destination",
-            Self::NoPolicyOut => "no policy lets the source reach this port on any other cell",
-            Self::Stray => "it belongs to no connection, and does not ask for one",
+            Self::NoPolicy | Self::WatchedNoPolicy => {
+                "no policy lets the source reach this port of the destination"
+            }
+            Self::NoPolicyOut | Self::WatchedNoPolicyOut => {
+                "no policy lets the source reach this port on any other cell"
+            }
+            Self::Stray | Self::WatchedStray => {
+                "it belongs to no connection, and does not ask for one"
+            }
             Self::Host => "containers of other cells may not reach the cell itself",
+            Self::Removed => "the policy that let the source reach this port was removed",
             Self::Policy => "a policy lets the source reach this port of the destination",
             Self::OtherDenied => "rules beside the policies deny it",
+            Self::OtherWatched => "rules beside the policies would deny it",
             Self::OtherAccepted => "rules beside the policies let it through",
         }
     }
@@ -94,6 +143,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::WouldDeny => "would_deny",
             Self::Accepted => "accepted",
         }
     }
@@ -113,11 +163,16 @@ mod tests {
     fn what_the_rules_write_is_read() {
         for reason in Reason::OURS {
             assert_eq!(Reason::of(reason.prefix()), Some(reason));
-            let letters = if reason.verdict() == Verdict::Denied { "DENY_" } else { "OK_" };
+            let letters = match reason.verdict() {
+                Verdict::Denied => "DENY_",
+                Verdict::WouldDeny => "WOULD_DENY_",
+                Verdict::Accepted => "OK_",
+            };
             assert!(reason.prefix().starts_with(letters), "{reason:?}");
             assert!(reason.prefix().len() <= 29, "the kernel takes no more");
         }
         assert_eq!(Reason::of("DENY_d4a2-4242"), Some(Reason::OtherDenied));
+        assert_eq!(Reason::of("WOULD_DENY_d4a2-4242"), Some(Reason::OtherWatched));
         assert_eq!(Reason::of("OK_0001_db"), Some(Reason::OtherAccepted));
         assert_eq!(Reason::of("somebody else's"), None);
     }

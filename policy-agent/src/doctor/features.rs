@@ -8,9 +8,9 @@ use std::{
 };
 
 use hostnet::link::{Links, NewVxlan, Vxlan};
+use netfilter::{Kernel, Nftables};
 use netfilter_events::{
     conntrack::{Connections, Conntrack},
-    generation::Generation,
     nflog::Listener,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -106,10 +106,10 @@ fn tried() -> Vec<Finding> {
         Ok(_) => Finding::fine("revocation", "connections can be listed and forgotten"),
         Err(error) => Finding::broken("revocation", chain(&error)),
     });
-    findings.push(match Generation::open().and_then(|mut generation| generation.now()) {
+    findings.push(match Nftables::open().and_then(|mut kernel| kernel.generation()) {
         Ok(_) => Finding::fine("noticing changes", "the kernel numbers its rulesets"),
         Err(error) => {
-            let says = format!("only by looking from time to time: {error}");
+            let says = format!("only by looking from time to time: {}", chain(&error));
             Finding::unknown("noticing changes", says)
         }
     });

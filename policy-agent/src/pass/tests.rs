@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use containers::Container;
 use netfilter::{Dialect, Element, FakeKernel, Family, Kernel, Observed, Plan, Step, Table};
-use netfilter_events::conntrack::Connection;
+use netfilter_events::conntrack::{Connection, Portless};
 use policy::{Policy, Protocol, Tag, TaggedPolicy};
 use policy_client::internal::follow::Given;
 use service::log::chain;
@@ -37,6 +37,10 @@ impl Connections for FakeConnections {
         let before = list.len();
         list.retain(|there| !connections.contains(there));
         Ok(u64::try_from(before - list.len()).unwrap())
+    }
+
+    fn forget_portless(&mut self, _: &dyn Fn(&Portless) -> bool) -> Result<u64, ConntrackError> {
+        unreachable!("policies are about TCP and UDP")
     }
 }
 
@@ -77,10 +81,12 @@ impl Cell {
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,
-            firewall: Firewall::new(Box::new(kernel.clone())),
+            firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
+            shadow: Shadow::off(),
             settled: None,
+            seen: Seen::default(),
             promised: None,
         }
     }
@@ -491,4 +497,24 @@ fn without_a_subnet_nothing_is_decided() {
     let held = cell.enforcer.pass(None, false).unwrap_err();
     assert!(chain(&held).contains("is the overlay daemon running?"), "{}", chain(&held));
     assert_eq!(cell.commits(), 0);
+}
+
+#[test]
+fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
+    let mut cell = Cell::new();
+    cell.run("db", "10.255.30.3", "db");
+    let modes = crate::ShadowModes { removals: true, ..crate::ShadowModes::default() };
+    cell.enforcer.shadow = Shadow::open(modes, Some(cell.files.path().join("shadow.json")));
+    let allowed = answer(&["db"], &[("web", 1, "db", 2)]);
+    let removed = answer(&["db"], &[]);
+    cell.enforcer.pass(Some(&allowed), true).unwrap();
+    let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
+    assert_eq!(outcome.shadow.removals, ["web -> db tcp 8080"]);
+    assert!(cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
+
+    let promoted = cell.enforcer.promote(&Kind::ALL.into()).unwrap();
+    assert_eq!(promoted.removals, ["web -> db tcp 8080"]);
+    let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
+    assert_eq!(outcome.shadow, Report::default());
+    assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 }

@@ -257,6 +257,17 @@ async fn the_kernels_trouble_is_told_while_a_question_is_held() {
     assert_eq!(text(&scene.server.next_question().await, "netman-error"), None);
 }
 
+#[tokio::test]
+async fn what_is_only_watched_is_no_receipt() {
+    let mut scene = Scene::play([]).await;
+    assert_eq!(text(&scene.server.next_question().await, "netman-watches-only"), None);
+    scene.statuses.send_modify(|status| status.shadow.default_deny = true);
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-watches-only").as_deref(), Some("true"));
+    let told = "shadow mode: what no policy allows is let through";
+    assert_eq!(text(&question, "netman-error").as_deref(), Some(told));
+}
+
 const ONE: &str = r#"{"total_policies":1,"policies":[{"source":{"id":"web","tag":"0001"},"destination":
     {"id":"db","tag":"0002","protocol":"tcp","ports":{"start":80,"end":80}}}]}"#;
 const ANOTHER: &str = r#"{"total_policies":2,"removed":[],"added":[{"source":{"id":"log","tag":"0003"},

@@ -27,6 +27,9 @@ const CELL: HeaderName = HeaderName::from_static("netman-cell");
 const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
 const ERROR: HeaderName = HeaderName::from_static("netman-error");
 
+/// That it has the version it names, and only watches what that would deny.
+const WATCHES: HeaderName = HeaderName::from_static("netman-watches-only");
+
 /// The longest a poll is held, in seconds.
 const LONGEST_WAIT: u64 = 60;
 
@@ -53,7 +56,7 @@ pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&V
     });
     Word {
         subject: subject.clone(),
-        enforced: known.cloned(),
+        enforced: known.filter(|_| !headers.contains_key(WATCHES)).cloned(),
         backend,
         error: error.filter(|error| !error.trim().is_empty()),
     }

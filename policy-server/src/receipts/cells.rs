@@ -67,9 +67,9 @@ impl Cells {
         PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
     }
 
-    /// Whether there can be no other cell, and none that asks about other apps than is known. All are there when there are as many as hold leases: one that
-    /// holds a lease and keeps silent may enforce anything, so it is waited for as long as if it had
-    /// been heard of. Where cells hold none, those that some server has ever heard of are there at once,
+    /// Whether there can be no other cell, and none that asks about other apps than is known. All are
+    /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
+    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those that some server has ever heard of are there at once,
     /// and the others when they have had the time. A process that no cell polls, and that knows of none,
     /// knows nothing: they may poll a server that keeps what they say to itself.
     fn is_complete(&self, snapshot: &Snapshot) -> bool {
@@ -97,7 +97,7 @@ pub(super) fn all(
     let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
     for (cell, row) in rows.iter() {
         let is_in_doubt = row.server != server && row.is_in_doubt(started, now);
-        last.insert(cell, Cell { is_in_doubt, ..Cell::elsewhere(cell, row, now) });
+        last.insert(cell, Cell::elsewhere(cell, row, is_in_doubt, now));
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
@@ -126,7 +126,7 @@ impl Cell {
         }
     }
 
-    fn elsewhere(cell: &str, row: &Row, now: Instant) -> Self {
+    fn elsewhere(cell: &str, row: &Row, is_in_doubt: bool, now: Instant) -> Self {
         let Row { server, word, said, heard, is_orphan, .. } = row;
         Self {
             cell: cell.to_owned(),
@@ -136,7 +136,7 @@ impl Cell {
             silent: now.duration_since(*heard),
             // Nobody else does.
             is_ours: *is_orphan,
-            is_in_doubt: false,
+            is_in_doubt,
         }
     }
 

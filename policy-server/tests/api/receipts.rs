@@ -177,6 +177,17 @@ async fn a_cell_says_what_it_filters_with_and_what_troubles_it() {
 }
 
 #[tokio::test]
+async fn a_cell_that_only_watches_confirms_nothing() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    poll_with(&world, "cell-1", "web", Some(&version), &[("Netman-Watches-Only", "true")]).await;
+    let enforced = async || world.get(STATUS).await.json()["cells"][0]["enforced"].clone();
+    assert_eq!(enforced().await, json!(null));
+    poll(&world, "cell-1", "web", Some(&version)).await;
+    assert_eq!(enforced().await, json!(1));
+}
+
+#[tokio::test]
 async fn cells_of_all_servers_are_told_of_by_each() {
     let (first, second) = two().await;
     let version = first.create(&["web db tcp 1"]).await;

@@ -12,6 +12,8 @@ mod explains;
 mod net_in_out;
 mod revokes;
 mod same_cell;
+mod security_groups;
 mod server_away;
+mod shadow;
 mod survives_restart;
 mod wiring;

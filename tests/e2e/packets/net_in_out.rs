@@ -83,9 +83,9 @@ fn a_security_group_opens_no_container() {
 fn down_closes_the_doors_and_can_be_repeated() {
     story("down closes the doors and can be repeated", |world| {
         let (cell, outside) = (world.cell(1), world.outside_a());
-        let before = cell.rules()?.lines().filter(|line| line.starts_with("-A")).count();
+        let before = cell.listing()?.rules();
         let stays = cell.start(Spec::app("stays").tcp(8080).net_in(0, 8080))?;
-        let with_one = cell.rules()?.lines().filter(|line| line.starts_with("-A")).count();
+        let with_one = cell.listing()?.rules();
         let spec = Spec::app("goes").tcp(8080).net_in(0, 8080).net_out(outside.address(), 5432);
         let goes = cell.start(spec.clone())?;
         let (there, here) = (goes.mapped()[0].host_port, stays.mapped()[0].host_port);
@@ -97,7 +97,7 @@ fn down_closes_the_doors_and_can_be_repeated() {
         from_outside(outside, cell.address(), here, Outcome::Open)?;
         let rules = cell.rules()?;
         ensure!(!rules.contains("--goes"), "chains are left over:\n{rules}");
-        let left = rules.lines().filter(|line| line.starts_with("-A")).count();
+        let left = cell.listing()?.rules();
         ensure!(left == with_one, "{left} rules, were {with_one}:\n{rules}");
         ensure!(
             !std::fs::read_to_string(cell.file("store.json"))?.contains("goes"),
@@ -113,7 +113,7 @@ fn down_closes_the_doors_and_can_be_repeated() {
         from_outside(outside, cell.address(), there, Outcome::Open)?;
         again.stop(cell)?;
         stays.stop(cell)?;
-        let left = cell.rules()?.lines().filter(|line| line.starts_with("-A")).count();
+        let left = cell.listing()?.rules();
         ensure!(left == before, "{left} rules, were {before}:\n{}", cell.rules()?);
         Ok(())
     });

@@ -53,8 +53,8 @@ fn an_agent_restarted_without_the_server_enforces_what_it_knew() {
         // As after a reboot: the kernel knows nothing, the server is away, the disk is all there is.
         for cell in world.cells() {
             cell.agent().kill()?;
-            cell.netns().run("iptables", ["-D", "FORWARD", "-j", "vpa--forward"])?;
-            cell.netns().run("iptables", ["-F", "vpa--ingress"])?;
+            cell.unhook_agent()?;
+            cell.meddle("-F vpa--ingress", "flush chain inet netman filter/vpa--ingress")?;
             cell.start_agent()?;
         }
         world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()

@@ -108,12 +108,7 @@ fn without_its_agent_a_cell_starts_no_container_and_keeps_nothing_of_it() {
 /// How many rules, chains of somebody's own, and links there are. (A table that was never used is not
 /// listed, so its built-in chains say nothing.)
 fn traces(cell: &Cell) -> Result<(usize, usize, usize)> {
-    let rules = cell.rules()?;
-    let own = |line: &&str| line.starts_with(':') && line.contains(" - [");
+    let listing = cell.listing()?;
     let links = cell.netns().run("ip", ["-o", "link"])?;
-    Ok((
-        rules.lines().filter(|line| line.starts_with("-A")).count(),
-        rules.lines().filter(own).count(),
-        links.lines().count(),
-    ))
+    Ok((listing.rules(), listing.chains().count(), links.lines().count()))
 }

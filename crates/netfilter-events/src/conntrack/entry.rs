@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::DefaultNla;
 use policy::Protocol;
 
-use super::{Connection, DELETE};
+use super::{Connection, DELETE, Portless};
 use crate::message::{Message, Request, attribute, attributes, nest};
 
 const TUPLE_ORIGINAL: u16 = 1;
@@ -26,6 +26,8 @@ const V6: [u16; 2] = [3, 4];
 const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
+const ICMP_TYPE: u16 = 5;
+const ICMP_V6_TYPE: u16 = 8;
 
 const INET: u8 = 2;
 const INET6: u8 = 10;
@@ -52,6 +54,7 @@ pub(super) struct Tuple<'a> {
     protocol: Option<u8>,
     source_port: Option<u16>,
     destination_port: Option<u16>,
+    icmp_type: Option<u8>,
     /// As it was written.
     raw: &'a [u8],
 }
@@ -93,6 +96,13 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// The same for protocols without ports.
+    pub fn portless(&self) -> Option<Portless> {
+        let protocol = self.original.protocol.filter(|number| ![TCP, UDP].contains(number))?;
+        let (kind, source) = (self.original.icmp_type, self.original.source?);
+        Some(Portless { protocol, kind, source, responder: self.reply.source? })
+    }
+
     /// The request that makes the kernel forget it.
     pub fn deletion(&self) -> Request {
         deleting(self.family, nested(TUPLE_ORIGINAL, self.original.raw), self.id, self.zone)
@@ -114,6 +124,7 @@ impl<'a> Tuple<'a> {
                     (TUPLE_PROTOCOL, NUMBER) => tuple.protocol = field.u8(),
                     (TUPLE_PROTOCOL, SOURCE_PORT) => tuple.source_port = field.u16(),
                     (TUPLE_PROTOCOL, DESTINATION_PORT) => tuple.destination_port = field.u16(),
+                    (TUPLE_PROTOCOL, ICMP_TYPE | ICMP_V6_TYPE) => tuple.icmp_type = field.u8(),
                     _ => {}
                 }
             }
@@ -208,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_has_a_type_and_no_ports() {
+        let tuple = |kind, from: u8, to: u8| {
+            let ip = [(V4[0], from), (V4[1], to)]
+                .map(|(kind, last)| address(kind, IpAddr::from([10, 255, 30, last])));
+            let ends = [attribute(NUMBER, [1]), attribute(ICMP_TYPE, [8])];
+            nest(kind, &[nest(TUPLE_IP, &ip), nest(TUPLE_PROTOCOL, &ends)])
+        };
+        let attributes = vec![tuple(TUPLE_ORIGINAL, 2, 3), tuple(TUPLE_REPLY, 3, 2)];
+        let mut bytes = Vec::new();
+        Request { family: INET, attributes, ..Request::new(0x100, 0) }.write(1, &mut bytes);
+        let entry = Entry::read(&messages(&bytes).next().unwrap()).portless().unwrap();
+        let (source, responder) = (connection(false).source, connection(false).responder);
+        assert_eq!(entry, Portless { protocol: 1, kind: Some(8), source, responder });
+    }
+
+    #[test]
     fn what_lacks_a_field_is_no_connection() {
         let mut bytes = Vec::new();
         deletion(&connection(false)).write(1, &mut bytes);
@@ -224,7 +251,7 @@ mod tests {
             all.append(&mut bytes);
             for message in messages(&all) {
                 let entry = Entry::read(&message);
-                let _ = (entry.connection(), entry.deletion());
+                let _ = (entry.connection(), entry.portless(), entry.deletion());
             }
         }
     }

@@ -1,14 +1,11 @@
-use std::{fs::File, io, path::PathBuf, thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
-use super::{Kernel, KernelError, program::run};
+use super::{Kernel, KernelError, lock_file::LockFile, program::run};
 use crate::{Dialect, Family, Observed, Plan};
 use crate::{backend, netlink::Netlink};
 
 /// Seconds to wait for the lock that iptables-legacy programs share.
 const XTABLES_WAIT: &str = "10";
-
-/// How long other writers of rules may hold the lock file. Nobody should for longer than one restore.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code of "somebody else is writing, try again" (spec/cell.md §I.14).
 const RESOURCE_PROBLEM: i32 = 4;
@@ -32,7 +29,7 @@ pub struct Iptables {
     family: Family,
     /// `None` for whichever is installed as plain `iptables`.
     engine: Option<Engine>,
-    lock_file: Option<PathBuf>,
+    lock_file: LockFile,
     /// Tells the ruleset's number; `None` where there is none to tell.
     netlink: Option<Netlink>,
 }
@@ -47,7 +44,7 @@ impl Iptables {
     /// Through the programs found on `PATH`, whichever engine they drive; the kernel is read whenever
     /// there is a question.
     pub fn new() -> Self {
-        Self { family: Family::V4, engine: None, lock_file: None, netlink: None }
+        Self { family: Family::V4, engine: None, lock_file: LockFile(None), netlink: None }
     }
 
     /// The same, but reading the kernel only when it has changed, if the engine they drive can tell.
@@ -76,7 +73,7 @@ impl Iptables {
     /// (spec/cell.md §C.7). The file is created when missing and never truncated.
     #[must_use]
     pub fn with_lock_file(mut self, path: Option<PathBuf>) -> Self {
-        self.lock_file = path;
+        self.lock_file = LockFile(path);
         self
     }
 
@@ -91,17 +88,6 @@ impl Iptables {
             Some(Engine::Nft) => format!("{tables}-nft-{verb}"),
             Some(Engine::Legacy) => format!("{tables}-legacy-{verb}"),
         }
-    }
-
-    fn lock(&self) -> Result<Option<File>, KernelError> {
-        let Some(path) = &self.lock_file else { return Ok(None) };
-        let locked = || -> io::Result<File> {
-            let file = files::open_to_lock(path)?;
-            files::lock(&file, PATIENCE)?;
-            Ok(file)
-        };
-        let failed = |source| KernelError::Lock { path: path.display().to_string(), source };
-        locked().map(Some).map_err(failed)
     }
 }
 
@@ -131,7 +117,7 @@ impl Kernel for Iptables {
         }
         let text = plan.render();
         let restore = self.program("restore");
-        let _held = self.lock()?;
+        let _held = self.lock_file.take()?;
         let mut attempt = 1;
         loop {
             match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {

@@ -1,8 +1,12 @@
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
 
-use super::{Kernel, KernelError, program::run};
+use super::{Kernel, KernelError, lock_file::LockFile, program::run};
 use crate::{
-    Dialect, Observed, Plan, SetKind, SetStep, Step, Table, UnreadableRuleset,
+    Dialect, Observed, Plan, Rendered, Ruleset, Scope, SetKind, SetStep, Step, Table,
+    UnreadableRuleset,
     netlink::{Change, Netlink},
     observed::ObservedSet,
     render::nft,
@@ -19,6 +23,7 @@ const MANY: usize = 1000;
 #[derive(Debug)]
 pub struct Nftables {
     netlink: Netlink,
+    lock_file: LockFile,
     /// Rules the kernel lists in other words than ours, as it lists them: what we wrote.
     aliases: HashMap<String, String>,
 }
@@ -33,7 +38,15 @@ impl Nftables {
     /// If the kernel does not let us open a socket to it.
     pub fn open() -> Result<Self, KernelError> {
         let netlink = Netlink::open().map_err(KernelError::Netlink)?;
-        Ok(Self { netlink, aliases: HashMap::new() })
+        Ok(Self { netlink, lock_file: LockFile(None), aliases: HashMap::new() })
+    }
+
+    /// Holding this file's lock while writing, as the other programs of the cell do, and while reading
+    /// what they disturb.
+    #[must_use]
+    pub fn with_lock_file(mut self, path: Option<PathBuf>) -> Self {
+        self.lock_file = LockFile(path);
+        self
     }
 
     fn number(&mut self) -> Result<u32, KernelError> {
@@ -62,6 +75,18 @@ impl Nftables {
     /// In our own words where we wrote it.
     fn wording<'a>(&'a self, listed: &'a str) -> &'a str {
         self.aliases.get(listed).map_or(listed, String::as_str)
+    }
+
+    /// Reads again as long as somebody writes meanwhile, some times.
+    fn look_undisturbed(&mut self) -> Result<Observed, KernelError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.number()?;
+            let observed = self.look();
+            if self.number()? == before {
+                return observed;
+            }
+        }
+        Err(KernelError::Moved("the ruleset".into()))
     }
 
     fn look(&mut self) -> Result<Observed, KernelError> {
@@ -131,6 +156,21 @@ impl Nftables {
         }
     }
 
+    /// With the lock held.
+    fn write(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if Self::is_small(plan) {
+            return self.change_elements(plan);
+        }
+        let script = self.script(plan)?;
+        let before = self.number()?;
+        run("nft", &["-f", "-"], &script)?;
+        // If somebody else has written meanwhile, what is there may be theirs.
+        if self.number()? == before.wrapping_add(1) { self.learn(plan) } else { Ok(()) }
+    }
+
     /// Reads what has just been written, to know it again by the kernel's own words for it.
     fn learn(&mut self, plan: &Plan) -> Result<(), KernelError> {
         let mut written: BTreeMap<(Table, &str), Vec<&String>> = BTreeMap::new();
@@ -171,28 +211,31 @@ impl Kernel for Nftables {
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
-        for _ in 0..ATTEMPTS {
-            let before = self.number()?;
-            let observed = self.look();
-            if self.number()? == before {
-                return observed;
+        match self.look_undisturbed() {
+            // When many containers come and go, there may never be a pause unless one is made.
+            Err(KernelError::Moved(_)) => {
+                let _held = self.lock_file.take()?;
+                self.look_undisturbed()
             }
+            result => result,
         }
-        Err(KernelError::Moved("the ruleset".into()))
     }
 
     fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
         if plan.is_empty() {
             return Ok(());
         }
-        if Self::is_small(plan) {
-            return self.change_elements(plan);
-        }
-        let script = self.script(plan)?;
-        let before = self.number()?;
-        run("nft", &["-f", "-"], &script)?;
-        // If somebody else has written meanwhile, what is there may be theirs.
-        if self.number()? == before.wrapping_add(1) { self.learn(plan) } else { Ok(()) }
+        let _held = self.lock_file.take()?;
+        self.write(plan)
+    }
+
+    /// Nobody of this cell writes between the look and the commit.
+    fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
+        let _held = self.lock_file.take()?;
+        let observed = self.look_undisturbed()?;
+        let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);
+        self.write(&plan)?;
+        Ok(plan)
     }
 
     fn generation(&mut self) -> Result<Option<u32>, KernelError> {

@@ -177,6 +177,9 @@ pub enum Nonsense {
     /// `304 Not Modified` for something we do not have.
     #[error("it says \"not modified\" of a version we do not hold")]
     NotOurs,
+    /// A list in pages, none of whose readings was of one version.
+    #[error("it changed again and again while it was read")]
+    Unsteady,
 }
 
 impl ClientError {

@@ -9,6 +9,9 @@ const BACKEND: &str = "Netman-Backend";
 /// Why the kernel is not as it should be.
 const ERROR: &str = "Netman-Error";
 
+/// That the version is known, but not enforced.
+const WATCHES: &str = "Netman-Watches-Only";
+
 /// The longest error, as sent: enough for an operator to know where to look.
 const LONGEST: usize = 512;
 
@@ -22,6 +25,8 @@ pub struct ReceiptWords {
     pub backend: Option<Backend>,
     /// Why the kernel was left as it is, if it was. Any text; a long one is cut.
     pub error: Option<String>,
+    /// Whether what the version does not allow is only watched: it is then no receipt.
+    pub watches_only: bool,
 }
 
 /// How a cell's kernel is told.
@@ -45,12 +50,15 @@ impl Backend {
 
 impl ReceiptWords {
     pub(super) fn on(&self, mut request: RequestBuilder) -> RequestBuilder {
-        let Self { backend, error } = self;
+        let Self { backend, error, watches_only } = self;
         if let Some(backend) = backend {
             request = request.header(BACKEND, backend.as_str());
         }
         if let Some(error) = error {
             request = request.header(ERROR, escaped(error));
+        }
+        if *watches_only {
+            request = request.header(WATCHES, "true");
         }
         request
     }

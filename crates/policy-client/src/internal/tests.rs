@@ -1,6 +1,7 @@
 //! Against a server of our own, over real TLS, that answers from a script.
 
 mod changes;
+mod groups;
 mod proxies;
 mod server;
 mod several;
@@ -67,7 +68,11 @@ async fn a_question_says_what_is_known_and_an_answer_what_to_say_next() {
 async fn a_receipt_says_what_enforces_and_what_is_wrong_with_it() {
     let server = Server::start().await;
     server.will(Reply::ok(&listed(&[])));
-    let receipt = ReceiptWords { backend: Some(Backend::Iptables), error: Some("99%\nbad".into()) };
+    let receipt = ReceiptWords {
+        backend: Some(Backend::Iptables),
+        error: Some("99%\nbad".into()),
+        watches_only: false,
+    };
     let question = Question { receipt, ..question(&["a"], Some("life.5"), None) };
     server.client().policies(&question).await.unwrap();
     let asked = server.asked();

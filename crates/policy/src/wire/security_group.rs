@@ -56,3 +56,26 @@ impl From<SecurityGroup> for SecurityGroupBody {
         }
     }
 }
+
+impl From<SecurityGroupBody> for SecurityGroup {
+    fn from(body: SecurityGroupBody) -> Self {
+        let SecurityGroupBody {
+            guid,
+            name,
+            rules,
+            staging_default,
+            running_default,
+            staging_space_guids,
+            running_space_guids,
+        } = body;
+        Self {
+            guid,
+            name,
+            rules,
+            staging_default,
+            running_default,
+            staging_spaces: staging_space_guids,
+            running_spaces: running_space_guids,
+        }
+    }
+}

@@ -22,7 +22,7 @@ fn on_each(story: impl Fn(Backend, Box<dyn Kernel>) + Send + Copy + 'static) {
 /// A cell with files of its own.
 fn cell(kernel: Box<dyn Kernel>) -> Cell {
     let mut cell = Cell::new();
-    cell.enforcer.firewall = Firewall::new(kernel);
+    cell.enforcer.firewall = Shared::new(Firewall::new(kernel));
     cell
 }
 
@@ -75,7 +75,7 @@ fn an_agent_started_again_finds_what_it_left_and_takes_no_container_for_another(
         assert!(before.contains("10.255.30.3"), "{before}");
 
         cell.restart();
-        cell.enforcer.firewall = Firewall::new(backend.open(None).unwrap());
+        cell.enforcer.firewall = Shared::new(Firewall::new(backend.open(None).unwrap()));
         assert!(cell.enforcer.pass(None, true).unwrap().touched.is_empty(), "{backend}");
         store(&cell.files).remove("h").unwrap();
         cell.run("j", "10.255.30.3", "other");
@@ -100,7 +100,7 @@ fn a_cell_told_to_write_the_other_firewall_has_its_rules_there_and_nowhere_else(
             _ => Backend::Nftables,
         };
         cell.restart();
-        cell.enforcer.firewall = Firewall::new(other.open(None).unwrap());
+        cell.enforcer.firewall = Shared::new(Firewall::new(other.open(None).unwrap()));
         cell.enforcer.former = Former::of(Some(backend.open(None).unwrap()));
         assert!(cell.enforcer.pass(Some(&known), true).unwrap().enforced);
         let [there, here] = [other, backend].map(listing);

@@ -37,7 +37,7 @@ pub(super) fn follower(cell: usize, settings: &Settings) -> Result<Follower> {
 
 /// Follows the policies of `apps`.
 pub(super) async fn follow(mut follower: Follower, apps: BTreeSet<AppGuid>, reporter: Reporter) {
-    let words = ReceiptWords { backend: Some(Backend::Nftables), error: None };
+    let words = ReceiptWords { backend: Some(Backend::Nftables), ..ReceiptWords::default() };
     let mut enforced = None;
     loop {
         match follower.ask(&apps, enforced.as_ref(), &words).await {

@@ -7,6 +7,7 @@
 mod dial;
 mod hear;
 mod hold;
+mod ping;
 mod serve;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use dial::dial;
 pub use hear::hear;
 pub use hold::{Cut, Held, hold};
+pub use ping::ping;
 pub use serve::{Listen, serve};
 
 /// What a server answers to a line.

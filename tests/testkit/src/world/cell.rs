@@ -8,17 +8,17 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
 use policy::CellSubnet;
 use serde_json::{Value, json};
 
-use super::{Container, Server, Spec, configure, get, outside};
+use super::{Container, Firewall, Listing, Server, Spec, configure, get, outside};
+use crate::binaries;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
 use crate::probe::{self, Dialled};
 use crate::reach::Port;
-use crate::{binaries, poll};
 
 /// Debian's package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
@@ -48,8 +48,7 @@ impl Cell {
             fs::create_dir_all(directory.join(within)).context("cannot make a cell's directory")?;
         }
         let at = |file: &str| directory.join(file);
-        // NETMAN_BACKEND=nftables runs every story on the other firewall.
-        let backend = std::env::var("NETMAN_BACKEND").unwrap_or_else(|_| "iptables".into());
+        let backend = Firewall::of_this_run();
         let tls = json!({
             "ca_cert_file": server.pki("ca.crt"),
             "client_cert_file": server.pki("agent.crt"),
@@ -59,7 +58,7 @@ impl Cell {
             &tls,
             json!({
                 "policy_server_url": server.internal_url(),
-                "backend": backend,
+                "backend": backend.name(),
                 "cni_datastore_path": at("store.json"),
                 "subnet_file": at("subnet.env"),
                 "cell_id": name,
@@ -85,7 +84,7 @@ impl Cell {
             }),
         );
         let networker = json!({
-            "backend": backend,
+            "backend": backend.name(),
             "cni_plugin_dir": CNI_PLUGINS,
             "cni_config_dir": at("cni"),
             "bind_mount_dir": at("netns"),
@@ -160,6 +159,23 @@ impl Cell {
         agent.until("the agent enforces", || self.enforce())
     }
 
+    /// From now on the agent keeps security groups, too.
+    pub fn keep_security_groups(&self) -> Result<()> {
+        let path = self.file("policy-agent.json");
+        let text = fs::read(&path).context("cannot read the agent's configuration")?;
+        let mut config: Value = serde_json::from_slice(&text).context("it is not JSON")?;
+        config["enable_asg_syncing"] = json!(true);
+        config["asg_poll_interval"] = json!(1);
+        configure(&self.directory, "policy-agent.json", &config)?;
+        self.restart_agent()
+    }
+
+    /// What the agent says of security groups.
+    pub fn groups_status(&self) -> Result<Value> {
+        let text = get(&self.netns, &format!("http://{AGENT}/status/security-groups"), None)?;
+        serde_json::from_str(&text).context("the agent's status is unreadable")
+    }
+
     /// Asks the agent to make the kernel right now.
     pub fn enforce(&self) -> Result<()> {
         get(&self.netns, &format!("http://{AGENT}/force-policy-poll-cycle"), None).map(drop)
@@ -218,9 +234,47 @@ impl Cell {
         Ok(command)
     }
 
-    /// The packet filter, as `iptables-save` tells it.
+    /// The packet filter, as it is printed.
     pub fn rules(&self) -> Result<String> {
-        self.netns.run("iptables-save", [] as [&str; 0])
+        Firewall::of_this_run().list(&self.netns)
+    }
+
+    /// The packet filter, as values.
+    pub fn listing(&self) -> Result<Listing> {
+        Firewall::of_this_run().listing(&self.netns)
+    }
+
+    /// Changes the packet filter by hand, in the words of the one that is written: arguments of
+    /// `iptables`, or of `nft`.
+    pub fn meddle(&self, iptables: &str, nft: &str) -> Result<()> {
+        let (program, words) = match Firewall::of_this_run() {
+            Firewall::Iptables => ("iptables", iptables),
+            Firewall::Nftables => ("nft", nft),
+        };
+        self.netns.run(program, words.split(' ')).map(drop)
+    }
+
+    /// The agent's jump from FORWARD, taken away by hand.
+    pub fn unhook_agent(&self) -> Result<()> {
+        self.unhook("FORWARD", "vpa--forward")
+    }
+
+    /// A jump from one chain of the filter to another, taken away by hand.
+    pub fn unhook(&self, from: &str, to: &str) -> Result<()> {
+        let nft = match Firewall::of_this_run() {
+            Firewall::Iptables => String::new(),
+            Firewall::Nftables => {
+                let chain = format!("filter/{from}");
+                let words = ["-a", "list", "chain", "inet", "netman", &chain];
+                let listing = self.netns.run("nft", words)?;
+                let jump =
+                    listing.lines().find(|line| line.contains(&format!("jump filter/{to} ")));
+                let handle = jump.and_then(|line| line.split("# handle ").nth(1));
+                let handle = handle.with_context(|| format!("there is no jump to {to}"))?;
+                format!("delete rule inet netman {chain} handle {handle}")
+            }
+        };
+        self.meddle(&format!("-D {from} -j {to}"), &nft)
     }
 
     /// The cell's block of the overlay.
@@ -277,16 +331,6 @@ impl Cell {
         for entry in fs::read_dir(self.file("netns")).into_iter().flatten().flatten() {
             let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
         }
-    }
-
-    /// Waits until the cell's rules contain (or no longer contain) a text.
-    pub fn rules_have(&self, text: &str, wanted: bool) -> Result<()> {
-        let verb = if wanted { "have" } else { "have not" };
-        poll::until(&format!("{}'s rules {verb} `{text}`", self.name), || {
-            let rules = self.rules()?;
-            ensure!(rules.contains(text) == wanted, "rules are\n{rules}");
-            Ok(())
-        })
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Cell;
 use crate::netns::{Netns, complaint};
-use crate::probe::{self, Dialled};
+use crate::probe::{self, Dialled, Outcome};
 use crate::reach::Port;
 use crate::traffic::{Talk, Traffic};
 use crate::{binaries, poll};
@@ -31,6 +31,8 @@ pub struct Spec {
     pushes: bool,
     netin: Vec<(u32, u32)>,
     netout: Vec<Value>,
+    space: String,
+    workload: String,
 }
 
 impl Spec {
@@ -44,7 +46,21 @@ impl Spec {
             pushes: false,
             netin: Vec::new(),
             netout: Vec::new(),
+            space: "space-1".to_owned(),
+            workload: "app".to_owned(),
         }
+    }
+
+    /// In this space; `space-1` if nothing is said.
+    pub fn space(mut self, space: &str) -> Self {
+        space.clone_into(&mut self.space);
+        self
+    }
+
+    /// What runs in it, as Diego says it: `app`, `task` or `staging`.
+    pub fn workload(mut self, workload: &str) -> Self {
+        workload.clone_into(&mut self.workload);
+        self
     }
 
     /// Another name than the app's: a second instance.
@@ -168,6 +184,28 @@ impl Container {
         self.netns.inside(|| probe::dial(transport, to.into(), number, DIAL))
     }
 
+    /// Sends an ICMP echo request from inside.
+    pub fn ping(&self, to: Ipv4Addr) -> Result<Outcome> {
+        self.netns.inside(|| probe::ping(to, DIAL))?
+    }
+
+    /// Opens a connection to an address and keeps it busy.
+    pub fn connect_to(&self, to: Ipv4Addr, port: u16) -> Result<Traffic> {
+        Traffic::hold(self.netns.clone(), to, Talk::Ask(port))
+    }
+
+    /// Calls an address over and over, a new connection each time.
+    pub fn keep_calling_at(&self, to: Ipv4Addr, port: Port) -> Traffic {
+        Traffic::calls(self.netns.clone(), to, port)
+    }
+
+    /// Asks the networker for one more rule for sending: TCP to one address and port.
+    pub fn net_out(&self, cell: &Cell, to: Ipv4Addr, port: u16) -> Result<()> {
+        let rule = Spec::app("").net_out(to, port).netout.remove(0);
+        let request = json!({"container_ip": self.address(), "netout_rule": rule});
+        call(cell, "net-out", self.name(), &request).map(drop)
+    }
+
     /// Opens a connection to another container and keeps it busy.
     pub fn connect(&self, to: &Self, port: u16) -> Result<Traffic> {
         Traffic::hold(self.netns.clone(), to.address(), Talk::Ask(port))
@@ -253,10 +291,10 @@ fn up(cell: &Cell, spec: &Spec, pid: u32) -> Result<Reply> {
         "Properties": {
             "app_id": spec.app,
             "policy_group_id": spec.app,
-            "space_id": "space-1",
+            "space_id": spec.space,
             "org_id": "org-1",
             "ports": ports.join(", "),
-            "container_workload": "app",
+            "container_workload": spec.workload,
         },
         "netin": netin,
         "netout_rules": spec.netout,

@@ -16,6 +16,7 @@
 
 mod cell;
 mod container;
+mod firewall;
 mod http;
 mod outside;
 mod report;
@@ -33,6 +34,7 @@ use crate::{poll, sandbox};
 
 pub use cell::Cell;
 pub use container::{Container, MappedPort, Reply, Spec, down};
+pub use firewall::{Firewall, Listing};
 pub use http::get;
 pub use outside::Outside;
 pub use report::step_inside;

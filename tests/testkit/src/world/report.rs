@@ -24,7 +24,7 @@ pub(super) fn report(world: &World) -> String {
         part(&format!("{name}, end of the agent's log"), &cell.agent().tail(TAIL));
         let status = cell.agent_status().map(|status| format!("{status:#}"));
         part(&format!("{name}, the agent's /status"), &told(status));
-        part(&format!("{name}, iptables-save"), &told(cell.rules()));
+        part(&format!("{name}, the packet filter"), &told(cell.rules()));
         part(&format!("{name}, routes"), &told(cell.netns().run("ip", ["-4", "route"])));
         let store = std::fs::read_to_string(cell.file("store.json"));
         part(&format!("{name}, container store"), &told(store.map_err(Into::into)));

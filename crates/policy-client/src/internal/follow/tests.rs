@@ -2,9 +2,12 @@
 
 mod story;
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
-use policy::{Policy, Protocol, Tag};
+use policy::{Policy, Protocol, Tag, TaggedPolicy};
 
 use super::*;
 

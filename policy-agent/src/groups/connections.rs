@@ -1,0 +1,149 @@
+//! Which live connections out of the overlay no group allows (any more), as a pure function. Packets of
+//! established connections pass unjudged, so these are forgotten: their next packet is judged anew.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::Ipv4Net;
+use netfilter_events::conntrack::{Connection, Portless};
+use policy::{EgressRule, Traffic};
+
+use super::desired::Governed;
+
+/// The protocol's number.
+const ICMP: u8 = 1;
+
+/// The connections of governed containers that must be judged anew. Those to the host itself may be
+/// among them, which harms them not: what lets them in asks no state.
+pub(crate) fn unlawful(
+    connections: &[Connection],
+    governed: &[Governed],
+    overlay: Ipv4Net,
+) -> Vec<Connection> {
+    let by_ip = by_ip(governed);
+    let unlawful = |connection: &&Connection| {
+        let Connection { protocol, source, responder, responder_port, .. } = **connection;
+        by_ip.get(&source).is_some_and(|one| {
+            let allows = |rule: &EgressRule| rule.allows(protocol, responder, responder_port);
+            is_outside(responder, overlay) && !one.allows(responder, allows)
+        })
+    };
+    connections.iter().filter(unlawful).copied().collect()
+}
+
+/// The same of protocols without ports: whether one must be.
+pub(crate) fn unlawful_portless(
+    governed: &[Governed],
+    overlay: Ipv4Net,
+) -> impl Fn(&Portless) -> bool {
+    let by_ip = by_ip(governed);
+    move |&Portless { protocol, kind, source, responder }| {
+        by_ip.get(&source).is_some_and(|one| {
+            let allows = |rule: &EgressRule| match rule.traffic {
+                Traffic::All => rule.reaches(responder),
+                Traffic::Icmp(wanted, _) if protocol == ICMP => {
+                    (wanted.is_none() || wanted == kind) && rule.reaches(responder)
+                }
+                _ => false,
+            };
+            is_outside(responder, overlay) && !one.allows(responder, allows)
+        })
+    }
+}
+
+fn by_ip(governed: &[Governed]) -> BTreeMap<IpAddr, &Governed> {
+    governed.iter().map(|one| (one.ip.into(), one)).collect()
+}
+
+/// Whether security groups have a say about what goes there.
+fn is_outside(address: IpAddr, overlay: Ipv4Net) -> bool {
+    match address {
+        IpAddr::V4(address) => !overlay.contains(&address) && !address.is_link_local(),
+        IpAddr::V6(_) => true,
+    }
+}
+
+impl Governed {
+    /// Where it leads after translation is what the rules judge.
+    fn allows(&self, responder: IpAddr, allows: impl Fn(&EgressRule) -> bool) -> bool {
+        let in_net = |net: &Ipv4Net| matches!(responder, IpAddr::V4(to) if net.contains(&to));
+        !self.denied.iter().any(in_net) && self.allowed.iter().any(allows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn only_what_no_group_allows_is_judged_anew() {
+        let allowed = EgressRule {
+            destinations: vec!["192.0.2.0/24".parse().unwrap()],
+            traffic: Traffic::Ports(Protocol::Tcp, vec!["80".parse().unwrap()]),
+            log: false,
+        };
+        let denied = vec!["192.0.2.128/25".parse().unwrap()];
+        let web = Governed { ip: "10.255.30.2".parse().unwrap(), allowed: vec![allowed], denied };
+        let judged = |protocol, source: &str, responder: &str, responder_port| {
+            let connection = Connection {
+                protocol,
+                source: source.parse().unwrap(),
+                source_port: 40000,
+                // As the container dialled it, before translation.
+                destination: "198.51.100.1".parse().unwrap(),
+                destination_port: 9,
+                responder: responder.parse().unwrap(),
+                responder_port,
+                mark: 0,
+                id: None,
+                zone: 0,
+            };
+            let overlay = "10.255.0.0/16".parse().unwrap();
+            !unlawful(&[connection], std::slice::from_ref(&web), overlay).is_empty()
+        };
+        let (tcp, udp, ip) = (Protocol::Tcp, Protocol::Udp, "10.255.30.2");
+        assert!(!judged(tcp, ip, "192.0.2.1", 80), "allowed");
+        assert!(judged(tcp, ip, "192.0.2.1", 81), "another port");
+        assert!(judged(udp, ip, "192.0.2.1", 80), "another protocol");
+        assert!(judged(tcp, ip, "192.0.3.1", 80), "another network");
+        assert!(judged(tcp, ip, "192.0.2.200", 80), "a denied network");
+        assert!(!judged(tcp, ip, "10.255.31.2", 80), "a container, which is for policies to say");
+        assert!(!judged(udp, ip, "169.254.0.2", 53), "the host's own resolver");
+        assert!(
+            !judged(tcp, "10.255.30.9", "192.0.3.1", 80),
+            "of a container that is not governed"
+        );
+    }
+
+    #[test]
+    fn a_ping_is_allowed_by_its_type_or_by_all_there_is() {
+        let rule = |to: &str, traffic| EgressRule {
+            destinations: vec![to.parse().unwrap()],
+            traffic,
+            log: false,
+        };
+        let allowed = vec![
+            rule("192.0.2.1", Traffic::Icmp(Some(8), Some(0))),
+            rule("192.0.2.2", Traffic::Icmp(Some(13), None)),
+            rule("192.0.2.3", Traffic::All),
+            rule("192.0.2.4", Traffic::Ports(Protocol::Tcp, vec!["1-65535".parse().unwrap()])),
+        ];
+        let web = [Governed { ip: "10.255.30.2".parse().unwrap(), allowed, denied: Vec::new() }];
+        let judge = unlawful_portless(&web, "10.255.0.0/16".parse().unwrap());
+        let judged = |protocol, responder: &str| {
+            let source = "10.255.30.2".parse().unwrap();
+            judge(&Portless {
+                protocol,
+                kind: Some(8),
+                source,
+                responder: responder.parse().unwrap(),
+            })
+        };
+        assert!(!judged(ICMP, "192.0.2.1"), "allowed");
+        assert!(judged(132, "192.0.2.1"), "another protocol");
+        assert!(judged(ICMP, "192.0.2.2"), "another type");
+        assert!(!judged(132, "192.0.2.3"), "everything is allowed");
+        assert!(judged(ICMP, "192.0.2.4"), "only TCP is");
+    }
+}

@@ -1,0 +1,222 @@
+//! One pass over security groups: look, decide, make the kernel agree. Blocking, so it runs beside the
+//! runtime.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use containers::{Container, Contents, Store, StoreError};
+use ipnet::Ipv4Net;
+use netfilter::{Firewall, KernelError, Observed, Settled, Table};
+use netfilter_events::conntrack::{Connections, ConntrackError};
+use service::log::chain;
+use thiserror::Error;
+
+use super::{
+    answer::Answer,
+    connections,
+    desired::{self, Governed, Manner, Sweep, Wanted},
+    status::Standing,
+};
+use crate::{
+    Config,
+    backend::Former,
+    firewall::{self, Seen, Shared},
+    subnet::{self, SubnetError},
+};
+
+/// Everything a pass reads from and writes to, and what it remembers of earlier passes.
+pub(crate) struct Enforcer {
+    store: Store,
+    subnet_file: PathBuf,
+    manner: Manner,
+    firewall: Shared,
+    former: Former,
+    connections: Box<dyn Connections>,
+    /// The last good reading of the store.
+    containers: Option<Contents>,
+    /// What the kernel was last made to agree with.
+    settled: Option<Vec<Governed>>,
+    /// What the last pass saw of the kernel.
+    seen: Seen,
+}
+
+/// What a pass starts from, besides the files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub answer: Option<Answer>,
+    /// Whether the answer was given by a server in this life of the agent.
+    pub fresh: bool,
+    /// Containers that are said to be gone.
+    pub gone: BTreeSet<String>,
+}
+
+/// What a pass did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub spaces: BTreeSet<String>,
+    pub standings: BTreeMap<String, Standing>,
+    pub rules: usize,
+    /// Chains that were changed.
+    pub touched: BTreeSet<String>,
+    /// Whether they were changed although nothing new was wanted: somebody else had changed them.
+    pub repaired: bool,
+    pub connections_cut: u64,
+}
+
+/// Why a pass left the kernel as it was.
+#[derive(Debug, Error)]
+pub(crate) enum Held {
+    #[error("the cell's overlay is not known")]
+    Overlay(#[from] SubnetError),
+    #[error("the containers of this cell are not known")]
+    Containers(#[from] StoreError),
+    #[error("container store {0} is gone, while the kernel has rules for containers")]
+    StoreGone(PathBuf),
+    #[error("the kernel's rules could not be brought in line")]
+    Kernel(#[from] KernelError),
+    #[error(
+        "the kernel does not hold what was committed, in chains {0:?}; is another program writing them?"
+    )]
+    Disagrees(BTreeSet<String>),
+    #[error("live connections could not be judged")]
+    Connections(#[from] ConntrackError),
+}
+
+impl Enforcer {
+    pub fn new(
+        config: &Config,
+        firewall: Shared,
+        former: Former,
+        connections: Box<dyn Connections>,
+    ) -> Self {
+        Self {
+            store: Store::at(&config.datastore),
+            subnet_file: config.subnet_file.clone(),
+            manner: config.groups.clone(),
+            firewall,
+            former,
+            connections,
+            containers: None,
+            settled: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Makes the kernel enforce what is known for the containers that are here now. What is of no
+    /// container any more is swept once a server has told of all that are here.
+    ///
+    /// The networker writes at its own times: what it made or removed since we looked is another world,
+    /// and worth another look.
+    pub fn pass(&mut self, known: &Known) -> Result<Outcome, Held> {
+        let shared = self.firewall.clone();
+        let firewall = &mut *shared.lock();
+        let outcome = match self.attempt(known, firewall) {
+            Err(Held::Kernel(_) | Held::Disagrees(_)) => {
+                // Who got in meanwhile is to be judged, too.
+                self.settled = None;
+                self.attempt(known, firewall)
+            }
+            result => result,
+        }?;
+        self.seen = firewall::seen(firewall);
+        Ok(outcome)
+    }
+
+    /// The kernel, and what the last pass saw of it.
+    pub fn last_look(&self) -> (Shared, Seen) {
+        (self.firewall.clone(), self.seen)
+    }
+
+    fn attempt(&mut self, known: &Known, firewall: &mut Firewall) -> Result<Outcome, Held> {
+        let Known { answer, fresh, gone } = known;
+        let overlay = subnet::read(&self.subnet_file)?.overlay;
+        let observed = firewall.observed()?;
+        let stale = look(&self.store, &mut self.containers, observed)?;
+        let containers = self.containers.as_ref().expect("were read now or before");
+        let spaces = spaces(&containers.containers);
+        let complete = answer.as_ref().is_some_and(|answer| answer.spaces.is_superset(&spaces));
+        let sweep = match (stale, *fresh && complete) {
+            (true, _) => Sweep::None,
+            (false, true) => Sweep::All,
+            (false, false) => Sweep::Only(gone),
+        };
+        let Wanted { rules, scope, standings, governed } =
+            desired::wanted(containers, answer.as_ref(), &self.manner, observed, sweep);
+        let Settled { plan, left, moved: _ } = firewall.settle(&rules, &scope)?;
+        if !left.is_empty() {
+            return Err(Held::Disagrees(left));
+        }
+
+        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
+        let unchanged = self.settled.take().as_ref() == Some(&governed);
+        let connections_cut =
+            if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&governed, overlay)? };
+        self.settled = Some(governed);
+        // What stands in the other firewall holds for whoever has nothing here yet.
+        if sweep == Sweep::All && standings.values().all(|s| *s == Standing::Enforced) {
+            self.former.sweep();
+        }
+        let (touched, rules) = (plan.touched(), rules.len());
+        let living = |name: &String| standings.keys().any(|handle| is_chain_of(name, handle));
+        let repaired = unchanged && touched.iter().any(living);
+        Ok(Outcome { spaces, standings, rules, touched, repaired, connections_cut })
+    }
+
+    fn cut_unlawful(
+        &mut self,
+        governed: &[Governed],
+        overlay: Ipv4Net,
+    ) -> Result<u64, ConntrackError> {
+        if governed.is_empty() {
+            return Ok(0);
+        }
+        let unlawful = connections::unlawful(&self.connections.list()?, governed, overlay);
+        let portless = connections::unlawful_portless(governed, overlay);
+        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
+    }
+}
+
+/// Reads the store; where it says nothing usable, what is `known` of it holds. Says whether that is so.
+///
+/// Whoever removes the last container leaves an empty list, not an empty file: a blank store after
+/// containers was lost, or is being written by someone who truncates first.
+fn look(store: &Store, known: &mut Option<Contents>, observed: &Observed) -> Result<bool, Held> {
+    let was_blank = files::is_blank(store.path());
+    let read = store.read();
+    let blank = was_blank || files::is_blank(store.path());
+    let knew_some = match known {
+        Some(known) => !known.containers.is_empty(),
+        None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
+    };
+    match read {
+        Ok(contents) if contents.containers.is_empty() && blank && knew_some => match known {
+            Some(_) => Ok(true),
+            None => Err(Held::StoreGone(store.path().to_owned())),
+        },
+        Ok(contents) => {
+            *known = Some(contents);
+            Ok(false)
+        }
+        Err(error) if known.is_some() => {
+            let error = chain(&error);
+            tracing::warn!(error, "The container store is unreadable; its last content holds.");
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The spaces of these containers.
+fn spaces(containers: &[Container]) -> BTreeSet<String> {
+    containers.iter().filter_map(Container::space_id).map(str::to_owned).collect()
+}
+
+fn is_chain_of(name: &str, handle: &str) -> bool {
+    use netfilter::egress::{groups_chain, netout_chain};
+    groups_chain(handle).as_str() == name || netout_chain(handle).as_str() == name
+}
+
+#[cfg(test)]
+mod tests;

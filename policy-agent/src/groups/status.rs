@@ -1,0 +1,49 @@
+//! What the last pass over security groups found and did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::Version;
+use serde::Serialize;
+
+/// The state of security groups after a pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Status {
+    /// Passes since the agent started.
+    pub pass: u64,
+    /// The spaces of the containers here: what the server is to be asked about.
+    pub spaces: BTreeSet<String>,
+    /// How things stand with each container, by its handle.
+    pub containers: BTreeMap<String, Standing>,
+    /// The version of what was told last.
+    #[serde(serialize_with = "as_text")]
+    pub version: Option<Version>,
+    /// Why the last pass left the kernel as it was, if it did.
+    pub held: Option<String>,
+    /// Rules the kernel holds for us.
+    pub rules: usize,
+    /// Times the kernel was found different from what we had left there, and put right.
+    pub repairs: u64,
+    /// Connections cut because no group allows them any more.
+    pub connections_cut: u64,
+}
+
+/// How things stand with a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    /// The kernel enforces its groups.
+    Enforced,
+    /// Nobody has told the groups of its space yet; it keeps what it has.
+    Unknown,
+    /// Its groups cannot be read; it keeps what it has.
+    Kept(String),
+    /// Its groups are known, but there is no place to put them.
+    Unplaced(String),
+}
+
+fn as_text<S: serde::Serializer>(version: &Option<Version>, to: S) -> Result<S::Ok, S::Error> {
+    match version {
+        Some(version) => to.collect_str(version),
+        None => to.serialize_none(),
+    }
+}
