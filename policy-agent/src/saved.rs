@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(lines(), 403);
         // Back and forth, until there are more changes than are worth keeping.
         (3..9).for_each(|revision| {
-            saved.store(&answer(all(400 * (revision % 2)), revision as usize))
+            saved.store(&answer(all(400 * (revision % 2)), revision as usize));
         });
         assert!(lines() < 1500, "{}", lines());
         // What has gone is not written behind.
