@@ -25,19 +25,13 @@ pub(crate) struct Allowance {
 pub(crate) struct Allowances {
     by_destination: OrdSet<Arc<Allowance>>,
     by_source: OrdSet<BySource>,
-    owners: OrdMap<u32, Owner>,
+    /// Whose tag it is.
+    owners: OrdMap<u32, AppGuid>,
 }
 
 /// The same, ordered by source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct BySource(Arc<Allowance>);
-
-/// Whose tag it is, and in how many places that is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Owner {
-    app: AppGuid,
-    sayings: usize,
-}
 
 /// One by which two lists of what is allowed differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,10 +133,8 @@ impl Allowances {
             return;
         }
         for (app, tag) in allowance.ends() {
-            let owner = self.owners.get_mut(&tag);
-            match owner {
-                Some(owner) => owner.sayings += 1,
-                None => drop(self.owners.insert(tag, Owner { app: app.clone(), sayings: 1 })),
+            if !self.owners.contains_key(&tag) {
+                self.owners.insert(tag, app.clone());
             }
         }
         self.by_source.insert(BySource(allowance));
@@ -151,14 +143,12 @@ impl Allowances {
     /// Takes one out, if it is there.
     pub fn remove(&mut self, allowance: &Allowance) {
         let Some(allowance) = self.by_destination.remove(allowance) else { return };
-        for (_, tag) in allowance.ends() {
-            let Some(owner) = self.owners.get_mut(&tag) else { continue };
-            owner.sayings -= 1;
-            if owner.sayings == 0 {
+        self.by_source.remove(&BySource(allowance.clone()));
+        for (app, tag) in allowance.ends() {
+            if self.tag_of(app).is_none() {
                 self.owners.remove(&tag);
             }
         }
-        self.by_source.remove(&BySource(allowance));
     }
 
     /// What may reach containers of `app`.
@@ -201,7 +191,7 @@ impl Allowances {
 
     /// Whose tag it is, if any policy says so.
     pub fn owner_of(&self, tag: u32) -> Option<&AppGuid> {
-        self.owners.get(&tag).map(|owner| &owner.app)
+        self.owners.get(&tag)
     }
 
     /// What `later` has less and more.

@@ -34,6 +34,7 @@ unless its configuration says otherwise.
 const ADDRESS: &str = "127.0.0.1:8722";
 
 fn main() -> ExitCode {
+    hostnet::heap::give_back();
     service::install_crypto_provider();
     let words: Vec<_> = std::env::args().skip(1).collect();
     match words.split_first() {

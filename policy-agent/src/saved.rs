@@ -26,7 +26,7 @@ use policy::{
     TagLength, TaggedPolicy,
     wire::{line::Form, plain::Reader, v1::PolicyList},
 };
-use policy_client::internal::follow::{Given, Policies};
+use policy_client::internal::follow::{self, Given, Policies};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -203,6 +203,7 @@ fn read(mut from: impl BufRead) -> Result<Kept, Unusable> {
     let mut reading = Reading { from, length: line.len() as u64, reader: Reader::default() };
     let mut policies = Policies::default();
     reading.changes(&header, &mut policies)?.ok_or(Unusable::Torn)?;
+    let mut policies = follow::policies(policies.into_iter().collect());
     let (mut last, mut length, mut changes) = (header, reading.length, 0);
     while let Some(header) = reading.line()?.and_then(|line| gocompat::json::from_slice(&line).ok())
     {
@@ -262,7 +263,7 @@ impl<R: BufRead> Reading<R> {
 fn former(bytes: &[u8]) -> Result<Kept, Unusable> {
     let Former { apps, version, answer: list } =
         gocompat::json::from_slice(bytes).map_err(Unusable::Json)?;
-    let policies = list.into_tagged()?.into_iter().collect();
+    let policies = follow::policies(list.into_tagged()?);
     Ok(Kept { answer: answer(&apps, version.as_deref(), policies)?, length: 0, changes: 0 })
 }
 

@@ -197,7 +197,7 @@ fn set_steps(
 ) -> Vec<SetStep> {
     let mut steps = Vec::new();
     for (name, (kind, elements)) in &wanted.sets {
-        let none = BTreeSet::new();
+        let none = OrdSet::new();
         let there = match observed.sets.get(name) {
             Some(_) if unfit.contains(&name) => {
                 steps.push(SetStep::Replace(name.clone(), *kind));
@@ -210,7 +210,7 @@ fn set_steps(
             }
         };
         // What the kernel counts there is its own.
-        if matches!(kind, SetKind::Meter(..)) || there.iter().eq(elements) {
+        if matches!(kind, SetKind::Meter(..)) || there == elements {
             continue;
         }
         // What nobody here would have written, nobody here knows to name.

@@ -56,7 +56,7 @@ pub(crate) struct Tree {
 /// The rules of a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
-    pub rules: Vec<String>,
+    pub rules: Arc<Vec<String>>,
     /// Whether no two of them can match one packet, so that their order says nothing.
     pub unordered: bool,
 }
@@ -102,6 +102,15 @@ impl Rendered {
     /// How many elements the sets and maps have.
     pub fn elements(&self) -> usize {
         self.sets.values().map(|(_, elements)| elements.len()).sum()
+    }
+}
+
+impl Lines {
+    /// These rules, which are kept for long and may be many.
+    fn of(mut rules: Vec<String>, unordered: bool) -> Self {
+        rules.iter_mut().for_each(String::shrink_to_fit);
+        rules.shrink_to_fit();
+        Self { rules: Arc::new(rules), unordered }
     }
 }
 

@@ -77,7 +77,7 @@ impl FromIterator<(u16, Protocol, PortRange)> for Allow {
         if !merged.is_empty() {
             exact.retain(free);
         }
-        Self { exact: exact.into_iter().collect(), ranges: merged.into_iter().collect() }
+        Self { exact: packed(exact), ranges: packed(merged) }
     }
 }
 
@@ -102,6 +102,18 @@ fn merge(sorted: Vec<PortRange>) -> Vec<PortRange> {
         }
     }
     merged
+}
+
+/// A set of what comes in order. What is put in one after the other leaves every node half empty; the
+/// second half of them fills what the first has left.
+pub(crate) fn packed<T: Ord + Clone>(sorted: impl IntoIterator<Item = T>) -> OrdSet<T> {
+    let mut behind = Vec::new();
+    let mut set = OrdSet::new();
+    for (place, item) in sorted.into_iter().enumerate() {
+        if place % 2 == 0 { drop(set.insert(item)) } else { behind.push(item) }
+    }
+    set.extend(behind);
+    set
 }
 
 impl Allow {

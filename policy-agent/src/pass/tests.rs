@@ -115,7 +115,7 @@ impl Cell {
     }
 
     fn elements(&self, set: &str) -> BTreeSet<Element> {
-        self.kernel.lock().unwrap().state.elements(set).unwrap().clone()
+        self.kernel.lock().unwrap().state.elements(set).unwrap().iter().cloned().collect()
     }
 
     fn rules(&self, chain: &str) -> Option<Vec<String>> {

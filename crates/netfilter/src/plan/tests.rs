@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Action, Builtin, ChainName, FakeKernel, Family, Kernel, MapBody, Mark, Rule, Ruleset, SetBody,
@@ -67,23 +67,23 @@ fn vandalise(observed: &mut Observed, act: &Vandalism) {
     let filter = observed.tables.entry(Table::Filter).or_default();
     let names: Vec<String> = filter.keys().filter(|n| n.starts_with(PREFIX)).cloned().collect();
     let pick = |seed: u8| names.get(usize::from(seed) % names.len().max(1)).cloned();
-    let forward = |filter: &mut BTreeMap<String, Vec<String>>, at_end: bool, rule: &str| {
-        let rules = filter.entry("FORWARD".into()).or_default();
+    let forward = |filter: &mut BTreeMap<String, Arc<Vec<String>>>, at_end: bool, rule: &str| {
+        let rules = Arc::make_mut(filter.entry("FORWARD".into()).or_default());
         let position = if at_end { rules.len() } else { 0 };
         rules.insert(position, rule.to_owned());
     };
     match act {
         Vandalism::Flush(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.insert(chain, Vec::new());
+                filter.insert(chain, Arc::default());
             }
         }
         Vandalism::Insert(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.entry(chain).or_default().insert(0, "-j ACCEPT".into());
+                Arc::make_mut(filter.entry(chain).or_default()).insert(0, "-j ACCEPT".into());
             }
         }
-        Vandalism::Unhook => filter.entry("FORWARD".into()).or_default().clear(),
+        Vandalism::Unhook => drop(filter.insert("FORWARD".into(), Arc::default())),
         Vandalism::HookAgain => {
             if filter.contains_key("vpa--0") {
                 forward(filter, true, "-j vpa--0");
@@ -92,11 +92,12 @@ fn vandalise(observed: &mut Observed, act: &Vandalism) {
         Vandalism::Precede => forward(filter, false, "-s 10.0.0.9/32 -j ACCEPT"),
         Vandalism::ForeignJump(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.entry("DOCKER".into()).or_default().push(format!("-j {chain}"));
+                let rules = Arc::make_mut(filter.entry("DOCKER".into()).or_default());
+                rules.push(format!("-j {chain}"));
             }
         }
         Vandalism::Leftover(seed) => {
-            filter.insert(format!("{PREFIX}old-{seed}"), vec!["-j DROP".into()]);
+            filter.insert(format!("{PREFIX}old-{seed}"), vec!["-j DROP".into()].into());
         }
     }
 }
@@ -210,7 +211,7 @@ fn vandalise_sets(observed: &mut Observed, seeds: &[u8]) {
         let set = observed.sets.get_mut(name).unwrap();
         match seed % 4 {
             0 => set.elements.clear(),
-            1 => drop(set.elements.pop_first()),
+            1 => drop(set.elements.remove_min()),
             2 => drop(set.elements.insert(Element::Foreign("0x01".into()))),
             _ => set.kind = None,
         }

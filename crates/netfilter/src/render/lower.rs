@@ -34,13 +34,13 @@ pub(crate) fn ruleset(wanted: &Ruleset, family: Family, before: Option<&Rendered
         hooks.extend(lines.map(|rule| (*table, line(rule))));
     }
     for ((table, name), rules) in &wanted.chains {
-        let mut lines = Lines::default();
+        let mut lines = Vec::new();
         for rule in rules {
             if let Some(rule) = lowering.lower(*table, rule) {
-                lines.rules.extend(iptables::lines(&rule, family));
+                lines.extend(iptables::lines(&rule, family));
             }
         }
-        lowering.chains.insert((*table, name.to_string()), lines);
+        lowering.chains.insert((*table, name.to_string()), Lines::of(lines, false));
     }
     let Lowering { chains: plain, trees, .. } = lowering;
     let allows = super::allows(wanted);
@@ -143,7 +143,7 @@ impl Lowering<'_> {
                 let lines = iptables::lines(then, self.family);
                 let hash = digest(&lines);
                 let chain = set.part(&format!("do-{hash}"));
-                let lines = Lines { rules: lines, unordered: false };
+                let lines = Lines::of(lines, false);
                 self.chains.insert((table, chain.to_string()), lines);
                 (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
             }
@@ -185,7 +185,7 @@ impl Lowering<'_> {
     }
 
     fn leaf(&mut self, table: Table, name: &ChainName, rules: Vec<String>) {
-        self.chains.insert((table, name.to_string()), Lines { rules, unordered: true });
+        self.chains.insert((table, name.to_string()), Lines::of(rules, true));
     }
 
     fn line(&self, rule: &Rule) -> String {

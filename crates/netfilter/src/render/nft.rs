@@ -19,6 +19,7 @@ use crate::{
     Limit, Log, MapBody, MapName, Mark, Place, RejectWith, Rule, Ruleset, SetBody, SetKind,
     SetName, Side, Table, TooMany, Transport,
     rule::{Is, Lookup},
+    set::packed,
 };
 
 /// The chain that is the operators' own.
@@ -85,10 +86,10 @@ pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
         let (bridged, rules): (Vec<_>, Vec<_>) =
             rules.iter().partition(|rule| rule.bridge_port.is_some());
         let rules = rules.iter().flat_map(|rule| nft.lines(*table, rule)).collect();
-        chains.insert((*table, word(name.as_str())), Lines { rules, unordered: false });
+        chains.insert((*table, word(name.as_str())), Lines::of(rules, false));
         if !bridged.is_empty() {
             let rules = bridged.iter().flat_map(|rule| nft.lines(Table::Bridge, rule)).collect();
-            let lines = Lines { rules, unordered: false };
+            let lines = Lines::of(rules, false);
             chains.insert((Table::Bridge, word(name.as_str())), lines);
         }
     }
@@ -303,7 +304,7 @@ fn elements_of<T: Ord + Clone>(
     entries: &OrdSet<T>,
     element: impl Fn(&T) -> Element,
 ) -> OrdSet<Element> {
-    let Some((earlier, elements)) = before else { return entries.iter().map(element).collect() };
+    let Some((earlier, elements)) = before else { return packed(entries.iter().map(element)) };
     let mut elements = elements.clone();
     for difference in earlier.diff(entries) {
         match difference {

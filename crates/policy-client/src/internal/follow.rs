@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Answer, Client, ClientError, Question, ReceiptWords, Told};
 use course::Course;
 use given::is_later;
-pub use given::{Given, Policies};
+pub use given::{Given, Policies, policies};
 use hold::{HELD, Hold, Kept};
 use pause::{Backoff, between};
 
@@ -265,7 +265,7 @@ impl<S: Server> Follower<S> {
             Ok(Told { answer: Answer::Policies { policies, version }, wait: _, bytes }) => {
                 self.counts.wholes += 1;
                 self.counts.whole_bytes += count(bytes);
-                let policies = policies.into_iter().collect();
+                let policies = given::policies(policies);
                 self.whole(question, Given { apps: question.apps.clone(), policies, version }, now)
             }
             Ok(Told { answer: Answer::Changes { delta, version }, wait: _, bytes }) => {

@@ -142,7 +142,7 @@ impl<'a> Grower<'a> {
             };
             inhabited(node, allow).map(way).collect()
         };
-        Lines { rules, unordered: true }
+        Lines::of(rules, true)
     }
 
     fn line(&self, rule: &Rule) -> String {

@@ -11,6 +11,19 @@ use crate::internal::{error::UnusableChanges, policies::concerns};
 /// changes, and what two copies differ in is found without looking at the rest.
 pub type Policies = OrdSet<TaggedPolicy>;
 
+/// Those of a list in any order. What is put in one after the other leaves every node half empty; the
+/// second half of them fills what the first has left.
+pub fn policies(mut list: Vec<TaggedPolicy>) -> Policies {
+    list.sort_unstable();
+    let mut behind = Vec::new();
+    let mut policies = Policies::new();
+    for (place, policy) in list.into_iter().enumerate() {
+        if place % 2 == 0 { drop(policies.insert(policy)) } else { behind.push(policy) }
+    }
+    policies.extend(behind);
+    policies
+}
+
 /// The policies of some apps at a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
@@ -36,20 +49,21 @@ impl Given {
         version: Version,
     ) -> Result<Self, UnusableChanges> {
         let Delta { total, removed, added } = delta;
-        let mut policies = if self.apps == *apps {
+        let mut all = if self.apps == *apps {
             self.policies.clone()
         } else {
-            self.policies.iter().filter(|policy| concerns(policy, apps)).cloned().collect()
+            let concern = self.policies.iter().filter(|policy| concerns(policy, apps));
+            policies(concern.cloned().collect())
         };
         // What came and went in between is told, too, so neither must change anything.
         for policy in &removed {
-            policies.remove(policy);
+            all.remove(policy);
         }
-        policies.extend(added);
-        if policies.len() != total {
-            return Err(UnusableChanges::Total { total, found: policies.len() });
+        all.extend(added);
+        if all.len() != total {
+            return Err(UnusableChanges::Total { total, found: all.len() });
         }
-        Ok(Self { apps: apps.clone(), policies, version: Some(version) })
+        Ok(Self { apps: apps.clone(), policies: all, version: Some(version) })
     }
 
     /// Whether `new` says what was so before this: of the same apps at least, in the same life.
