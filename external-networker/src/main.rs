@@ -59,7 +59,13 @@ fn main() -> ExitCode {
 
 /// The answer, which is empty for most verbs. `prefix` becomes what the configuration says.
 fn run(prefix: &mut String) -> Result<String> {
-    let command = Command::parse(std::env::args().skip(1).collect())?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word] = &words[..]
+        && matches!(word.as_str(), "--version" | "-version")
+    {
+        return Ok(format!("external-networker {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let command = Command::parse(words)?;
     let config = Config::load(&command.config_file)?;
     prefix.clone_from(&config.log_prefix);
     log_to_stderr(prefix);

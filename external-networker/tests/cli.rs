@@ -31,6 +31,14 @@ fn it_tells_people_who_run_it_by_hand() {
 }
 
 #[test]
+fn it_tells_its_version() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_external-networker")).arg("--version").output().unwrap();
+    let expected = concat!("external-networker ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), expected.as_bytes()));
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_named() {
     complains(&["--banana", "x"], "flag provided but not defined: -banana");
     complains(&["--action", "up", "--handle", "h"], "missing required flag 'configFile'");

@@ -45,6 +45,12 @@ Exit codes:
   4  not authorized: no token, or one that is not good for this
   5  --wait: the change is stored, but not every cell confirmed it in time";
 
+// Usages are written out: by itself, the parser counts what the environment gives among what is needed.
+const ADD_USAGE: &str =
+    "network-policy add-policy [OPTIONS] --protocol <tcp|udp> --port <N[-M]> <SRC> <DST>";
+const REMOVE_USAGE: &str =
+    "network-policy remove-policy [OPTIONS] --protocol <tcp|udp> --port <N[-M]> <SRC> <DST>";
+
 const ADD_EXAMPLES: &str = "\
 Examples:
   # One port:
@@ -119,6 +125,7 @@ Examples:
 #[command(
     name = "network-policy",
     version,
+    override_usage = "network-policy [OPTIONS] <COMMAND>",
     long_about = OVERVIEW,
     after_help = EXIT_CODES,
     after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}")
@@ -169,22 +176,22 @@ pub(crate) struct ServerArgs {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Let one app open connections to another
-    #[command(after_help = ADD_EXAMPLES)]
+    #[command(override_usage = ADD_USAGE, after_help = ADD_EXAMPLES)]
     AddPolicy(ChangeArgs),
     /// Take a policy back, and cut the connections it allowed
-    #[command(after_help = REMOVE_EXAMPLES)]
+    #[command(override_usage = REMOVE_USAGE, after_help = REMOVE_EXAMPLES)]
     RemovePolicy(ChangeArgs),
     /// List policies
-    #[command(after_help = POLICIES_EXAMPLES)]
+    #[command(override_usage = "network-policy policies [OPTIONS]", after_help = POLICIES_EXAMPLES)]
     Policies(PoliciesArgs),
     /// Tell where policies are in force, and where not yet
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(override_usage = "network-policy status [OPTIONS] [APP]...", after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
     /// Tell who changed what, when and from where
-    #[command(after_help = AUDIT_EXAMPLES)]
+    #[command(override_usage = "network-policy audit [OPTIONS]", after_help = AUDIT_EXAMPLES)]
     Audit(AuditArgs),
     /// Print a script that completes commands and options in your shell
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    #[command(override_usage = "network-policy completions <SHELL>", after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Which shell
         shell: Shell,
@@ -194,10 +201,10 @@ pub(crate) enum Command {
 #[derive(clap::Args)]
 pub(crate) struct ChangeArgs {
     /// The app that opens connections
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", value_parser = words::app)]
     pub(crate) source: AppGuid,
     /// The app that is connected to
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = words::app)]
     pub(crate) destination: AppGuid,
     /// tcp or udp
     #[arg(long, value_name = "tcp|udp")]
@@ -205,7 +212,7 @@ pub(crate) struct ChangeArgs {
     /// Port of the destination, or a range of ports such as 7000-7010
     #[arg(long, value_name = "N[-M]", value_parser = words::ports)]
     pub(crate) port: PortRange,
-    /// Return when every cell concerned enforces the change
+    /// Return when every cell concerned enforces the change; needs the scope network.admin
     #[arg(long)]
     pub(crate) wait: bool,
     /// Give up waiting after this long [default: 60]
@@ -221,20 +228,20 @@ pub(crate) struct ChangeArgs {
 #[derive(clap::Args)]
 pub(crate) struct PoliciesArgs {
     /// Only policies from this app; may be repeated
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_delimiter = ',')]
     pub(crate) source: Vec<AppGuid>,
     /// Only policies to this app; may be repeated
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_delimiter = ',')]
     pub(crate) destination: Vec<AppGuid>,
     /// Only policies with this app at either end; may be repeated
-    #[arg(long, value_name = "APP", conflicts_with_all = ["source", "destination"])]
+    #[arg(long, value_name = "APP", value_delimiter = ',', conflicts_with_all = ["source", "destination"])]
     pub(crate) app: Vec<AppGuid>,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct StatusArgs {
     /// Only policies with one of these apps at either end
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_delimiter = ',')]
     pub(crate) apps: Vec<AppGuid>,
     /// Tell of cells instead: all, or those that run one of the apps
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::{
     receipts::Receipt,
     verb::Verb,
     wait::{Last, Waited, wait},
-    watch::{Watch, between},
+    watch::{self, Watch, between},
     words,
 };
 
@@ -43,6 +43,10 @@ pub(crate) fn run(
     let ChangeArgs { source, destination, protocol, port, wait, timeout } = args;
     let policy = Policy { source, destination, protocol, ports: port };
     let one = std::slice::from_ref(&policy);
+    if wait {
+        // A change that is made, and then not watched, would be worse than none.
+        watch::may_ask(client, &policy).map_err(Failure::MayNotWatch)?;
+    }
     let (version, before) = match verb {
         Verb::Add => (client.create(one), None),
         // Removing what is not there is a success to the server; a person may have meant another.
@@ -61,7 +65,7 @@ pub(crate) fn run(
         return Err(Failure::Unconfirmed(Unconfirmed::NoRevision));
     };
     let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let waited = watch(client, change, verb, &policy, timeout)?;
+    let waited = watched(client, change, verb, &policy, timeout)?;
     say.done(verb, &policy, Some(&waited))?;
     match waited.last {
         Last::Confirmed(_) => Ok(()),
@@ -75,7 +79,7 @@ pub(crate) fn run(
     }
 }
 
-fn watch(
+fn watched(
     client: &Client,
     change: &Version,
     verb: Verb,
@@ -87,7 +91,7 @@ fn watch(
         Verb::Remove => Watch::removed(client, change, policy),
     };
     let progress = Progress::start();
-    let waited = wait(timeout, |look| watch.look(look), |tally| progress.show(tally));
+    let waited = wait(timeout, |look| watch.look(look), |seen| progress.show(seen));
     waited.map_err(|source| Failure::Watching { source })
 }
 

@@ -17,6 +17,11 @@ const UNREACHABLE: u8 = 3;
 const NOT_AUTHORIZED: u8 = 4;
 const UNCONFIRMED: u8 = 5;
 
+/// The code for arguments that cannot be used.
+pub(crate) fn usage() -> ExitCode {
+    ExitCode::from(USAGE)
+}
+
 /// Why the program did not do what it was asked. `--verbose` adds the causes.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
@@ -30,6 +35,9 @@ pub(crate) enum Failure {
     Settings(#[source] SettingsError),
     #[error("{}", in_short(.0))]
     Client(#[source] ClientError),
+    /// Nothing was changed, since nobody would be told who enforces it.
+    #[error("{}", not_watched(.0))]
+    MayNotWatch(#[source] ClientError),
     /// The change is made, but the server does not tell who enforces it.
     #[error("the change is stored, but who enforces it is not known: {}", in_short(source))]
     Watching { source: ClientError },
@@ -110,7 +118,9 @@ impl Failure {
         ExitCode::from(match self {
             Self::NoToken => NOT_AUTHORIZED,
             Self::Token(_) | Self::TokenFile { .. } | Self::Settings(_) => USAGE,
-            Self::Client(error) | Self::Watching { source: error } => code(error),
+            Self::Client(error) | Self::MayNotWatch(error) | Self::Watching { source: error } => {
+                code(error)
+            }
             Self::Unconfirmed(_) => UNCONFIRMED,
             Self::Output(error) if is_broken_pipe(error) => return ExitCode::SUCCESS,
             Self::Output(_) => REFUSED,
@@ -148,9 +158,13 @@ impl Failure {
                 "Give --ca-cert a PEM file with the authority behind the server's certificate."
                     .to_owned()
             }
-            Self::Client(error) | Self::Watching { source: error } => return advice(error),
+            Self::MayNotWatch(ClientError::Refused { status: 403, .. }) | Self::Output(_) => {
+                return None;
+            }
+            Self::Client(error) | Self::MayNotWatch(error) | Self::Watching { source: error } => {
+                return advice(error);
+            }
             Self::Unconfirmed(unconfirmed) => unconfirmed.advice().to_owned(),
-            Self::Output(_) => return None,
         })
     }
 }
@@ -159,6 +173,17 @@ const HOW_TO_GET_A_TOKEN: &str = "\
 Get a token and put it into NETWORK_POLICY_TOKEN, or into a file for --token-file:
   policy-server token --scope network.admin --subject me     # a server of your own
   cf oauth-token                                             # Cloud Foundry";
+
+fn not_watched(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { status: 403, .. } => {
+            "nothing was changed: --wait needs the scope network.admin, which your token lacks; use \
+             one that has it, or leave out --wait (cells enforce the change all the same)"
+                .to_owned()
+        }
+        other => in_short(other),
+    }
+}
 
 /// What the server said, in one line: which request it was is for `--verbose`.
 fn in_short(error: &ClientError) -> String {
@@ -198,6 +223,11 @@ fn advice(error: &ClientError) -> Option<String> {
              the address of the external one, port 4002 by custom."
                 .to_owned()
         }
+        ClientError::Unreachable { source, .. } if speaks_no_tls(source) => {
+            "What answers there does not speak TLS. Try the same address with http:// in --server (or\n\
+             NETWORK_POLICY_SERVER)."
+                .to_owned()
+        }
         ClientError::Unreachable { source, .. } if is_about_certificates(source) => {
             "Is --ca-cert the authority behind the server's certificate, and is the address in\n\
              --server one of the names in it?"
@@ -206,6 +236,9 @@ fn advice(error: &ClientError) -> Option<String> {
         ClientError::Unreachable { .. } => {
             "Is the policy server running, and is --server (or NETWORK_POLICY_SERVER) its address?"
                 .to_owned()
+        }
+        ClientError::Refused { status: 400, reason, .. } if wants_tls(reason) => {
+            "Give the address with https:// in --server (or NETWORK_POLICY_SERVER).".to_owned()
         }
         ClientError::Refused { status: 401, .. } => {
             format!("Your token may have expired.\n{HOW_TO_GET_A_TOKEN}")
@@ -278,6 +311,16 @@ fn stragglers(receipts: &[Receipt], took: Duration) -> String {
 fn is_about_certificates(error: &dyn Error) -> bool {
     let text = error.to_string().to_lowercase();
     text.contains("certificate") || text.contains("rustls")
+}
+
+/// What rustls makes of a server that answers its greeting in clear text.
+fn speaks_no_tls(error: &dyn Error) -> bool {
+    error.to_string().contains("InvalidContentType")
+}
+
+/// What Go's servers, and ours, say in clear text where they expect TLS.
+fn wants_tls(reason: &str) -> bool {
+    reason.contains("HTTP request to an HTTPS server")
 }
 
 fn wants_our_certificate(error: &dyn Error) -> bool {

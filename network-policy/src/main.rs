@@ -22,11 +22,16 @@ mod words;
 
 use std::{io, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::Args;
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        // The parser would take what the environment says for words, and complain.
+        eprint!("{}", Args::command().render_help());
+        return failure::usage();
+    }
     // Ends here with code 2 when the arguments cannot be used, and with 0 for --help.
     let args = Args::parse();
     let verbose = args.verbose;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::Write};
 use policy::{
     AppGuid,
     wire::{
-        status::{CellStatus, PoliciesStatus, PolicyStatus, Status},
+        status::{CellStatus, GroupsStatus, PoliciesStatus, PolicyStatus, Status},
         v1::{Destination, Ports},
     },
 };
@@ -86,11 +86,12 @@ fn of_cells(status: &Status) -> String {
     if cells.is_empty() {
         return with_doubts("No cells.".to_owned(), *complete);
     }
-    let names = ["cell", "enforced", "since", "wanted", "heard", "apps", "backend", "error"];
+    let names =
+        ["cell", "enforced", "since", "wanted", "heard", "apps", "groups", "backend", "error"];
     with_doubts(table(names, cells.iter().map(cell)), *complete)
 }
 
-fn cell(status: &CellStatus) -> [String; 8] {
+fn cell(status: &CellStatus) -> [String; 9] {
     let CellStatus {
         cell,
         server: _,
@@ -101,7 +102,10 @@ fn cell(status: &CellStatus) -> [String; 8] {
         apps,
         backend,
         error,
+        security_groups,
     } = status;
+    let of_groups = security_groups.as_ref();
+    let error = error.as_ref().or_else(|| of_groups?.error.as_ref());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         shown(cell),
@@ -110,9 +114,19 @@ fn cell(status: &CellStatus) -> [String; 8] {
         wanted.to_string(),
         ago(*silent_seconds),
         apps.to_string(),
+        or_dash(of_groups.map(groups)),
         or_dash(backend.as_deref().map(shown)),
-        or_dash(error.as_deref().map(shown)),
+        or_dash(error.map(|error| shown(error))),
     ]
+}
+
+/// Which security groups are enforced, of which are wanted.
+fn groups(GroupsStatus { enforced, wanted, spaces: _, error: _ }: &GroupsStatus) -> String {
+    match enforced {
+        Some(enforced) if enforced >= wanted => "enforced".to_owned(),
+        Some(enforced) => format!("{enforced} of {wanted}"),
+        None => "not enforced".to_owned(),
+    }
 }
 
 fn with_doubts(told: String, complete: bool) -> String {
@@ -165,6 +179,7 @@ mod tests {
             wanted: 41,
             apps: 50,
             backend: Some("nftables".to_owned()),
+            security_groups: Some(GroupsStatus { enforced: Some(7), ..GroupsStatus::default() }),
             ..CellStatus::default()
         };
         let ill = CellStatus {
@@ -174,11 +189,26 @@ mod tests {
             error: Some("no such table".to_owned()),
             ..CellStatus::default()
         };
-        let status = Status { cells: vec![well, ill], ..Status::default() };
+        let error = Some("shadow mode".to_owned());
+        let watching = GroupsStatus { wanted: 7, error, ..GroupsStatus::default() };
+        let groups = GroupsStatus { enforced: Some(6), ..watching.clone() };
+        let behind = CellStatus {
+            cell: "cell-3".to_owned(),
+            security_groups: Some(GroupsStatus { error: None, ..groups }),
+            ..well.clone()
+        };
+        let watching = CellStatus {
+            cell: "cell-4".to_owned(),
+            security_groups: Some(watching),
+            ..well.clone()
+        };
+        let status = Status { cells: vec![well, ill, behind, watching], ..Status::default() };
         insta::assert_snapshot!(of_cells(&status), @r"
-        cell    enforced  since      wanted  heard    apps  backend   error
-        cell-1  41        1 min ago  41      now      50    nftables  -
-        cell-2  -         -          40      2 h ago  0     -         no such table
+        cell    enforced  since      wanted  heard    apps  groups        backend   error
+        cell-1  41        1 min ago  41      now      50    enforced      nftables  -
+        cell-2  -         -          40      2 h ago  0     -             -         no such table
+        cell-3  41        1 min ago  41      now      50    6 of 7        nftables  -
+        cell-4  41        1 min ago  41      now      50    not enforced  nftables  shadow mode
 
         Not every cell has been heard of yet: there may be others.
         ");

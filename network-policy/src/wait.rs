@@ -7,7 +7,7 @@ use std::{
 
 use policy_client::external::ClientError;
 
-use crate::receipts::{Receipt, Standing, Tally};
+use crate::receipts::{Receipt, Standing};
 
 /// Cells answer within milliseconds, so the first looks are close together.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -40,29 +40,28 @@ pub(crate) enum Look {
     Last,
 }
 
-/// Asks until the change is in force or `timeout` is over; `seen` is told of every answer.
+/// Asks until the change is in force or `timeout` is over; `seen` is told what every look but the
+/// successful one has brought.
 pub(crate) fn wait(
     timeout: Duration,
     mut ask: impl FnMut(Look) -> Result<Standing, ClientError>,
-    mut seen: impl FnMut(&Tally),
+    mut seen: impl FnMut(&Last),
 ) -> Result<Waited, ClientError> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         let look = if began.elapsed() < timeout { Look::Passing } else { Look::Last };
         let last = match ask(look) {
-            Ok(standing) => {
-                seen(&standing.tally());
-                if standing.is_settled() {
-                    let last = Last::Confirmed(standing.into_receipts());
-                    return Ok(Waited { last, took: began.elapsed() });
-                }
-                Last::Standing(standing)
+            Ok(standing) if standing.is_settled() => {
+                let last = Last::Confirmed(standing.into_receipts());
+                return Ok(Waited { last, took: began.elapsed() });
             }
+            Ok(standing) => Last::Standing(standing),
             // It took the change a moment ago, so it may be back in another.
             Err(error) if is_passing(&error) => Last::Silence(error),
             Err(error) => return Err(error),
         };
+        seen(&last);
         let took = began.elapsed();
         let hopeless = matches!(last, Last::Standing(Standing::OtherLife));
         if hopeless || look == Look::Last {

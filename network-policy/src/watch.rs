@@ -63,6 +63,15 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Whether the server tells the caller how far a change of `policy` has got; a server that tells nobody
+/// is no reason against it.
+pub(crate) fn may_ask(client: &Client, policy: &Policy) -> Result<(), ClientError> {
+    match client.policies_status(&between(policy)) {
+        Ok(_) | Err(ClientError::Refused { status: 404 | 405, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The policies from the source of `policy` to its destination.
 pub(crate) fn between(policy: &Policy) -> Filter {
     let Policy { source, destination, .. } = policy;

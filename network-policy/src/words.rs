@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
-use policy::{InvalidPortRange, Policy, PortRange};
+use policy::{AppGuid, EmptyAppGuid, InvalidPortRange, Policy, PortRange};
+
+/// Reads one end of a policy. The server's API separates names by commas, so none may have one: asked
+/// for, it would be two others.
+pub(crate) fn app(text: &str) -> Result<AppGuid, String> {
+    if text.contains(',') {
+        return Err("it names several apps, and a policy has one at each end".to_owned());
+    }
+    text.parse().map_err(|error: EmptyAppGuid| error.to_string())
+}
 
 /// Reads `--port`; the refusal says what would do.
 pub(crate) fn ports(text: &str) -> Result<PortRange, String> {

@@ -25,10 +25,11 @@ use tokio::{
 
 use crate::{
     cycle::{Question, Wake},
-    denied::Verdict,
+    denied::{Reason, Verdict},
     explain::{Explanation, Flow},
-    metrics,
+    groups, metrics,
     poll::{Reach, Taken},
+    probe::Attempt,
     shadow::{Kind, Report},
     status::Status,
 };
@@ -38,9 +39,15 @@ struct Admin {
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
     reach: watch::Receiver<Reach>,
+    /// Of security groups, if we keep them.
+    groups: Option<watch::Receiver<groups::Status>>,
     pages: metrics::Sources,
     patience: Duration,
 }
+
+/// How things stand: with policies, with who tells them, and with security groups, if we keep them.
+type Standings =
+    (watch::Receiver<Status>, watch::Receiver<Reach>, Option<watch::Receiver<groups::Status>>);
 
 /// How long an address may still be taken by an agent that was killed.
 const TAKEN: Duration = Duration::from_secs(5);
@@ -62,8 +69,7 @@ pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// The listener's URL table.
 pub(crate) fn routes(
     wake: mpsc::Sender<Wake>,
-    statuses: watch::Receiver<Status>,
-    reach: watch::Receiver<Reach>,
+    (statuses, reach, groups): Standings,
     pages: metrics::Sources,
     patience: Duration,
 ) -> Router {
@@ -73,8 +79,9 @@ pub(crate) fn routes(
         .route("/metrics", get(metrics))
         .route("/rules", get(rules))
         .route("/explain", get(explain))
+        .route("/denied", get(denied))
         .route("/promote", post(promote))
-        .with_state(Admin { wake, statuses, reach, pages, patience })
+        .with_state(Admin { wake, statuses, reach, groups, pages, patience })
 }
 
 #[derive(Serialize)]
@@ -146,6 +153,15 @@ async fn explain(
     admin.ask(Question::Explain(flow, tell), told).await.map(Json)
 }
 
+/// Why our rules denied what somebody has just tried, as far as they told of it; `null` if they did not.
+async fn denied(
+    State(admin): State<Admin>,
+    Query(attempt): Query<Attempt>,
+) -> Json<Option<&'static str>> {
+    let reason = admin.pages.told.ledger().denied(&attempt.header());
+    Json(reason.map(Reason::as_str))
+}
+
 /// What is to be enforced from now on; all of it, if nothing is named.
 #[derive(Deserialize)]
 struct Promoted {
@@ -154,7 +170,7 @@ struct Promoted {
 
 /// Enforces what was only watched, and answers once the kernel does.
 async fn promote(
-    State(admin): State<Admin>,
+    State(mut admin): State<Admin>,
     Query(Promoted { what }): Query<Promoted>,
 ) -> Result<Json<Report>, (StatusCode, String)> {
     let kinds = match what.as_deref() {
@@ -171,6 +187,7 @@ async fn promote(
         return Err(unavailable(why));
     }
     let held = admin.statuses.borrow().held.clone();
+    let held = if report.security_groups { held.or(admin.groups_held().await) } else { held };
     match held {
         None => Ok(Json(report)),
         Some(why) => Err(unavailable(format!("promoted, but not enforced yet: {why}"))),
@@ -215,6 +232,17 @@ impl Admin {
         let stopping = || unavailable("the agent is stopping".into());
         self.wake.send(Wake::Asked(question)).await.map_err(|_| stopping())?;
         told.await.map_err(|_| stopping())?.map_err(unavailable)
+    }
+
+    /// Waits until security groups are enforced, and says what keeps them from it.
+    async fn groups_held(&mut self) -> Option<String> {
+        let groups = self.groups.as_mut()?;
+        let passed = |status: &groups::Status| status.held.is_some() || !status.watches;
+        match timeout(self.patience, groups.wait_for(passed)).await {
+            Ok(Ok(status)) => status.held.clone(),
+            Ok(Err(_)) => Some("the agent is stopping".to_owned()),
+            Err(_) => Some(format!("not done after {} seconds", self.patience.as_secs())),
+        }
     }
 
     async fn enforced(&mut self) -> Result<(), Shut> {
@@ -297,7 +325,14 @@ mod tests {
         let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
         let pages = metrics::Sources { told, vtep: "silk-vtep".parse().unwrap() };
         Fake {
-            admin: Admin { wake, statuses: watching, reach: reaching, pages, patience },
+            admin: Admin {
+                wake,
+                statuses: watching,
+                reach: reaching,
+                groups: None,
+                pages,
+                patience,
+            },
             statuses,
             reach,
         }

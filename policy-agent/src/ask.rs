@@ -1,6 +1,6 @@
 //! `policy-agent explain`: asks the agent that runs on this cell.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, thread::sleep, time::Duration};
 
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -8,11 +8,16 @@ use ureq::{Body, http::Response};
 
 use crate::{
     explain::{Explanation, Flow, InvalidFlow},
+    probe::{self, Attempt, Probe, ProbeError},
     shadow::{Kind, Report},
 };
 
 /// As long as it may take to read 50,000 rules back, and some more.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often, and how soon after one another, the agent is asked whether it heard of a denied packet.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Why there is no explanation.
 #[derive(Debug, Error)]
@@ -35,6 +40,9 @@ pub enum AskError {
     /// Another version of the agent, most likely.
     #[error("the agent's answer is unreadable")]
     Unreadable(#[source] serde_json::Error),
+    /// It was explained, but could not be tried.
+    #[error("trying it out")]
+    Probe(#[from] ProbeError),
 }
 
 impl From<InvalidFlow> for AskError {
@@ -58,6 +66,45 @@ pub fn explain(
         .query("destination", destination)
         .query("port", port);
     told(address, request.call())
+}
+
+/// Tries out what was explained, in the namespace at `container`; the words are those it was asked for
+/// with. The agent that listens on `address` says whether rules of this cell denied it.
+pub fn probe(
+    address: SocketAddr,
+    container: &Path,
+    [source, destination, port]: [&str; 3],
+    explanation: Explanation,
+) -> Result<Explanation, AskError> {
+    let flow = Flow::parse(source, destination, port)?;
+    let from = explanation.source.ok_or(ProbeError::Address("source"))?;
+    let to = explanation.destination.ok_or(ProbeError::Address("destination"))?;
+    let (attempt, met) = probe::attempt(container, &flow, from, to)?;
+    let denied = denied(address, &attempt, met)?;
+    Ok(Explanation { probe: Some(Probe { attempt, met, denied }), ..explanation })
+}
+
+/// The kernel tells the agent of a packet beside the packet's way, so that may take a moment.
+fn denied(
+    address: SocketAddr,
+    attempt: &Attempt,
+    met: probe::Met,
+) -> Result<Option<String>, AskError> {
+    if met == probe::Met::Answer {
+        return Ok(None);
+    }
+    for _ in 0..LOOKS {
+        let request = caller()
+            .get(format!("http://{address}/denied"))
+            .query("protocol", attempt.protocol.as_str())
+            .query("source", attempt.source.to_string())
+            .query("destination", attempt.destination.to_string());
+        if let Some(reason) = told(address, request.call())? {
+            return Ok(Some(reason));
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+    Ok(None)
 }
 
 /// Has the agent that listens on `address` enforce what was only watched: `kind`, or all of it. Returns

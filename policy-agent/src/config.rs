@@ -172,6 +172,9 @@ impl Config {
         if config.shadow.any() && config.state_file.is_none() {
             check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
         }
+        if config.shadow.security_groups && !config.enable_groups {
+            check.fault("shadow", "security_groups can be watched only with enable_asg_syncing");
+        }
         check.finish()?;
         Ok(config)
     }
@@ -325,6 +328,18 @@ mod tests {
         let error = check(&text.replace("169.254.0.0/16", "169.254")).unwrap_err();
         let fault = "deny_networks.always: \"169.254\" is not a network such as 10.0.0.0/8";
         assert!(error.contains(fault), "{error}");
+    }
+
+    #[test]
+    fn groups_that_are_left_to_the_networker_cannot_be_watched() {
+        let fault = "shadow: security_groups can be watched only with enable_asg_syncing";
+        let shadow = r#""shadow":{"security_groups":true},"state_file":"/s""#;
+        let refused = |text: &str| match check(text) {
+            Err(error) => error.contains(fault),
+            Ok(_) => false,
+        };
+        assert!(refused(&format!("{{{shadow}}}")));
+        assert!(!refused(&format!("{{{shadow},\"enable_asg_syncing\":true}}")));
     }
 
     #[test]

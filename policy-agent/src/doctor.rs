@@ -11,6 +11,7 @@ mod features;
 mod finding;
 mod limits;
 mod lock;
+mod offloads;
 mod overlay;
 mod tags;
 

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     allowances::Allowance,
     model::{self, Fate, Why},
+    probe::Probe,
     world::World,
 };
 
@@ -46,6 +47,10 @@ pub(crate) enum InvalidFlow {
 /// What becomes of it, as the local listener tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
+    /// The address it comes from; of an app, that of an instance here.
+    pub source: Option<Ipv4Addr>,
+    /// The address it is for, likewise.
+    pub destination: Option<Ipv4Addr>,
     /// `passes`, `is refused`, or `is not for policies to decide`.
     pub verdict: String,
     /// Why, in a sentence.
@@ -60,6 +65,9 @@ pub struct Explanation {
     pub mark: u32,
     /// Chains and sets in which the kernel, read just now, does not hold what this follows from.
     pub kernel_differs_in: Vec<String>,
+    /// What became of one that was sent, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
 }
 
 /// An end as it is found on this cell.
@@ -67,6 +75,8 @@ struct Found<'a> {
     app: Option<&'a AppGuid>,
     address: Ipv4Addr,
     is_here: bool,
+    /// Whether the address stands for any of another cell.
+    is_made_up: bool,
 }
 
 impl FromStr for End {
@@ -125,7 +135,10 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         format!("{from} -> {to} {} {}", flow.protocol, flow.port)
     });
     let verdict_there = if needed { Fate::Refused } else { verdict.fate };
+    let address = |end: &Found<'_>| (!end.is_made_up).then_some(end.address);
     Explanation {
+        source: address(&source),
+        destination: address(&destination),
         verdict: verdict_there.to_string(),
         why: reason(&verdict.why, policy, &destination),
         policy: policy.map(ToString::to_string),
@@ -133,6 +146,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         version: None,
         mark: verdict.mark,
         kernel_differs_in: Vec::new(),
+        probe: None,
     }
 }
 
@@ -141,12 +155,19 @@ fn find<'a>(world: &'a World, end: &'a End) -> Found<'a> {
         End::Address(address) => {
             let app = world.app_at(*address);
             let is_here = app.is_some() || world.subnet.block.contains(address);
-            Found { app, address: *address, is_here }
+            Found { app, address: *address, is_here, is_made_up: false }
         }
         End::App(app) => match world.residents.iter().find(|resident| resident.app == *app) {
-            Some(resident) => Found { app: Some(app), address: resident.ip, is_here: true },
+            Some(resident) => {
+                Found { app: Some(app), address: resident.ip, is_here: true, is_made_up: false }
+            }
             // Which address it has elsewhere is known there; any of the overlay stands for it.
-            None => Found { app: Some(app), address: elsewhere(world), is_here: false },
+            None => Found {
+                app: Some(app),
+                address: elsewhere(world),
+                is_here: false,
+                is_made_up: true,
+            },
         },
     }
 }
@@ -215,10 +236,24 @@ impl fmt::Display for Fate {
     }
 }
 
+impl Explanation {
+    /// For programs.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("texts and numbers are JSON")
+    }
+
+    /// Whether what was tried came out otherwise.
+    pub fn is_contradicted(&self) -> bool {
+        let is_refused = self.verdict == Fate::Refused.to_string();
+        self.probe.as_ref().is_some_and(|probe| probe.contradicts(!is_refused))
+    }
+}
+
 /// For operators to read.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, why, policy, missing, version, mark, kernel_differs_in } = self;
+        let Self { verdict, why, policy, missing, version, mark, kernel_differs_in, probe, .. } =
+            self;
         writeln!(f, "It {verdict}. {why}")?;
         if let Some(policy) = policy {
             writeln!(f, "  policy   {policy}")?;
@@ -231,6 +266,13 @@ impl fmt::Display for Explanation {
         match &kernel_differs_in[..] {
             [] => write!(f, "  kernel   holds the rules this follows from"),
             differing => write!(f, "  kernel   differs in {}", differing.join(", ")),
+        }?;
+        match probe {
+            Some(probe) if self.is_contradicted() => {
+                write!(f, "\n  probe    {probe}. That is not what the rules should do.")
+            }
+            Some(probe) => write!(f, "\n  probe    {probe}"),
+            None => Ok(()),
         }
     }
 }

@@ -29,17 +29,19 @@ use axum::Router;
 use netfilter_events::conntrack::Connections;
 use notify::RecommendedWatcher;
 use policy_client::internal::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
 use crate::{AgentError, Config, backend::Former, firewall::Shared, watch};
 
 pub(crate) use admin::disabled;
 pub(crate) use desired::{DenyNetworks, Manner, scope};
+pub(crate) use status::Status;
 
 /// Everything about security groups, ready to run.
 pub(crate) struct Groups {
     cycle: cycle::Cycle,
+    statuses: Receiver<Status>,
     poller: poll::Poller,
     _watching: RecommendedWatcher,
 }
@@ -51,6 +53,7 @@ impl Groups {
         firewall: Shared,
         former: Former,
         connections: Box<dyn Connections>,
+        watches: Receiver<bool>,
     ) -> Result<(Self, Router), AgentError> {
         let client = Client::new(&config.server).map_err(AgentError::Server)?;
         let (wake, wakes) = mpsc::channel(64);
@@ -60,13 +63,24 @@ impl Groups {
         let saved = answer::Saved::beside(config.state_file.as_deref());
         let known = saved.load();
         let enforcer = pass::Enforcer::new(config, firewall, former, connections);
-        let (cycle, statuses) =
-            cycle::Cycle::new(enforcer, known.clone(), config.repair_interval, wakes, moves);
+        let (cycle, statuses) = cycle::Cycle::new(
+            enforcer,
+            known.clone(),
+            config.repair_interval,
+            wakes,
+            moves,
+            watches,
+        );
         let interval = config.groups_poll_interval;
         let (poller, reach) =
             poll::Poller::new(client, interval, known, saved, wake.clone(), statuses.clone());
-        let admin = admin::routes(wake, statuses, reach, config.server.timeout);
-        Ok((Self { cycle, poller, _watching: watching }, admin))
+        let admin = admin::routes(wake, statuses.clone(), reach, config.server.timeout);
+        Ok((Self { cycle, statuses, poller, _watching: watching }, admin))
+    }
+
+    /// How things stand, after each pass.
+    pub fn statuses(&self) -> Receiver<Status> {
+        self.statuses.clone()
     }
 
     /// Runs until `shutdown`; rules stay in place after that.

@@ -33,6 +33,7 @@ mod metrics;
 mod model;
 mod pass;
 mod poll;
+mod probe;
 mod saved;
 mod shadow;
 mod stale;
@@ -46,14 +47,15 @@ use netfilter::Backend;
 use netfilter_events::conntrack::Conntrack;
 use policy_client::internal::{Client, Follower, SettingsError, follow};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
-pub use ask::{AskError, explain, promote};
+pub use ask::{AskError, explain, probe, promote};
 pub use backend::BackendError;
 pub use config::Config;
 pub use explain::Explanation;
 use groups::Groups;
+pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
@@ -94,6 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, Box::new(Conntrack::default()));
     let kept = saved.load();
+    let watches_groups = enforcer.watches_groups();
     let (cycle, statuses) =
         cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
     let follower = follower(&config, servers, kept.as_ref());
@@ -103,9 +106,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let who = denied::Sources::new(store, statuses.clone(), latest.clone());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
-    let admin = admin::routes(wake, statuses, reach, pages, config.server.timeout);
-    let (groups, of_groups) = groups(&config, backend, firewall)?;
-    let admin = admin.merge(of_groups);
+    let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
+    let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
+    let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
@@ -139,12 +142,14 @@ fn groups(
     config: &Config,
     backend: Backend,
     firewall: firewall::Shared,
+    watches: Receiver<bool>,
 ) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));
     }
     let former = backend::Former::beside(config, backend, groups::scope());
-    let (groups, routes) = Groups::new(config, firewall, former, Box::new(Conntrack::default()))?;
+    let connections = Box::new(Conntrack::default());
+    let (groups, routes) = Groups::new(config, firewall, former, connections, watches)?;
     Ok((Some(groups), routes))
 }
 

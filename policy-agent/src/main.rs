@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use gocompat::flags;
+use policy_agent::Explanation;
 use service::{command, config::ConfigError, log, shutdown};
 
 const USAGE: &str = "\
 Usage: policy-agent --config-file PATH
        policy-agent doctor [--json] --config-file PATH
-       policy-agent explain [--address HOST:PORT] SOURCE DESTINATION PORT[/tcp|/udp]
-       policy-agent promote [--address HOST:PORT] [default_deny|removals]
+       policy-agent explain [--json] [--address HOST:PORT] [--from NAMESPACE] SOURCE DESTINATION PORT[/tcp|/udp]
+       policy-agent promote [--address HOST:PORT] [default_deny|removals|security_groups]
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
 Rules stay in place when the agent stops, and when the server is away.
@@ -26,7 +27,9 @@ policy-agent/README.md lists all keys and their defaults.
 
 `explain` asks the agent of this cell what becomes of a packet between two apps or addresses, why, which
 policy allows it or is missing, and whether the kernel holds the rules. It listens on 127.0.0.1:8722
-unless its configuration says otherwise.
+unless its configuration says otherwise. With --from it is also tried, by one connection or one empty
+datagram out of the network namespace of the source's container (/proc/PID/ns/net, or where the
+networker keeps them); if that is not what the explanation says, the exit code is 4.
 
 `promote` has it deny what its configuration has it only watch (`shadow`), all of it or what is named.";
 
@@ -97,14 +100,31 @@ fn start(config: policy_agent::Config) -> ExitCode {
 }
 
 fn explain(words: &[String]) -> ExitCode {
-    let (address, words) = match addressed(words) {
-        Ok(addressed) => addressed,
+    let parsed = match flags::parse_with(&["address", "from"], &["json"], words.iter().cloned()) {
+        Ok(parsed) => parsed,
+        Err(error) => return wrong(&error.to_string()),
+    };
+    let address = match address(&parsed) {
+        Ok(address) => address,
         Err(why) => return wrong(&why),
     };
-    let [source, destination, port] = &words[..] else {
+    let [source, destination, port] = &parsed.rest[..] else {
         return wrong("a source, a destination and a port are needed");
     };
-    tell(policy_agent::explain(address, source, destination, port))
+    let explained = policy_agent::explain(address, source, destination, port);
+    let explained = explained.and_then(|explanation| match parsed.value("from") {
+        Some(container) => {
+            let words = [source.as_str(), destination, port];
+            policy_agent::probe(address, container.as_ref(), words, explanation)
+        }
+        None => Ok(explanation),
+    });
+    let is_contradicted = explained.as_ref().is_ok_and(Explanation::is_contradicted);
+    let code = match explained {
+        Ok(explanation) if parsed.is_on("json") => tell(Ok(explanation.to_json())),
+        explained => tell(explained),
+    };
+    if is_contradicted { ExitCode::from(4) } else { code }
 }
 
 fn promote(words: &[String]) -> ExitCode {
@@ -127,9 +147,12 @@ fn promote(words: &[String]) -> ExitCode {
 fn addressed(words: &[String]) -> Result<(SocketAddr, Vec<String>), String> {
     let parsed = flags::parse(&["address"], words.iter().cloned());
     let parsed = parsed.map_err(|error| error.to_string())?;
+    Ok((address(&parsed)?, parsed.rest))
+}
+
+fn address(parsed: &flags::Parsed) -> Result<SocketAddr, String> {
     let address = parsed.value("address").unwrap_or(ADDRESS).parse();
-    let address = address.map_err(|_| "the address is none such as 127.0.0.1:8722")?;
-    Ok((address, parsed.rest))
+    address.map_err(|_| "the address is none such as 127.0.0.1:8722".to_owned())
 }
 
 fn wrong(why: &str) -> ExitCode {

@@ -10,6 +10,7 @@ use containers::Store;
 use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{
     Config,
@@ -227,6 +228,11 @@ impl Enforcer {
     pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
         let shared = self.firewall.clone();
         Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
+    }
+
+    /// Whether security groups are only watched, for who writes them.
+    pub fn watches_groups(&self) -> watch::Receiver<bool> {
+        self.shadow.watches_groups()
     }
 
     /// Has the next pass enforce what was only watched, and returns what that is.

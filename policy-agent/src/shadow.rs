@@ -2,8 +2,9 @@
 //! see what enforcing it would break before it does. `policy-agent promote` makes it real.
 //!
 //! ```text
-//! default_deny   what no policy allows                             until it is promoted
-//! removals       what a policy allowed that was taken away since   each until it is promoted
+//! default_deny      what no policy allows                             until it is promoted
+//! removals          what a policy allowed that was taken away since   each until it is promoted
+//! security_groups   what no security group allows                     until it is promoted
 //! ```
 //!
 //! What is only watched is not enforced, and the policy server is told so: a cell in shadow mode claims
@@ -20,6 +21,7 @@ use policy::AppGuid;
 use serde::{Deserialize, Serialize};
 use service::log::chain;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{allowances::Allowances, answer::Answer};
 
@@ -33,11 +35,13 @@ pub enum Kind {
     DefaultDeny,
     /// What a policy allowed that was taken away.
     Removals,
+    /// What no security group allows.
+    SecurityGroups,
 }
 
 /// The word names nothing that can be promoted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is neither default_deny nor removals")]
+#[error("{0:?} is none of default_deny, removals and security_groups")]
 pub struct UnknownKind(String);
 
 /// What the configuration wants to be watched only.
@@ -48,6 +52,8 @@ pub struct Modes {
     pub default_deny: bool,
     /// Let through what a policy allowed, after it was removed.
     pub removals: bool,
+    /// Let out what no security group allows. Denied networks stay denied.
+    pub security_groups: bool,
 }
 
 /// What is let through although it is not allowed.
@@ -61,11 +67,14 @@ pub(crate) struct Leniency {
 
 /// What is only watched on this cell now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// Whether what no policy allows passes.
     pub default_deny: bool,
     /// The removed policies that still let packets in, as `source -> destination protocol ports`.
     pub removals: Vec<String>,
+    /// Whether what no security group allows passes.
+    pub security_groups: bool,
 }
 
 /// What is promoted could not be remembered, so it was not.
@@ -78,6 +87,8 @@ pub(crate) struct Shadow {
     modes: Modes,
     memory: Memory,
     kept: Kept,
+    /// Whether security groups are only watched, for who writes them.
+    groups: watch::Sender<bool>,
     /// What was allowed last, and about which apps that was said.
     last: Option<(BTreeSet<AppGuid>, Allowances)>,
 }
@@ -95,7 +106,18 @@ impl Shadow {
             Kept::everything_promoted()
         });
         kept.forget_modes_that_are_off(modes);
-        Self { modes, memory, kept, last: None }
+        let shadow = Self { modes, memory, kept, groups: watch::Sender::new(false), last: None };
+        shadow.tell();
+        shadow
+    }
+
+    /// Says whether security groups are only watched, now and when that changes.
+    pub fn watches_groups(&self) -> watch::Receiver<bool> {
+        self.groups.subscribe()
+    }
+
+    fn tell(&self) {
+        self.groups.send_replace(self.is_lenient(Kind::SecurityGroups));
     }
 
     /// Nothing is watched only.
@@ -150,15 +172,17 @@ impl Shadow {
         for kind in kinds {
             match kind {
                 Kind::Removals => kept.removed.clear(),
-                Kind::DefaultDeny => _ = kept.promoted.insert(*kind),
+                Kind::DefaultDeny | Kind::SecurityGroups => _ = kept.promoted.insert(*kind),
             }
         }
         self.memory.store(&kept)?;
         self.kept = kept;
+        self.tell();
         let is = |kind| kinds.contains(&kind);
         Ok(Report {
             default_deny: before.default_deny && is(Kind::DefaultDeny),
             removals: if is(Kind::Removals) { before.removals } else { Vec::new() },
+            security_groups: before.security_groups && is(Kind::SecurityGroups),
         })
     }
 
@@ -167,6 +191,7 @@ impl Shadow {
         Report {
             default_deny: self.is_lenient(Kind::DefaultDeny),
             removals: self.kept.removed.iter().map(ToString::to_string).collect(),
+            security_groups: self.is_lenient(Kind::SecurityGroups),
         }
     }
 
@@ -181,6 +206,7 @@ impl Modes {
         match kind {
             Kind::DefaultDeny => self.default_deny,
             Kind::Removals => self.removals,
+            Kind::SecurityGroups => self.security_groups,
         }
     }
 
@@ -192,13 +218,14 @@ impl Modes {
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::DefaultDeny, Self::Removals];
+    pub const ALL: [Self; 3] = [Self::DefaultDeny, Self::Removals, Self::SecurityGroups];
 
     /// As in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DefaultDeny => "default_deny",
             Self::Removals => "removals",
+            Self::SecurityGroups => "security_groups",
         }
     }
 }
@@ -231,12 +258,15 @@ impl Report {
 /// For operators to read, after `promote`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { default_deny, removals } = self;
+        let Self { default_deny, removals, security_groups } = self;
         let mut lines = Vec::new();
         if *default_deny {
             lines.push("What no policy allows is denied from now on.".to_owned());
         }
         lines.extend(removals.iter().map(|policy| format!("Removed for good: {policy}")));
+        if *security_groups {
+            lines.push("What no security group allows is denied from now on.".to_owned());
+        }
         if lines.is_empty() {
             lines.push("Nothing was only watched; everything is enforced.".to_owned());
         }

@@ -56,6 +56,18 @@ fn a_wrong_command_line_shows_the_usage() {
 }
 
 #[test]
+fn help_and_version_are_told_to_who_asks() {
+    for (word, says) in [
+        ("--version", concat!("policy-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        ("--help", "Usage: policy-agent --config-file PATH\n"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_policy-agent")).arg(word).output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && stdout.starts_with(says), "{stdout}");
+    }
+}
+
+#[test]
 fn an_explanation_needs_a_packet_and_an_agent() {
     let (code, stderr) = agent(&["explain", "web", "db"]);
     assert_eq!(code, Some(2), "{stderr}");

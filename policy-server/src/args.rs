@@ -9,11 +9,15 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use gocompat::flags::{self, FlagError};
 use ipnet::Ipv4Net;
 use policy_server::{ApiSettings, Config, data_dir::DataDir};
-use policy_store::{LeasePool, StoreUrl};
+use policy_store::{InvalidPool, LeasePool, StoreUrl};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, or stopped by a signal; 1 failed, with the reason on standard error; 2 the command
+line cannot be used.";
 
 /// What is to be done.
 pub enum Invocation {
@@ -42,6 +46,7 @@ pub enum Role {
 #[derive(Parser)]
 #[command(
     version,
+    after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     override_usage = "policy-server -config-file FILE\n       \
@@ -121,18 +126,38 @@ pub struct EmbeddedArgs {
 
 #[derive(clap::Args)]
 pub struct TokenArgs {
-    /// What the bearer may do: network.admin or network.write; may be repeated
+    /// What the bearer may do; may be repeated
     #[arg(long, required = true)]
-    pub scope: Vec<String>,
-    /// Who the bearer is
-    #[arg(long)]
+    scope: Vec<Scope>,
+    /// Who the bearer is: the name in the audit trail and in the log
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub subject: String,
     /// The data directory of the server that is to accept the token
     #[arg(long, value_name = "DIR", default_value = "./netman-data")]
     pub data_dir: PathBuf,
-    /// How long the token is valid
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    /// How long the token is valid; it cannot be revoked
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 3600,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     expires_in: u32,
+}
+
+/// The scopes a policy server knows (spec/policy-server.md §3.2).
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scope {
+    /// Everything, for all apps
+    #[value(name = "network.admin")]
+    Admin,
+    /// Policies of apps in spaces of one's own; an embedded server knows of no spaces
+    #[value(name = "network.write")]
+    Write,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("somebody must have a name") } else { Ok(text.to_owned()) }
 }
 
 /// Which database was restored.
@@ -183,6 +208,13 @@ fn has_a_word_of_ours(words: &[String]) -> bool {
 }
 
 fn by_words(words: Vec<String>) -> Result<Invocation, ExitCode> {
+    if words[0].starts_with('-') && words.iter().any(|word| is_config_file(word)) {
+        eprintln!(
+            "policy-server: --embedded needs no file, and -config-file makes no embedded server: give \
+             one of the two\n\nSee policy-server --help."
+        );
+        return Err(ExitCode::from(2));
+    }
     let line = std::iter::once("policy-server".to_owned()).chain(dashed(words));
     let Args { command, embedded } = Args::parse_from(line);
     match command {
@@ -194,6 +226,12 @@ fn by_words(words: Vec<String>) -> Result<Invocation, ExitCode> {
         Some(Command::Migrate(Flags { words })) => job(Role::Migrate, words),
         Some(Command::Serve(Flags { words })) => job(Role::All, words),
     }
+}
+
+/// Whether `word` is the flag that names a file, in any of its spellings.
+fn is_config_file(word: &str) -> bool {
+    let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+    flag.is_some_and(|flag| flag == "config-file" || flag.starts_with("config-file="))
 }
 
 /// `words`, with the flag that all jobs have spelled as a command of ours spells flags.
@@ -212,6 +250,7 @@ fn job(role: Role, words: Vec<String>) -> Result<Invocation, ExitCode> {
     let parsed = match flags::parse_with(&["config-file"], switches, words) {
         Ok(parsed) => parsed,
         Err(FlagError::Help) => return Err(help(role)),
+        Err(FlagError::Unknown(flag)) if flag == "version" => return Err(version(role)),
         Err(error) => return Err(refuse(role, &error.to_string())),
     };
     if role == Role::All && !parsed.is_on("all") {
@@ -220,6 +259,12 @@ fn job(role: Role, words: Vec<String>) -> Result<Invocation, ExitCode> {
     // Without a file, it is the file that is missing, not the flag.
     let path = parsed.value("config-file").unwrap_or_default();
     Ok(Invocation::Job(role, path.into()))
+}
+
+#[expect(clippy::print_stdout, reason = "the version is the answer")]
+fn version(role: Role) -> ExitCode {
+    println!("{} {}", program(role), env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
 }
 
 #[expect(clippy::print_stdout, reason = "help that was asked for is an answer")]
@@ -234,12 +279,10 @@ fn refuse(role: Role, why: &str) -> ExitCode {
 }
 
 fn usage(role: Role) -> String {
-    let (name, more) = match role {
-        Role::External => ("policy-server", ""),
-        Role::Internal => ("policy-server-internal", ""),
-        Role::AsgSyncer => ("policy-server-asg-syncer", ""),
-        Role::Migrate => ("migrate-db", ""),
-        Role::All => ("policy-server serve", "  -all\n    \tevery job in one process\n"),
+    let name = program(role);
+    let more = match role {
+        Role::All => "  -all\n    \tevery job in one process\n",
+        _ => "",
     };
     format!(
         "Usage of {name}:\n{more}  -config-file string\n    \tpath to config file\n\
@@ -247,8 +290,19 @@ fn usage(role: Role) -> String {
     )
 }
 
+/// What `role` is started as.
+fn program(role: Role) -> &'static str {
+    match role {
+        Role::External => "policy-server",
+        Role::Internal => "policy-server-internal",
+        Role::AsgSyncer => "policy-server-asg-syncer",
+        Role::Migrate => "migrate-db",
+        Role::All => "policy-server serve",
+    }
+}
+
 impl EmbeddedArgs {
-    pub fn config(&self) -> anyhow::Result<Config> {
+    pub fn config(&self) -> Result<Config, InvalidPool> {
         let Self {
             embedded: _,
             data_dir,
@@ -280,6 +334,12 @@ impl RestoredArgs {
 }
 
 impl TokenArgs {
+    /// As the token spells them.
+    pub fn scopes(&self) -> Vec<String> {
+        let spelled = self.scope.iter().filter_map(ValueEnum::to_possible_value);
+        spelled.map(|scope| scope.get_name().to_owned()).collect()
+    }
+
     pub fn expires_in(&self) -> Duration {
         Duration::from_secs(self.expires_in.into())
     }

@@ -71,7 +71,7 @@ impl DataDir {
     /// each tell only what their own cells enforce, and remove each other's `addresses.json`.
     pub fn take(&self) -> Result<File, FileError> {
         let path = self.0.join("lock");
-        let doing = "taking the data directory, which another policy-server may be running on, by";
+        let doing = "taking the data directory by locking";
         let taken =
             files::open_to_lock(&path).and_then(|file| files::lock(&file, PATIENCE).map(|()| file));
         taken.map_err(FileError::doing(doing, &path))
@@ -94,6 +94,11 @@ impl DataDir {
 }
 
 impl FileError {
+    /// Whether it is another process that has the file.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::TimedOut
+    }
+
     fn doing(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { doing, path: path.to_owned(), source }
     }

@@ -66,7 +66,8 @@ pub(crate) async fn hold(
         match snapshot.standing(known, topic) {
             Standing::Outdated => return fresh(snapshot, poll),
             Standing::Current => {}
-            Standing::Ahead => match feed.examine(known).await {
+            // Boxed, so that polls of which nothing is to be examined have no room for it.
+            Standing::Ahead => match Box::pin(feed.examine(known)).await {
                 Claim::Settled => continue,
                 Claim::Refuted => return fresh(feed.snapshot(), poll),
                 // Whether it is so nobody can say now; what the caller has may be the best there is.

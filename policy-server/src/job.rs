@@ -50,8 +50,11 @@ fn with<C>(job: Job, read: Result<C, ConfigError>, run: impl FnOnce(C) -> ExitCo
     match read {
         Ok(config) => run(config),
         Err(error) => {
-            let (job, error) = (job.as_str(), chain(&error));
-            log::give_up(&format!("cfnetworking.{job}: could not read config file: {error}"));
+            let (job, text) = (job.as_str(), chain(&error));
+            log::give_up(&format!("cfnetworking.{job}: could not read config file: {text}"));
+            if matches!(&error, ConfigError::Read { path, .. } if path.as_os_str().is_empty()) {
+                eprintln!("No file was named: -config-file FILE. See policy-server --help.");
+            }
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@
 //! the last word counts ([`cells`]).
 
 mod cells;
+mod groups;
 mod here;
 pub(crate) mod keeper;
 mod moments;
@@ -34,9 +35,15 @@ use self::{
     moments::Moments,
     rows::Rows,
 };
-use crate::{metrics::Metrics, snapshot::Snapshot};
+use crate::{
+    metrics::Metrics,
+    snapshot::{Snapshot, Subject},
+};
 
-pub(crate) use self::word::{Backend, Word};
+pub(crate) use self::{
+    groups::{Groups, GroupsWord},
+    word::{Backend, Word},
+};
 
 /// A cell that was silent for this long is not a straggler any more; it is gone.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -58,6 +65,8 @@ pub(crate) struct Receipts {
     server: String,
     here: Mutex<Here>,
     rows: Mutex<Arc<Rows>>,
+    /// What cells say of security groups.
+    pub groups: Groups,
     /// Held by who reads them.
     reading: tokio::sync::Mutex<()>,
     /// There is something to write.
@@ -73,6 +82,8 @@ pub(crate) struct Receipts {
 pub(crate) struct Hearing<'a> {
     receipts: &'a Receipts,
     cell: &'a str,
+    /// What it asks about, kept once for the poll and the receipt.
+    pub subject: Arc<Subject>,
 }
 
 impl Receipts {
@@ -82,6 +93,7 @@ impl Receipts {
             server: Uuid::new_v4().to_string(),
             here: Mutex::default(),
             rows: Mutex::default(),
+            groups: Groups::default(),
             reading: tokio::sync::Mutex::default(),
             news: Notify::new(),
             are_kept: AtomicBool::new(false),
@@ -97,9 +109,11 @@ impl Receipts {
     }
 
     /// Notes what `cell` says, which is there until the answer is dropped.
-    pub(crate) fn hear<'a>(&'a self, cell: &'a str, word: Word) -> Hearing<'a> {
+    pub(crate) fn hear<'a>(&'a self, cell: &'a str, mut word: Word) -> Hearing<'a> {
         let now = Instant::now();
         let mut here = self.here();
+        here.share(cell, &mut word);
+        let subject = word.subject.clone();
         let confirmed = here.hear(cell, word, now);
         let is_news = here.has_unwritten();
         drop(here);
@@ -109,7 +123,7 @@ impl Receipts {
         if let Some(took) = confirmed.and_then(|revision| self.moments.since(revision, now)) {
             self.metrics.confirmed(took);
         }
-        Hearing { receipts: self, cell }
+        Hearing { receipts: self, cell, subject }
     }
 
     /// The last words of all cells, whichever server they said them to.
@@ -133,7 +147,7 @@ impl Receipts {
     /// The cells this server heard itself.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<CellStatus> {
         let now = Instant::now();
-        let here = self.here();
+        let here = self.here_copied();
         let cells = here.cells().iter();
         cells
             .map(|(cell, said)| Cell::here(cell, said, &self.server, now).status(snapshot))
@@ -148,8 +162,8 @@ impl Receipts {
     }
 
     fn last_words(&self) -> Vec<Cell> {
-        let rows = self.rows();
-        cells::all(&self.here(), &rows, &self.server, self.started, Instant::now())
+        let (here, rows) = (self.here_copied(), self.rows());
+        cells::all(&here, &rows, &self.server, self.started, Instant::now())
     }
 
     /// Reads what the database has, unless somebody just did.
@@ -158,8 +172,12 @@ impl Receipts {
         if self.rows().are_fresh(FRESH, Instant::now()) {
             return Ok(());
         }
+        self.groups.read(store).await?;
         let asked = Instant::now();
-        let rows = Arc::new(Rows::of_heard(store.receipts().await?, asked));
+        let mut rows = Rows::of_heard(store.receipts().await?, asked);
+        // Word by word, so not while cells wait.
+        rows.share(&self.here_copied());
+        let rows = Arc::new(rows);
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows.clone();
         if self.are_kept.load(Ordering::Relaxed) {
             let mut here = self.here();
@@ -173,6 +191,11 @@ impl Receipts {
 
     fn rows(&self) -> Arc<Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A copy, for who goes through all of it: cells are not to wait so long.
+    fn here_copied(&self) -> Here {
+        self.here().clone()
     }
 
     /// A panic elsewhere leaves it whole, since no entry is ever half-written.

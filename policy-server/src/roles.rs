@@ -20,7 +20,7 @@ pub mod restored;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use policy_store::{ConnectError, Options, PolicyStore, Schema, StoreError};
+use policy_store::{ConnectError, Options, PolicyStore, Schema, StoreError, StoreUrl};
 use service::tls::TlsError;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,14 @@ pub enum RunError {
     ConnectOf2016(#[source] ConnectError),
     #[error("there is no database at {}", .0.display())]
     NoDatabase(PathBuf),
-    #[error("opening the database")]
+    #[error("opening the database {database}")]
+    Open {
+        /// Which, without secrets.
+        database: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("using the database")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Dropsonde(#[from] DropsondeError),
@@ -95,6 +102,12 @@ async fn open(
     let store = opened.ok_or(RunError::Stopped)?.map_err(RunError::Connect)?;
     tracing::info!(name: "db connection retrieved", "Connected.");
     Ok(store)
+}
+
+/// Opens a database that nobody else has tables in.
+async fn open_alone(url: &StoreUrl, options: &Options) -> Result<Arc<dyn PolicyStore>, RunError> {
+    let failed = |source| RunError::Open { database: url.to_string(), source };
+    policy_store::open(url, options).await.map_err(failed)
 }
 
 /// What a server that shares its database with others asks of it.

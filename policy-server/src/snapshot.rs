@@ -35,7 +35,7 @@ pub(crate) enum Subject {
 /// What a poll may be about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Topic {
-    Policies(Subject),
+    Policies(Arc<Subject>),
     Leases,
     /// The security groups of these spaces, and those of all.
     SecurityGroups(BTreeSet<String>),

@@ -133,8 +133,10 @@ impl Index {
         let id = self.last;
         self.waiters.insert(id, waiter);
         match topic {
-            Topic::Policies(Subject::Everything) => _ = self.everything.insert(id),
-            Topic::Policies(Subject::Apps(apps)) => self.by_app.insert(apps, id),
+            Topic::Policies(subject) => match &**subject {
+                Subject::Everything => _ = self.everything.insert(id),
+                Subject::Apps(apps) => self.by_app.insert(apps, id),
+            },
             Topic::Leases => _ = self.leases.insert(id),
             Topic::SecurityGroups(spaces) => {
                 self.security_groups.insert(id);
@@ -147,8 +149,10 @@ impl Index {
     fn forget(&mut self, topic: &Topic, id: Id) {
         self.waiters.remove(&id);
         match topic {
-            Topic::Policies(Subject::Everything) => _ = self.everything.remove(&id),
-            Topic::Policies(Subject::Apps(apps)) => self.by_app.remove(apps, id),
+            Topic::Policies(subject) => match &**subject {
+                Subject::Everything => _ = self.everything.remove(&id),
+                Subject::Apps(apps) => self.by_app.remove(apps, id),
+            },
             Topic::Leases => _ = self.leases.remove(&id),
             Topic::SecurityGroups(spaces) => {
                 self.security_groups.remove(&id);
@@ -254,7 +258,7 @@ mod tests {
 
     fn apps(names: &[&str]) -> Topic {
         let apps = names.iter().map(|name| name.parse().unwrap()).collect();
-        Topic::Policies(Subject::Apps(apps))
+        Topic::Policies(Subject::Apps(apps).into())
     }
 
     fn spaces(names: &[&str]) -> Topic {
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_change_wakes_those_it_concerns_and_nobody_else() {
-        let all = Topic::Policies(Subject::Everything);
+        let all = Topic::Policies(Subject::Everything.into());
         let topics = [
             all,
             apps(&["a", "b"]),

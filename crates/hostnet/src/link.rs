@@ -7,6 +7,7 @@
 mod address;
 mod error;
 mod neighbour;
+mod offloads;
 mod route;
 mod vxlan;
 
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 
 pub use error::LinkError;
 pub use neighbour::{FdbEntry, Neighbour};
+pub use offloads::Offloads;
 pub use route::Route;
 pub use vxlan::{NewVxlan, Vxlan};
 

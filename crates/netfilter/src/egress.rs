@@ -1,7 +1,10 @@
 //! What one container may send out of the overlay. Two programs write about it: the networker makes
-//! `netout--`, which refuses, and the policy agent puts a jump to `asg-` in front of all it says.
+//! `netout--`, which refuses, and the policy agent puts a jump to `asg-` in front of all it says, which
+//! jumps on to what it shares with other containers ([`shared`]).
 
-use policy::{EgressRule, Traffic};
+pub mod shared;
+
+use policy::{EgressRule, PortRange, Traffic};
 
 use crate::{Action, ChainName, Icmp, Rule};
 
@@ -29,15 +32,29 @@ pub fn groups_chain(handle: &str) -> ChainName {
 pub fn accept(rule: &EgressRule) -> Vec<Rule> {
     let EgressRule { destinations, traffic, log: _ } = rule;
     let to = destinations.iter().map(|range| Rule::new(Action::Accept).to_range((*range).into()));
+    to.flat_map(|rule| each_range(traffic).map(move |traffic| of(&traffic, rule.clone()))).collect()
+}
+
+/// `traffic`, one range of ports at a time.
+fn each_range(traffic: &Traffic) -> Box<dyn Iterator<Item = Traffic> + '_> {
+    match traffic {
+        Traffic::Ports(protocol, ranges) => {
+            let one = |range: &PortRange| Traffic::Ports(*protocol, vec![*range]);
+            Box::new(ranges.iter().map(one))
+        }
+        other => Box::new(std::iter::once(other.clone())),
+    }
+}
+
+/// `rule`, about traffic of this kind only.
+fn of(traffic: &Traffic, rule: Rule) -> Rule {
     // 255/255 is the kernel's word for any.
     let icmp = |kind: Option<u8>, code| Icmp { kind: kind.unwrap_or(255), code: kind.and(code) };
     match traffic {
-        Traffic::All => to.collect(),
-        Traffic::Icmp(kind, code) => to.map(|rule| rule.icmp(icmp(*kind, *code))).collect(),
-        Traffic::IcmpV6(kind, code) => to.map(|rule| rule.icmp_v6(icmp(*kind, *code))).collect(),
-        Traffic::Ports(protocol, ranges) => to
-            .flat_map(|rule| ranges.iter().map(move |range| rule.clone().ports(*protocol, *range)))
-            .collect(),
+        Traffic::All => rule,
+        Traffic::Icmp(kind, code) => rule.icmp(icmp(*kind, *code)),
+        Traffic::IcmpV6(kind, code) => rule.icmp_v6(icmp(*kind, *code)),
+        Traffic::Ports(protocol, ranges) => rule.port_list(*protocol, ranges.clone()),
     }
 }
 

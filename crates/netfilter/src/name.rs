@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -63,6 +63,13 @@ impl ChainName {
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that it is found by its text; a text and its name are ordered alike.
+impl Borrow<str> for ChainName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -229,6 +229,12 @@ pub(crate) fn target(rule: &str) -> Option<&str> {
     })
 }
 
+/// The sets a rule asks, in nft's words.
+pub(crate) fn asked(rule: &str) -> impl Iterator<Item = &str> {
+    let unquoted = rule.split('"').step_by(2);
+    unquoted.flat_map(|part| part.split(' ').filter_map(|word| word.strip_prefix('@')))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

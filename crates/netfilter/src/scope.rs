@@ -44,7 +44,7 @@ impl Scope {
     pub(crate) fn owns_chain(&self, name: &str) -> bool {
         match &self.chains {
             Chains::Prefixes(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
-            Chains::Named(names) => names.iter().any(|owned| owned.as_str() == name),
+            Chains::Named(names) => names.contains(name),
         }
     }
 

@@ -9,6 +9,14 @@
 /// The name under which the lock of migrations is held.
 pub(crate) const LOCK: &str = "sql-migrate";
 
+/// What is said while another of ours holds its lock on the schema.
+pub(crate) const LOCKED: &str =
+    "Another policy-server brings the schema up to date; waiting for it.";
+
+/// What is said while somebody holds the lock of migrations.
+pub(crate) const LOCKED_BY_OTHERS: &str = "The table gorp_lock says that another migrate-db is at work; \
+     waiting for it, for a minute at most.";
+
 /// The ids of all migrations, in their order: by number, then by letter.
 pub(crate) fn migration_ids() -> Vec<String> {
     let lettered =

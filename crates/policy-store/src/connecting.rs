@@ -1,18 +1,21 @@
 //! The first connection: a database that is on its way up is waited for, one that refuses us is not
 //! (spec/policy-server.md §9.4).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use crate::{Connections, StoreError};
+use crate::{Connections, DatabaseServer, StoreError};
 
 /// How often it is tried,
 const ATTEMPTS: u32 = 10;
 
 /// and how long it is waited in between.
 const PAUSE: Duration = Duration::from_secs(3);
+
+/// Whoever watches is told of what takes longer than this.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// How long a request waits for a connection, where the database refuses or all are busy. The pool
 /// keeps trying a database that refuses, and callers should be told instead.
@@ -34,33 +37,67 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 pub enum ConnectError {
     /// It took too long.
     #[error("context deadline exceeded")]
-    Deadline,
+    Deadline {
+        /// Why the last attempt failed, if one had ended.
+        #[source]
+        last: Option<sqlx::Error>,
+    },
     /// The database, or the network, refused.
     #[error(transparent)]
     Refused(sqlx::Error),
 }
 
-/// Calls `ping` until it succeeds, fails for good, or `patience` is over.
+/// Calls `ping` until `server` answers it, refuses for good, or its time is over. What is waited for is
+/// told at once.
 pub(crate) async fn until_it_answers<Pinging>(
-    patience: Duration,
+    server: &DatabaseServer,
     ping: impl Fn() -> Pinging,
 ) -> Result<(), StoreError>
 where
     Pinging: Future<Output = Result<(), sqlx::Error>>,
 {
+    let mut last = None;
+    let slow = "The database has not answered yet; waiting.";
     let trying = async {
         for _ in 1..ATTEMPTS {
-            match ping().await {
-                Err(error) if is_on_its_way(&error) => sleep(PAUSE).await,
+            match telling_if_slow(server, slow, ping()).await {
+                Err(error) if is_on_its_way(&error) => {
+                    tell_of(server, &error);
+                    last = Some(error);
+                    sleep(PAUSE).await;
+                }
                 answered => return answered,
             }
         }
         ping().await
     };
-    match timeout(patience, trying).await {
+    match timeout(server.timeout, trying).await {
         Ok(answered) => answered.map_err(|error| StoreError::Connect(ConnectError::Refused(error))),
-        Err(_) => Err(StoreError::Connect(ConnectError::Deadline)),
+        Err(_) => Err(StoreError::Connect(ConnectError::Deadline { last })),
     }
+}
+
+fn tell_of(server: &DatabaseServer, error: &sqlx::Error) {
+    tracing::warn!(
+        %error,
+        database.server = %server,
+        retry_seconds = PAUSE.as_secs(),
+        "The database is not there yet; trying again."
+    );
+}
+
+/// Does `work`, and says what is `slow` while it takes its time.
+pub(crate) async fn telling_if_slow<T>(
+    server: &DatabaseServer,
+    slow: &'static str,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(SLOW, &mut work).await {
+        return done;
+    }
+    tracing::warn!(database.server = %server, "{slow}");
+    work.await
 }
 
 /// The SQLSTATE with which PostgreSQL tells that it is there, but still starting.
@@ -71,6 +108,16 @@ fn is_on_its_way(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code == STARTING),
         _ => false,
+    }
+}
+
+impl ConnectError {
+    /// Whether nobody answered, rather than said no.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Deadline { .. } => true,
+            Self::Refused(error) => is_on_its_way(error),
+        }
     }
 }
 
@@ -116,6 +163,11 @@ mod tests {
 
     use super::*;
 
+    fn patient_for(seconds: u64) -> DatabaseServer {
+        let url = format!("postgres://netman@db/netman?connect_timeout={seconds}");
+        DatabaseServer::of_url(&url, 5432).unwrap()
+    }
+
     fn refused() -> sqlx::Error {
         sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into())
     }
@@ -123,7 +175,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_database_on_its_way_up_is_waited_for() {
         let asked = Cell::new(0);
-        let answered = until_it_answers(Duration::from_secs(60), async || {
+        let server = patient_for(60);
+        let answered = until_it_answers(&server, async || {
             asked.set(asked.get() + 1);
             if asked.get() < 4 { Err(refused()) } else { Ok(()) }
         });
@@ -134,13 +187,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_ends() {
-        let error =
-            until_it_answers(Duration::from_secs(1), async || Err(refused())).await.unwrap_err();
-        let source = std::error::Error::source(&error).unwrap().to_string();
-        assert_eq!(
-            (error.to_string().as_str(), source.as_str()),
-            ("unable to ping", "context deadline exceeded")
-        );
+        let chain = |error: StoreError| {
+            let mut texts = vec![error.to_string()];
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                texts.push(error.to_string());
+                cause = error.source();
+            }
+            texts
+        };
+        let server = patient_for(1);
+        let refused = until_it_answers(&server, async || Err(refused())).await.unwrap_err();
+        let texts = chain(refused);
+        assert_eq!(texts[..2], ["unable to ping", "context deadline exceeded"]);
+        assert!(texts[2].contains("connection refused"), "{texts:?}");
+        let silent = until_it_answers(&server, std::future::pending).await.unwrap_err();
+        assert_eq!(chain(silent), ["unable to ping", "context deadline exceeded"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,7 +220,8 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_for_good_is_not_repeated() {
         let asked = Cell::new(0);
-        let answered = until_it_answers(Duration::from_secs(60), async || {
+        let server = patient_for(60);
+        let answered = until_it_answers(&server, async || {
             asked.set(asked.get() + 1);
             Err(sqlx::Error::RowNotFound)
         });

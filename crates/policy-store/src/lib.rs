@@ -15,6 +15,7 @@ mod change;
 mod connecting;
 mod error;
 mod filter;
+mod group_receipts;
 mod leadership;
 mod lease;
 mod metered;
@@ -43,6 +44,7 @@ pub use change::{Change, Changes, State};
 pub use connecting::ConnectError;
 pub use error::StoreError;
 pub use filter::Filter;
+pub use group_receipts::{GroupReceiptStore, StoredGroupReceipt};
 pub use leadership::LeadershipStore;
 pub use lease::{LeaseError, LeaseStore};
 pub use metered::{StoreFigures, StorePeaks};
@@ -61,7 +63,13 @@ pub use tag::AssignedTag;
 /// they run: what they were changing then happened wholly or not at all.
 #[async_trait]
 pub trait PolicyStore:
-    AuditTrail + LeadershipStore + LeaseStore + ReceiptStore + SecurityGroupStore + TagQuarantine
+    AuditTrail
+    + GroupReceiptStore
+    + LeadershipStore
+    + LeaseStore
+    + ReceiptStore
+    + SecurityGroupStore
+    + TagQuarantine
 {
     /// Adds all of `policies` or, on any error, none. Adding a policy that exists is success.
     ///

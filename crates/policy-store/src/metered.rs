@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
     session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
@@ -217,6 +217,9 @@ measured! {
     receipts() -> Vec<HeardRow>;
     forget_receipts(silent_for: Duration) -> u64;
     forget_cells(server: &str, cells: &[&str]) -> ();
+    put_group_receipts(receipts: &[GroupReceiptRow]) -> ();
+    group_receipts() -> Vec<GroupReceiptRow>;
+    forget_group_receipts(silent_for: Duration) -> u64;
     leases() -> Vec<HeldLease>;
     insert_lease(lease: &Lease, renewed_at: i64) -> ();
     remove_lease(underlay_ip: Ipv4Addr) -> ();

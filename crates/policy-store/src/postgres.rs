@@ -4,6 +4,7 @@
 mod audit;
 mod changes;
 mod connect;
+mod group_receipts;
 mod hints;
 mod leaders;
 mod leases;
@@ -27,7 +28,7 @@ use crate::{
     StoreError,
     error::Doing,
     pooled::{Pooled, lend},
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
     session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
@@ -238,6 +239,18 @@ impl Session for PostgresSession {
 
     async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
         on!(self, receipts::forget_cells(server, cells))
+    }
+
+    async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError> {
+        on!(self, group_receipts::put(receipts))
+    }
+
+    async fn group_receipts(&mut self) -> Result<Vec<GroupReceiptRow>, StoreError> {
+        on!(self, group_receipts::list())
+    }
+
+    async fn forget_group_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        on!(self, group_receipts::forget(silent_for))
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

@@ -39,9 +39,9 @@ pub struct HeardReceipt {
 /// and nothing here waits for those who change policies.
 #[async_trait]
 pub trait ReceiptStore: Send + Sync {
-    /// Writes what cells said to `server`, in one statement per batch, not under the lock of writers; an
-    /// older word never replaces a later one. Names that have a NUL or more than 255 characters are
-    /// passed over: no cell is called that.
+    /// Writes what cells said to `server`, in one statement per batch, not under the lock of writers. An
+    /// older word never replaces a later one that was said to another server. Names that have a NUL or
+    /// more than 255 characters are passed over: no cell is called that.
     async fn write_receipts(
         &self,
         server: &str,

@@ -11,8 +11,10 @@ use sqlx::FromRow;
 
 use crate::{Action, Actor, AssignedTag, AuditEntry, Change, NumberedGroup, StoreError};
 
+mod group_receipt;
 mod receipt;
 
+pub(crate) use group_receipt::GroupReceiptRow;
 pub(crate) use receipt::{HeardRow, ReceiptRow};
 
 /// A policy with the tags of both ends.

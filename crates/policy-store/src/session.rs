@@ -5,7 +5,7 @@ use policy::{Lease, Policy, Revision, SecurityGroup, Tag, TagLength, TaggedPolic
 
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, StoreError,
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
 };
 
 /// A database, as far as it differs from the others: how transactions begin, and what one can do.
@@ -159,6 +159,13 @@ pub(crate) trait Session: Send {
     async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
 
     async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError>;
+
+    /// Writes receipts of different cells, unless there are later ones.
+    async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError>;
+
+    async fn group_receipts(&mut self) -> Result<Vec<GroupReceiptRow>, StoreError>;
+
+    async fn forget_group_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
 
     // === leases ===
 

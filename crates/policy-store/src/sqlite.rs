@@ -5,6 +5,7 @@
 
 mod audit;
 mod changes;
+mod group_receipts;
 mod leaders;
 mod leases;
 mod policies;
@@ -33,7 +34,7 @@ use sqlx::{
 use crate::{
     AssignedTag, AuditEntry, AuditQuery, Change, Filter, NumberedGroup, Options, StoreError,
     error::Doing,
-    row::{HeardRow, ReceiptRow},
+    row::{GroupReceiptRow, HeardRow, ReceiptRow},
     session::{Backend, Found, HeldLease, Position, Purpose, Session},
 };
 
@@ -299,6 +300,18 @@ impl Session for SqliteSession {
 
     async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
         receipts::forget_cells(&mut self.0, server, cells).await
+    }
+
+    async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError> {
+        group_receipts::put(&mut self.0, receipts).await
+    }
+
+    async fn group_receipts(&mut self) -> Result<Vec<GroupReceiptRow>, StoreError> {
+        group_receipts::list(&mut self.0).await
+    }
+
+    async fn forget_group_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
+        group_receipts::forget(&mut self.0, silent_for).await
     }
 
     async fn leases(&mut self) -> Result<Vec<HeldLease>, StoreError> {

@@ -25,9 +25,9 @@ use tokio::time::timeout;
 
 use crate::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
-    HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup,
-    Options, PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures,
-    StorePeaks, StoredReceipt, TagQuarantine,
+    GroupReceiptStore, HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore,
+    NumberedGroup, Options, PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError,
+    StoreFigures, StorePeaks, StoredGroupReceipt, StoredReceipt, TagQuarantine,
     metered::Metered,
     session::{Backend, HeldLease, Position, Purpose, Session},
 };
@@ -441,6 +441,36 @@ impl<B: Backend> ReceiptStore for Store<B> {
         }
         note!(self, "forgetting cells that are gone", |session| {
             session.forget_cells(server, cells).await
+        })
+    }
+}
+
+#[async_trait]
+impl<B: Backend> GroupReceiptStore for Store<B> {
+    async fn write_group_receipts(
+        &self,
+        receipts: &[StoredGroupReceipt],
+    ) -> Result<(), StoreError> {
+        let rows = receipts::last_words_of_groups(receipts);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        note!(self, "writing what cells said of groups", |session| {
+            session.put_group_receipts(&rows).await
+        })
+    }
+
+    async fn group_receipts(&self) -> Result<Vec<StoredGroupReceipt>, StoreError> {
+        let rows: Result<Vec<_>, StoreError> =
+            ask!(self, "reading what cells said of groups", |session| {
+                session.group_receipts().await
+            });
+        rows?.into_iter().map(StoredGroupReceipt::try_from).collect()
+    }
+
+    async fn forget_group_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
+        note!(self, "forgetting cells that are gone", |session| {
+            session.forget_group_receipts(silent_for).await
         })
     }
 }

@@ -10,6 +10,7 @@ mod app;
 mod change;
 mod egress;
 mod lease;
+mod permissions;
 mod ports;
 mod protocol;
 mod rule;
@@ -26,6 +27,7 @@ pub use egress::{
     UnreadableEgress,
 };
 pub use lease::{HardwareAddr, Lease, ParseHardwareAddrError};
+pub use permissions::Permissions;
 pub use ports::{InvalidPortRange, PortRange};
 pub use protocol::{Protocol, UnknownProtocol};
 pub use rule::{Policy, TaggedPolicy};

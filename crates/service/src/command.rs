@@ -19,17 +19,24 @@ pub enum CommandError {
     NoConfigFile,
 }
 
-/// The configuration file this process was started with; or the code to exit with, the usage having
-/// been printed, as asked for or together with what is wrong.
+/// The configuration file this process was started with; or the code to exit with, the usage or the
+/// version having been printed, as asked for, or the usage together with what is wrong.
 #[expect(clippy::print_stdout, reason = "help that was asked for is an answer")]
 pub fn config_file_or_usage(program: &str, usage: &str) -> Result<PathBuf, ExitCode> {
-    config_file(std::env::args().skip(1)).map_err(|error| {
-        if let CommandError::Flag(FlagError::Help) = error {
+    config_file(std::env::args().skip(1)).map_err(|error| match error {
+        CommandError::Flag(FlagError::Help) => {
             println!("{usage}");
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        eprintln!("{program}: {error}\n\n{usage}");
-        ExitCode::from(2)
+        CommandError::Flag(FlagError::Unknown(flag)) if flag == "version" => {
+            // All programs of the workspace have one version.
+            println!("{program} {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        error => {
+            eprintln!("{program}: {error}\n\n{usage}");
+            ExitCode::from(2)
+        }
     })
 }
 

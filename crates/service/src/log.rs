@@ -104,7 +104,11 @@ impl Settings {
             Format::Plain => (ours, "off".to_owned()),
             Format::Lager { .. } => (Level::Error.as_filter(), ours.to_string()),
         };
-        let mut directives = format!("{others},service={ours},{ACCESS}={access},{LAGER}={lager}");
+        // The driver of databases tells of each connection that is lost, where whoever used it tells once
+        // that the database is away.
+        let sqlx = if level == Level::Debug { "info" } else { "off" };
+        let mut directives =
+            format!("{others},sqlx={sqlx},service={ours},{ACCESS}={access},{LAGER}={lager}");
         for name in self.crates {
             directives.push_str(&format!(",{name}={ours}"));
         }

@@ -12,22 +12,23 @@
 mod flight;
 mod turns;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -76,25 +77,14 @@ impl Protocol {
     fn of_alpn(agreed: Option<&[u8]>) -> Self {
         if agreed == Some(tls::HTTP2) { Self::Http2 } else { Self::Http1 }
     }
-
-    fn builder(self) -> Builder<TokioExecutor> {
-        let either = Builder::new(TokioExecutor::new());
-        match self {
-            Self::Http1 => either.http1_only(),
-            Self::Http2 => either.http2_only(),
-        }
-    }
 }
 
 /// Serves `routes` without TLS.
 pub async fn http(listener: TcpListener, routes: Router, shutdown: CancellationToken) {
     let flight = Flight::new();
     accept(listener, shutdown, move |stream, address, watcher| {
-        let (routes, flight) = (routes.clone(), flight.clone());
-        async move {
-            let peer = Peer { address, certificates: Arc::new([]) };
-            connection(stream, Protocol::Http1, peer, routes, flight, watcher).await;
-        }
+        let peer = Peer { address, certificates: Arc::new([]) };
+        connection(stream, Protocol::Http1, peer, routes.clone(), flight.clone(), watcher)
     })
     .await;
 }
@@ -112,32 +102,46 @@ pub async fn https(
         let (routes, flight) = (routes.clone(), flight.clone());
         let (turns, stopping) = (turns.clone(), stopping.clone());
         let acceptor = TlsAcceptor::from(tls.current());
-        async move {
+        // The handshake has a box of its own, of which nothing is left while the connection lives.
+        let greeting = Box::pin(async move {
             let shaken = tokio::select! {
                 shaken = timeout(PATIENCE, handshake(&acceptor, &turns, stream)) => shaken,
-                () = out_of_patience(stopping) => return,
+                () = out_of_patience(stopping) => return None,
             };
-            match shaken {
-                Ok(Ok(Some(stream))) => {
-                    let session = stream.get_ref().1;
-                    let protocol = Protocol::of_alpn(session.alpn_protocol());
-                    let chain = session.peer_certificates().unwrap_or_default();
-                    let peer = Peer { address, certificates: chain.into() };
-                    connection(stream, protocol, peer, routes, flight, watcher).await;
-                }
-                Ok(Ok(None)) => {
-                    tracing::debug!(peer.address = %address, "Answered plain HTTP on a TLS port.");
-                }
-                Ok(Err(error)) => {
-                    tracing::info!(peer.address = %address, %error, "Refused a TLS connection.");
-                }
-                Err(_) => {
-                    tracing::info!(peer.address = %address, "Dropped a caller too slow to shake hands.");
-                }
+            let stream = shaken_hands(shaken, address)?;
+            let session = stream.get_ref().1;
+            let protocol = Protocol::of_alpn(session.alpn_protocol());
+            let chain = session.peer_certificates().unwrap_or_default();
+            let peer = Peer { address, certificates: chain.into() };
+            Some(connection(stream, protocol, peer, routes, flight, watcher))
+        });
+        async move {
+            if let Some(connection) = greeting.await {
+                connection.await;
             }
         }
     })
     .await;
+}
+
+/// The stream, if a handshake made one of it.
+fn shaken_hands<S>(
+    shaken: Result<io::Result<Option<S>>, Elapsed>,
+    address: SocketAddr,
+) -> Option<S> {
+    match shaken {
+        Ok(Ok(Some(stream))) => return Some(stream),
+        Ok(Ok(None)) => {
+            tracing::debug!(peer.address = %address, "Answered plain HTTP on a TLS port.");
+        }
+        Ok(Err(error)) => {
+            tracing::info!(peer.address = %address, %error, "Refused a TLS connection.");
+        }
+        Err(_) => {
+            tracing::info!(peer.address = %address, "Dropped a caller too slow to shake hands.");
+        }
+    }
+    None
 }
 
 /// Ends when callers who did not begin to ask should not hold up the end of the process any longer.
@@ -192,41 +196,72 @@ async fn handshake(
     turns.take(acceptor.accept(stream)).await.map(Some)
 }
 
+/// A connection that is being served. Thousands of them are open while cells wait for changes, so each
+/// takes the room of what is spoken on it, once, and not that of everything it passed on the way.
+type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves one connection until it ends or the drain is over.
-async fn connection<S>(
+fn connection<S>(
     stream: S,
     protocol: Protocol,
     peer: Peer,
     routes: Router,
     flight: Flight,
     watcher: Watcher,
-) where
+) -> Connection
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let address = peer.address;
     let reader = Reader::new();
     let answered = reader.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (routes, flight, reader) = (routes.clone(), flight.clone(), answered.clone());
+        let (flight, reader) = (flight.clone(), answered.clone());
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
+        let answering = routes.clone().oneshot(request);
         async move {
-            let answer = infallible(routes.oneshot(request).await);
+            let answer = infallible(answering.await);
             Ok::<_, Infallible>(flight.carry(answer, &reader))
         }
     });
-    let mut builder = protocol.builder();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
-    let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    tokio::select! {
-        served = watcher.watch(serving) => if let Err(error) = served {
-            tracing::debug!(peer.address = %address, %error, "A connection ended early.");
-        },
-        () = reader.stalls() => {
-            tracing::info!(peer.address = %address, "Dropped a caller who does not read the answer.");
+    let stream = TokioIo::new(stream);
+    match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
+            let serving = builder.serve_connection(stream, service);
+            served(watcher.watch(serving), reader, address)
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
+            // Names and values of headers that are remembered keep the buffers they came in; sent again
+            // with each poll, they cost a cell two hundred bytes a minute.
+            builder.header_table_size(0);
+            let serving = builder.serve_connection(stream, service);
+            served(watcher.watch(serving), reader, address)
         }
     }
+}
+
+/// Lets `serving` go on as long as `reader` reads.
+fn served(
+    serving: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    reader: Arc<Reader>,
+    address: SocketAddr,
+) -> Connection {
+    let mut serving = Box::pin(serving);
+    Box::pin(async move {
+        tokio::select! {
+            served = &mut serving => if let Err(error) = served {
+                tracing::debug!(peer.address = %address, %error, "A connection ended early.");
+            },
+            () = reader.stalls() => {
+                tracing::info!(peer.address = %address, "Dropped a caller who does not read the answer.");
+            }
+        }
+    })
 }
 
 fn infallible<T>(result: Result<T, Infallible>) -> T {

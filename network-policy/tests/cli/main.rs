@@ -254,9 +254,15 @@ fn arguments_that_cannot_be_used_are_2_with_advice() {
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{options}");
         texts.push(ran.stderr);
     }
-    let ran = run("policies --app a --source b", &[]);
-    assert_eq!(ran.code, 2);
-    texts.push(ran.stderr);
+    for line in [
+        "policies --app a --source b",
+        "policies --app a,",
+        "add-policy web,api db --protocol tcp --port 80",
+    ] {
+        let ran = run(line, &[]);
+        assert_eq!(ran.code, 2);
+        texts.push(ran.stderr);
+    }
     insta::assert_snapshot!("usage", texts.join("---\n"));
 }
 
@@ -320,6 +326,63 @@ fn a_token_that_is_missing_or_not_good_enough_is_4_with_the_next_step() {
 }
 
 #[test]
+fn a_change_that_could_not_be_watched_is_not_made() {
+    let scopes = "provided scopes [network.write] do not include allowed scopes [network.admin]";
+    let mut texts = vec![];
+    for line in [ADD, "remove-policy web db --protocol tcp --port 5432"] {
+        let server = Server::saying_of_waiting(refused(403, scopes), vec![changed()]);
+        let ran = against(&server, &format!("{line} --wait"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (4, ""));
+        assert_eq!(server.asked(), Vec::<String>::new(), "nothing was changed");
+        texts.push(ran.stderr);
+        assert_eq!(against(&server, line).code, 0, "the scope is good enough for the change alone");
+    }
+    assert_eq!(texts[0], texts[1]);
+    insta::assert_snapshot!(
+        texts[0],
+        @"error: nothing was changed: --wait needs the scope network.admin, which your token lacks; use one that has it, or leave out --wait (cells enforce the change all the same)"
+    );
+
+    let away = Server::saying_of_waiting(refused(503, "away"), vec![changed()]);
+    assert_eq!(against(&away, &format!("{ADD} --wait")).code, 3);
+    let old = Server::saying_of_waiting(
+        (404, "", "404 page not found\n".to_owned()),
+        vec![(200, "", "{}".to_owned())],
+    );
+    assert_eq!(against(&old, &format!("{ADD} --wait")).code, 5, "made, and not confirmed");
+}
+
+#[test]
+fn the_scheme_of_an_address_is_told_when_it_is_the_other() {
+    let clear = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", clear.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = clear.accept().unwrap();
+        std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let environment = [("NETWORK_POLICY_SERVER", url.as_str()), ("NETWORK_POLICY_TOKEN", "geheim")];
+    let ran = run("policies", &environment);
+    assert_eq!(ran.code, 3);
+    let mut texts = vec![ran.stderr.replace(&url, "https://SERVER")];
+    // What Go's servers and ours say to clear text.
+    let text = "Client sent an HTTP request to an HTTPS server.\n".to_owned();
+    let ran = against(&Server::saying(vec![(400, "", text)]), "policies");
+    assert_eq!(ran.code, 1);
+    texts.push(ran.stderr);
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    error: no answer from https://SERVER: received corrupt message of type InvalidContentType
+
+    What answers there does not speak TLS. Try the same address with http:// in --server (or
+    NETWORK_POLICY_SERVER).
+
+    error: the server refused with status 400: Client sent an HTTP request to an HTTPS server.
+
+    Give the address with https:// in --server (or NETWORK_POLICY_SERVER).
+    ");
+}
+
+#[test]
 fn a_token_file_is_as_good_and_goes_first() {
     let server = Server::saying(vec![changed()]);
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -340,9 +403,9 @@ fn policies_are_a_table_or_the_json_of_the_api() {
     let ran = against(&server, "policies --source web --source api --destination db");
     assert_eq!(ran.code, 0);
     insta::assert_snapshot!("table", ran.stdout);
-    let asked = server.asked().remove(0);
+    assert_eq!(against(&server, "policies --source web,api --destination db").code, 0);
     let expected = "GET /networking/v1/external/policies?source_id=api%2Cweb&dest_id=db HTTP/1.1";
-    assert!(asked.starts_with(expected), "{asked}");
+    assert!(server.asked().iter().all(|asked| asked.starts_with(expected)), "{:?}", server.asked());
 
     let ran = against(&server, "policies --json");
     insta::assert_snapshot!("json", ran.stdout);
@@ -402,6 +465,15 @@ fn the_status_is_a_table_or_the_json_of_the_api() {
 
     let other = Server::saying(vec![(200, "", "{}".to_owned())]);
     assert_eq!(against(&other, "status").code, 1, "that is no policy server's");
+}
+
+#[test]
+fn who_says_nothing_is_helped() {
+    for environment in [&[][..], &[("NETWORK_POLICY_TOKEN", "geheim")]] {
+        let ran = run("", environment);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains("add-policy     Let one app"), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ const BETWEEN: &str = r#"{"policies":[
     {"source":{"id":"web"},"destination":{"id":"db","protocol":"udp","ports":{"start":7000,"end":7010}}}
 ]}"#;
 
+const NO_STATUS: &str = r#"{"life":"life","revision":6,"complete":true,"policies":[]}"#;
+
 pub struct Server {
     pub url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -23,14 +25,21 @@ pub struct Server {
 
 impl Server {
     /// Answers one request after the other; the last answer is given for ever. Who asks what there is
-    /// between two apps is told of two policies, and that is not counted as a request.
+    /// between two apps is told of two policies, and who asks how far these have got, before there was a
+    /// change, of none; neither is counted as a request.
     pub fn saying(replies: Vec<Reply>) -> Self {
+        Self::saying_of_waiting((200, "", NO_STATUS.to_owned()), replies)
+    }
+
+    /// The same; who asks before a change how far there is anything to be watched is told `first`.
+    pub fn saying_of_waiting(first: Reply, replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(vec![]));
         let heard = asked.clone();
         thread::spawn(move || {
             let mut replies = replies.iter().peekable();
+            let mut changed = false;
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let request = read(&mut stream);
@@ -38,6 +47,12 @@ impl Server {
                     .starts_with("GET /networking/v1/external/policies?source_id=web&dest_id=db ")
                 {
                     say(&mut stream, &(200, "", BETWEEN.to_owned()));
+                    continue;
+                }
+                changed |= request.starts_with("POST ");
+                let of_policies = "GET /networking/v1/external/policies/status?source_id=";
+                if !changed && request.starts_with(of_policies) {
+                    say(&mut stream, &first);
                     continue;
                 }
                 heard.lock().unwrap().push(request);

@@ -2,7 +2,7 @@
 //! the clock that says how many lines a second are too many.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     net::IpAddr,
     num::NonZeroU32,
 };
@@ -20,6 +20,9 @@ use super::{
 
 /// How many pairs of apps are told apart; a scanner meets every app there is.
 const PAIRS: usize = 10_000;
+
+/// How many denied packets are remembered one by one, for whoever sent one and asks.
+const LATEST: usize = 256;
 
 /// Packets of one app to another, with one end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +51,7 @@ pub(crate) struct Ledger {
     pub lost: u64,
     /// Packets of pairs beyond those that are told apart.
     pub others: u64,
+    latest: VecDeque<(Header, Reason)>,
     quota: Quota,
 }
 
@@ -81,7 +85,7 @@ pub(crate) struct Line {
 impl Ledger {
     pub fn new(lines_per_second: NonZeroU32) -> Self {
         let quota = Quota::per_second(lines_per_second);
-        Self { pairs: BTreeMap::new(), lost: 0, others: 0, quota }
+        Self { pairs: BTreeMap::new(), lost: 0, others: 0, latest: VecDeque::new(), quota }
     }
 
     /// Counts a packet, and says what is to be written about it, if anything. What is not IP, and what
@@ -89,6 +93,7 @@ impl Ledger {
     pub fn note(&mut self, packet: &Packet, known: &Known) -> Option<Line> {
         let reason = Reason::of(&packet.prefix)?;
         let Header { source, destination, transport } = packet.header?;
+        self.remember(packet.header?, reason);
         let (from, to) = known.ends(source, destination, packet.mark);
         let pair = Pair {
             source: from.as_ref().map(|identity| identity.app.clone()),
@@ -127,6 +132,21 @@ impl Ledger {
     pub fn packets(&self, verdict: Verdict) -> u64 {
         let such = self.pairs.iter().filter(|(pair, _)| pair.reason.verdict() == verdict);
         such.map(|(_, tally)| tally.packets).sum()
+    }
+
+    /// Why the last packet with these headers was denied, if it was lately.
+    pub fn denied(&self, header: &Header) -> Option<Reason> {
+        let mut latest = self.latest.iter().rev();
+        latest.find(|(denied, _)| denied == header).map(|(_, reason)| *reason)
+    }
+
+    fn remember(&mut self, header: Header, reason: Reason) {
+        if reason.verdict() == Verdict::Denied {
+            if self.latest.len() == LATEST {
+                self.latest.pop_front();
+            }
+            self.latest.push_back((header, reason));
+        }
     }
 
     /// Counts one more; how many went without a line before this one, if this one is to have one.
@@ -227,6 +247,26 @@ mod tests {
         let packet = packet("DENY_C2C_IN", [10, 255, 31, 2], [10, 255, 30, 3], 1);
         assert_eq!(ledger.note(&packet, &known), None);
         assert_eq!((ledger.others, ledger.pairs().count()), (1, PAIRS));
+    }
+
+    #[test]
+    fn who_sent_a_packet_lately_can_ask_whether_it_was_denied() {
+        let known = known(&[], &[]);
+        let mut ledger = ledger(1);
+        let of = |last| packet("DENY_C2C_IN", [10, 255, 31, 2], [10, 255, 30, last], 1);
+        let denied = |ledger: &Ledger, last| ledger.denied(&of(last).header.unwrap());
+        ledger.note(&Packet { prefix: "OK_C2C".into(), ..of(2) }, &known);
+        assert_eq!(denied(&ledger, 2), None, "it was let in");
+        ledger.note(&of(3), &known);
+        // Lines are rationed, what is remembered is not.
+        ledger.note(&of(4), &known);
+        assert_eq!(denied(&ledger, 3), Some(Reason::NoPolicy));
+        assert_eq!(denied(&ledger, 4), Some(Reason::NoPolicy));
+        for _ in 0..LATEST {
+            ledger.note(&of(5), &known);
+        }
+        assert_eq!(denied(&ledger, 3), None, "that was long ago");
+        assert_eq!(ledger.latest.len(), LATEST);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) enum Reason {
     WatchedStray,
     /// A policy let it in that was removed, and it passed.
     Removed,
+    /// No security group lets the source, which is here, send it out of the overlay, and it passed.
+    WatchedNoGroup,
     /// A policy lets it in.
     Policy,
     /// What another program's rules called a denied packet, in the existing system's words.
@@ -40,7 +42,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Those our rules give.
-    const OURS: [Self; 9] = [
+    const OURS: [Self; 10] = [
         Self::NoPolicy,
         Self::NoPolicyOut,
         Self::Stray,
@@ -49,6 +51,7 @@ impl Reason {
         Self::WatchedNoPolicyOut,
         Self::WatchedStray,
         Self::Removed,
+        Self::WatchedNoGroup,
         Self::Policy,
     ];
 
@@ -64,6 +67,7 @@ impl Reason {
             Self::WatchedNoPolicyOut => "WOULD_DENY_C2C_OUT",
             Self::WatchedStray => "WOULD_DENY_C2C_STRAY",
             Self::Removed => "WOULD_DENY_C2C_REMOVED",
+            Self::WatchedNoGroup => "WOULD_DENY_GROUPS",
             Self::Policy => "OK_C2C",
             Self::OtherDenied => "DENY_",
             Self::OtherWatched => "WOULD_DENY_",
@@ -99,6 +103,7 @@ impl Reason {
             | Self::WatchedNoPolicyOut
             | Self::WatchedStray
             | Self::Removed
+            | Self::WatchedNoGroup
             | Self::OtherWatched => Verdict::WouldDeny,
             Self::Policy | Self::OtherAccepted => Verdict::Accepted,
         }
@@ -112,6 +117,7 @@ impl Reason {
             Self::Stray | Self::WatchedStray => "stray",
             Self::Host => "host",
             Self::Removed => "removed",
+            Self::WatchedNoGroup => "no_group",
             Self::Policy => "policy",
             Self::OtherDenied | Self::OtherWatched | Self::OtherAccepted => "other",
         }
@@ -131,6 +137,7 @@ impl Reason {
             }
             Self::Host => "containers of other cells may not reach the cell itself",
             Self::Removed => "the policy that let the source reach this port was removed",
+            Self::WatchedNoGroup => "no security group lets the source reach this port out there",
             Self::Policy => "a policy lets the source reach this port of the destination",
             Self::OtherDenied => "rules beside the policies deny it",
             Self::OtherWatched => "rules beside the policies would deny it",

@@ -5,7 +5,7 @@ use policy::CellSubnet;
 use service::log::chain;
 use tokio::runtime::Runtime;
 
-use super::Finding;
+use super::{Finding, offloads};
 use crate::{Config, subnet};
 
 /// What VXLAN over IPv4 puts around a packet (spec/cell.md §G).
@@ -22,7 +22,11 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         return vec![Finding::broken("overlay", says)];
     };
     let subnet = subnet::read(&config.subnet_file).map_err(|error| chain(&error));
-    vec![judge_device(&link), judge_mtu(&link, underlay.as_ref(), subnet.as_ref())]
+    vec![
+        judge_device(&link),
+        judge_mtu(&link, underlay.as_ref(), subnet.as_ref()),
+        offloads::examine(vtep, underlay.as_ref().map(|link| link.name.as_str())),
+    ]
 }
 
 /// The device of this name, and the one its packets are sent over.

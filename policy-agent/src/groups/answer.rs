@@ -1,7 +1,7 @@
 //! What the policy server last said of security groups, understood, and kept on disk.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,8 +9,9 @@ use std::{
 
 use containers::Container;
 use files::Manner;
+use netfilter::{ChainName, egress::shared};
 use policy::{
-    EgressRule, EgressRules, SecurityGroup, Version,
+    EgressRules, Permissions, SecurityGroup, Version,
     wire::security_group::{SecurityGroupBody, SecurityGroupList},
 };
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,21 @@ pub(crate) struct Answer {
     pub version: Option<Version>,
 }
 
-/// A group as it came, and what its rules mean, or why nobody can say.
+/// A group as it came, and what it means, or why nobody can say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     given: SecurityGroup,
-    rules: Result<Vec<EgressRule>, String>,
+    shared: Result<Arc<Shared>, String>,
+}
+
+/// What a group lets those send that it holds for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// The chain that says so to all of them.
+    pub chain: ChainName,
+    /// For operators.
+    pub name: String,
+    pub permissions: Permissions,
 }
 
 /// Which groups hold for a container: by what runs in it (spec/cell.md §A.7).
@@ -70,26 +81,45 @@ impl Answer {
         groups: Vec<SecurityGroup>,
         version: Option<Version>,
     ) -> Self {
+        Self::after(None, spaces, groups, version)
+    }
+
+    /// The same, where this was answered before: what has not changed since is not read again.
+    pub fn after(
+        before: Option<&Self>,
+        spaces: BTreeSet<String>,
+        groups: Vec<SecurityGroup>,
+        version: Option<Version>,
+    ) -> Self {
+        let before = before.map(|before| &*before.groups).unwrap_or_default();
+        let before: BTreeMap<&str, &Group> =
+            before.iter().map(|group| (group.given.guid.as_str(), group)).collect();
+        let mut names = BTreeSet::new();
         let understood = |given: SecurityGroup| {
-            let rules = read(&given.rules);
-            Group { given, rules }
+            let chain = name(&given.guid, &mut names);
+            let same = before.get(given.guid.as_str()).filter(|before| before.given == given);
+            let same = same.and_then(|before| before.shared.as_ref().ok());
+            let shared = match same.filter(|shared| shared.chain == chain) {
+                Some(shared) => Ok(shared.clone()),
+                None => read(&given.rules).map(|permissions| {
+                    Arc::new(Shared { chain, name: given.name.clone(), permissions })
+                }),
+            };
+            Group { given, shared }
         };
         Self { spaces, groups: groups.into_iter().map(understood).collect(), version }
     }
 
-    /// What containers of this class may send, if they are of `space`.
-    pub fn rules_for(&self, space: &str, class: Class) -> Result<Vec<EgressRule>, Unreadable> {
-        let mut all = Vec::new();
-        for Group { given, rules } in self.groups.iter().filter(|g| holds(&g.given, space, class)) {
-            match rules {
-                Ok(rules) => all.extend_from_slice(rules),
-                Err(reason) => {
-                    let SecurityGroup { guid, name, .. } = given.clone();
-                    return Err(Unreadable { guid, name, reason: reason.clone() });
-                }
-            }
-        }
-        Ok(all)
+    /// The groups that say what containers of this class may send, if they are of `space`.
+    pub fn groups_for(&self, space: &str, class: Class) -> Result<Vec<Arc<Shared>>, Unreadable> {
+        let groups = self.groups.iter().filter(|group| holds(&group.given, space, class));
+        let shared = groups.map(|Group { given, shared }| {
+            shared.clone().map_err(|reason| {
+                let SecurityGroup { guid, name, .. } = given.clone();
+                Unreadable { guid, name, reason }
+            })
+        });
+        shared.collect()
     }
 
     /// Whether this says what was so before `other`: of the same spaces at least, in the same life.
@@ -104,12 +134,21 @@ impl Answer {
     }
 }
 
+/// The name of a group's chain, which no other group of the answer has.
+fn name(guid: &str, taken: &mut BTreeSet<ChainName>) -> ChainName {
+    let mut name = shared::name(guid);
+    while !taken.insert(name.clone()) {
+        name = shared::name(&format!("{guid} {name}"));
+    }
+    name
+}
+
 /// What the rules of a group mean: all of them, or why not. A group that lacks a rule is another group,
 /// and an app that silently lacks a rule is a riddle.
-fn read(rules: &str) -> Result<Vec<EgressRule>, String> {
+fn read(rules: &str) -> Result<Permissions, String> {
     let EgressRules { rules, skipped } = EgressRules::read(rules).map_err(|error| chain(&error))?;
     match skipped.first() {
-        None => Ok(rules),
+        None => Ok(rules.into_iter().collect()),
         Some(skipped) => Err(format!("rule {}: {}", skipped.number, skipped.reason)),
     }
 }
@@ -222,8 +261,9 @@ pub(crate) mod tests {
     }
 
     fn reach(answer: &Answer, space: &str, class: Class) -> Vec<String> {
-        let rules = answer.rules_for(space, class).unwrap();
-        rules.iter().map(|rule| rule.destinations[0].to_string()).collect()
+        let groups = answer.groups_for(space, class).unwrap();
+        let rules = groups.iter().flat_map(|shared| shared.permissions.rules());
+        rules.map(|rule| rule.destinations[0].to_string()).collect()
     }
 
     #[test]
@@ -248,11 +288,32 @@ pub(crate) mod tests {
             ..group("10.0.0.1")
         };
         let answer = answer(&["a", "b"], vec![bad]);
-        let error = answer.rules_for("a", Class::Running).unwrap_err().to_string();
+        let error = answer.groups_for("a", Class::Running).unwrap_err().to_string();
         let expected = "security group \"10.0.0.1\" (sg-10.0.0.1) cannot be read: rule 1: tcp and udp need ports, and \"\" are none";
         assert_eq!(error, expected);
         assert_eq!(reach(&answer, "b", Class::Running), [""; 0]);
         assert_eq!(reach(&answer, "a", Class::Staging), [""; 0]);
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_read_again_and_no_two_groups_share_a_chain() {
+        let shared = |answer: &Answer| answer.groups_for("a", Class::Running).unwrap();
+        let everywhere = |address| SecurityGroup { running_default: true, ..group(address) };
+        let twice = SecurityGroup { guid: "sg-10.0.0.1".into(), ..everywhere("10.0.0.3") };
+        let groups = vec![everywhere("10.0.0.1"), everywhere("10.0.0.2"), twice];
+        let one = answer(&["a"], groups.clone());
+        let mut other = groups;
+        other[1].rules = other[0].rules.clone();
+        let other = Answer::after(Some(&one), one.spaces.clone(), other, None);
+        let (one, other) = (shared(&one), shared(&other));
+        let chains = |shared: &[Arc<Shared>]| {
+            shared.iter().map(|shared| shared.chain.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(chains(&one), chains(&other));
+        assert_eq!(chains(&one).into_iter().collect::<BTreeSet<_>>().len(), 3);
+        assert_ne!(one[1], other[1]);
+        assert_eq!(one[2], other[2]);
+        assert_ne!(one[0].permissions, one[2].permissions);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::Ipv4Net;
 use netfilter_events::conntrack::{Connection, Portless};
-use policy::{EgressRule, Traffic};
+use policy::{Permissions, Traffic};
 
 use super::desired::Governed;
 
@@ -23,7 +23,7 @@ pub(crate) fn unlawful(
     let unlawful = |connection: &&Connection| {
         let Connection { protocol, source, responder, responder_port, .. } = **connection;
         by_ip.get(&source).is_some_and(|one| {
-            let allows = |rule: &EgressRule| rule.allows(protocol, responder, responder_port);
+            let allows = |all: &Permissions| all.allow(protocol, responder, responder_port);
             is_outside(responder, overlay) && !one.allows(responder, allows)
         })
     };
@@ -38,13 +38,14 @@ pub(crate) fn unlawful_portless(
     let by_ip = by_ip(governed);
     move |&Portless { protocol, kind, source, responder }| {
         by_ip.get(&source).is_some_and(|one| {
-            let allows = |rule: &EgressRule| match rule.traffic {
-                Traffic::All => rule.reaches(responder),
-                Traffic::Icmp(wanted, _) if protocol == ICMP => {
-                    (wanted.is_none() || wanted == kind) && rule.reaches(responder)
+            let meant = |traffic: &Traffic| match traffic {
+                Traffic::All => true,
+                Traffic::Icmp(wanted, _) => {
+                    protocol == ICMP && (wanted.is_none() || *wanted == kind)
                 }
                 _ => false,
             };
+            let allows = |all: &Permissions| all.reach(responder, meant);
             is_outside(responder, overlay) && !one.allows(responder, allows)
         })
     }
@@ -63,18 +64,20 @@ fn is_outside(address: IpAddr, overlay: Ipv4Net) -> bool {
 }
 
 impl Governed {
-    /// Where it leads after translation is what the rules judge.
-    fn allows(&self, responder: IpAddr, allows: impl Fn(&EgressRule) -> bool) -> bool {
+    /// Where it leads after translation is what the rules judge. What is only watched is let through.
+    fn allows(&self, responder: IpAddr, allows: impl Fn(&Permissions) -> bool) -> bool {
         let in_net = |net: &Ipv4Net| matches!(responder, IpAddr::V4(to) if net.contains(&to));
-        !self.denied.iter().any(in_net) && self.allowed.iter().any(allows)
+        let is_allowed = || self.groups.iter().any(|group| allows(&group.permissions));
+        !self.denied.iter().any(in_net) && (self.watched || is_allowed())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use policy::Protocol;
+    use policy::{EgressRule, Protocol};
 
     use super::*;
+    use crate::groups::desired::tests::governed;
 
     #[test]
     fn only_what_no_group_allows_is_judged_anew() {
@@ -84,24 +87,27 @@ mod tests {
             log: false,
         };
         let denied = vec!["192.0.2.128/25".parse().unwrap()];
-        let web = Governed { ip: "10.255.30.2".parse().unwrap(), allowed: vec![allowed], denied };
-        let judged = |protocol, source: &str, responder: &str, responder_port| {
-            let connection = Connection {
-                protocol,
-                source: source.parse().unwrap(),
-                source_port: 40000,
-                // As the container dialled it, before translation.
-                destination: "198.51.100.1".parse().unwrap(),
-                destination_port: 9,
-                responder: responder.parse().unwrap(),
-                responder_port,
-                mark: 0,
-                id: None,
-                zone: 0,
+        let web = Governed { denied, ..governed("10.255.30.2", vec![allowed]) };
+        let judged_of =
+            |web: &Governed, protocol, source: &str, responder: &str, responder_port| {
+                let connection = Connection {
+                    protocol,
+                    source: source.parse().unwrap(),
+                    source_port: 40000,
+                    // As the container dialled it, before translation.
+                    destination: "198.51.100.1".parse().unwrap(),
+                    destination_port: 9,
+                    responder: responder.parse().unwrap(),
+                    responder_port,
+                    mark: 0,
+                    id: None,
+                    zone: 0,
+                };
+                let overlay = "10.255.0.0/16".parse().unwrap();
+                !unlawful(&[connection], std::slice::from_ref(web), overlay).is_empty()
             };
-            let overlay = "10.255.0.0/16".parse().unwrap();
-            !unlawful(&[connection], std::slice::from_ref(&web), overlay).is_empty()
-        };
+        let judged =
+            |protocol, source, responder, port| judged_of(&web, protocol, source, responder, port);
         let (tcp, udp, ip) = (Protocol::Tcp, Protocol::Udp, "10.255.30.2");
         assert!(!judged(tcp, ip, "192.0.2.1", 80), "allowed");
         assert!(judged(tcp, ip, "192.0.2.1", 81), "another port");
@@ -114,6 +120,9 @@ mod tests {
             !judged(tcp, "10.255.30.9", "192.0.3.1", 80),
             "of a container that is not governed"
         );
+        let watched = Governed { watched: true, ..web.clone() };
+        assert!(!judged_of(&watched, tcp, ip, "192.0.3.1", 80), "it is only watched");
+        assert!(judged_of(&watched, tcp, ip, "192.0.2.200", 80), "a denied network");
     }
 
     #[test]
@@ -129,7 +138,7 @@ mod tests {
             rule("192.0.2.3", Traffic::All),
             rule("192.0.2.4", Traffic::Ports(Protocol::Tcp, vec!["1-65535".parse().unwrap()])),
         ];
-        let web = [Governed { ip: "10.255.30.2".parse().unwrap(), allowed, denied: Vec::new() }];
+        let web = [governed("10.255.30.2", allowed)];
         let judge = unlawful_portless(&web, "10.255.0.0/16".parse().unwrap());
         let judged = |protocol, responder: &str| {
             let source = "10.255.30.2".parse().unwrap();

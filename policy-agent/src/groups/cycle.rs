@@ -51,6 +51,8 @@ pub(crate) struct Cycle {
     wakes: mpsc::Receiver<Wake>,
     /// Says when the container store moves.
     moves: mpsc::Receiver<policies::Wake>,
+    /// Says whether what no group allows is only watched.
+    watches: watch::Receiver<bool>,
     statuses: watch::Sender<Status>,
     repair_interval: Duration,
 }
@@ -62,11 +64,12 @@ impl Cycle {
         repair_interval: Duration,
         wakes: mpsc::Receiver<Wake>,
         moves: mpsc::Receiver<policies::Wake>,
+        watches: watch::Receiver<bool>,
     ) -> (Self, watch::Receiver<Status>) {
         let (statuses, watching) = watch::channel(Status::default());
         let known = Known { answer, ..Known::default() };
         let enforcer = Some(enforcer);
-        (Self { enforcer, known, wakes, moves, statuses, repair_interval }, watching)
+        (Self { enforcer, known, wakes, moves, watches, statuses, repair_interval }, watching)
     }
 
     /// Passes until `shutdown`. A pass that has begun is finished first.
@@ -95,6 +98,7 @@ impl Cycle {
                 moved = self.moves.recv() => if moved.is_none() {
                     return;
                 },
+                Ok(()) = self.watches.changed() => {}
                 _ = repair.tick() => {}
                 () = read_anew(last_look, &mut glance) => {}
                 () = retry => {}
@@ -125,6 +129,7 @@ impl Cycle {
     async fn pass(&mut self) {
         let started = Instant::now();
         let mut enforcer = self.enforcer.take().expect("is put back after every pass");
+        self.known.watches = *self.watches.borrow_and_update();
         let known = self.known.clone();
         let (enforcer, result) = spawn_blocking(move || {
             let result = enforcer.pass(&known);
@@ -140,6 +145,7 @@ impl Cycle {
             Ok(outcome) => {
                 self.known.gone = BTreeSet::new();
                 status.version = self.known.answer.as_ref().and_then(|a| a.version.clone());
+                status.watches = self.known.watches;
                 done(&mut status, outcome, started.elapsed());
             }
             Err(held) => hold(&mut status, &held),
@@ -160,7 +166,8 @@ async fn read_anew(last_look: Option<(Shared, Seen)>, glance: &mut Interval) {
 }
 
 fn done(status: &mut Status, outcome: Outcome, took: Duration) {
-    let Outcome { spaces, standings, rules, touched, repaired, connections_cut } = outcome;
+    let Outcome { spaces, standings, groups, rules, touched, repaired, connections_cut, enforces } =
+        outcome;
     for (handle, standing) in &standings {
         if let Standing::Kept(reason) | Standing::Unplaced(reason) = standing
             && status.containers.get(handle) != Some(standing)
@@ -185,17 +192,21 @@ fn done(status: &mut Status, outcome: Outcome, took: Duration) {
         );
     }
     status.held = None;
+    status.enforces = enforces;
     status.spaces = spaces;
+    status.groups = groups;
     status.containers = standings;
     status.rules = rules;
     status.repairs += u64::from(repaired);
     status.connections_cut += connections_cut;
 }
 
+/// The kernel is as it was: what it enforced, it enforces. Unless it was looked at and is not.
 fn hold(status: &mut Status, held: &Held) {
     let reason = chain(held);
     if status.held.as_ref() != Some(&reason) {
         tracing::warn!(error = reason, "A pass over security groups was held; the rules stay.");
     }
     status.held = Some(reason);
+    status.enforces &= !matches!(held, Held::Disagrees(_));
 }

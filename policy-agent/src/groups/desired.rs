@@ -2,23 +2,26 @@
 //! answer, and what is there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     num::NonZeroU16,
+    sync::Arc,
 };
 
 use containers::{Container, Contents};
 use ipnet::Ipv4Net;
 use netfilter::{
     Action, ChainName, ConnectionState, Observed, Place, RejectWith, Rule, Ruleset, Scope, Table,
-    Transport, egress,
+    Transport,
+    egress::{self, shared},
 };
-use policy::{EgressRule, PortRange, Protocol};
+use policy::{PortRange, Protocol};
 
 use super::{
-    answer::{Answer, Class},
+    answer::{Answer, Class, Shared},
     status::Standing,
 };
+use crate::denied::{self, Reason};
 
 /// Chains of security groups begin with one of these: ours and the Go agent's, and what the Go agent
 /// leaves behind when it dies in the middle of a change.
@@ -56,8 +59,11 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Governed {
     pub ip: Ipv4Addr,
-    pub allowed: Vec<EgressRule>,
+    /// What lets it send something, shared with all others it is said of.
+    pub groups: Vec<Arc<Shared>>,
     pub denied: Vec<Ipv4Net>,
+    /// Whether the rest passes, and is only told of.
+    pub watched: bool,
 }
 
 /// What may be removed besides what is wanted.
@@ -83,11 +89,13 @@ impl DenyNetworks {
     }
 }
 
-/// What the kernel should hold for the containers of a store.
+/// What the kernel should hold for the containers of a store. If it `watches`, what no group allows passes
+/// and is told of.
 pub(crate) fn wanted(
     store: &Contents,
     answer: Option<&Answer>,
     manner: &Manner,
+    watches: bool,
     observed: &Observed,
     sweep: Sweep<'_>,
 ) -> Wanted {
@@ -99,9 +107,9 @@ pub(crate) fn wanted(
         let chain = egress::groups_chain(&container.handle);
         let standing = if chains.insert(chain.clone()) {
             match lot(container, answer, observed) {
-                Ok((parent, allowed)) => {
+                Ok((parent, groups)) => {
                     let denied = manner.deny.of(Class::of(container));
-                    let one = Governed { ip: container.ip, allowed, denied };
+                    let one = Governed { ip: container.ip, groups, denied, watched: watches };
                     let jump = Rule::new(Action::Jump(chain.clone()));
                     rules.hook(Table::Filter, parent, Place::First, jump);
                     rules.chain(Table::Filter, chain, one.rules(manner.vtep_port));
@@ -115,29 +123,34 @@ pub(crate) fn wanted(
         };
         standings.insert(container.handle.clone(), standing);
     }
+    let groups: BTreeMap<_, _> = governed
+        .iter()
+        .flat_map(|one| &one.groups)
+        .map(|group| (&group.chain, &group.permissions))
+        .collect();
+    groups.into_iter().for_each(|(chain, allowed)| shared::add(&mut rules, chain, allowed));
     let scope = scope_of(&chains, &standings, observed, sweep);
     Wanted { rules, scope, standings, governed }
 }
 
-/// The chain a container's groups are put in front of, and what they allow; else why it keeps what it
-/// has.
+/// The chain a container's groups are put in front of, and the groups; else why it keeps what it has.
 fn lot(
     container: &Container,
     answer: Option<&Answer>,
     observed: &Observed,
-) -> Result<(ChainName, Vec<EgressRule>), Standing> {
+) -> Result<(ChainName, Vec<Arc<Shared>>), Standing> {
     let class = Class::of(container);
     // Without a space, and for what is no app, no group holds, whatever the server says.
-    let allowed = match container.space_id().filter(|_| class != Class::Other) {
+    let groups = match container.space_id().filter(|_| class != Class::Other) {
         None => Vec::new(),
         Some(space) => {
             let answer = answer.filter(|answer| answer.spaces.contains(space));
-            let rules = answer.ok_or(Standing::Unknown)?.rules_for(space, class);
-            rules.map_err(|error| Standing::Kept(error.to_string()))?
+            let groups = answer.ok_or(Standing::Unknown)?.groups_for(space, class);
+            groups.map_err(|error| Standing::Kept(error.to_string()))?
         }
     };
     match parent(&container.handle, observed) {
-        Some(parent) => Ok((parent, allowed)),
+        Some(parent) => Ok((parent, groups)),
         None => Err(Standing::Unplaced(format!(
             "it has no chain {}",
             egress::netout_chain(&container.handle)
@@ -158,6 +171,8 @@ pub(crate) fn scope() -> Scope {
     Scope::prefixes(PREFIXES)
 }
 
+/// The chains of those whose groups are known and of those that may be swept, and what is shared, unless
+/// a chain that stays as it is leads there.
 fn scope_of(
     living: &BTreeSet<ChainName>,
     standings: &BTreeMap<String, Standing>,
@@ -167,17 +182,22 @@ fn scope_of(
     let enforced = standings.iter().filter(|(_, standing)| **standing == Standing::Enforced);
     let mut ours: BTreeSet<ChainName> =
         enforced.map(|(handle, _)| egress::groups_chain(handle)).collect();
+    let of_groups = |chain: &&str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
+    let there = || {
+        let chains = observed.chains(Table::Filter).filter(of_groups);
+        chains.filter(|chain| shared::owner(chain).is_none())
+    };
     match sweep {
         Sweep::None => {}
         Sweep::Only(gone) => ours.extend(
             gone.iter().map(|handle| egress::groups_chain(handle)).filter(|c| !living.contains(c)),
         ),
         Sweep::All => {
-            let of_groups = |chain: &&str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-            let there = observed.chains(Table::Filter).filter(of_groups);
-            ours.extend(there.filter_map(|c| c.parse().ok()).filter(|c| !living.contains(c)));
+            ours.extend(there().filter_map(|c| c.parse().ok()).filter(|c| !living.contains(c)));
         }
     }
+    let staying = there().filter(|chain| !ours.contains(*chain)).collect();
+    ours.extend(shared::in_kernel_besides(observed, staying));
     Scope::named(ours)
 }
 
@@ -191,10 +211,12 @@ impl Governed {
             unreachable().ports(Protocol::Udp, PortRange::single(vtep_port)),
         ];
         rules.extend(self.denied.iter().map(|net| unreachable().to(*net)));
-        let mut seen = HashSet::new();
-        let allowed = self.allowed.iter().flat_map(egress::accept);
-        rules.extend(allowed.filter(|rule| seen.insert(rule.to_string())));
-        rules.extend(Rule::reject(|rule| rule));
+        rules.extend(self.groups.iter().map(|g| Rule::new(Action::Jump(g.chain.clone()))));
+        if self.watched {
+            rules.extend([denied::tell(Reason::WatchedNoGroup), Rule::new(Action::Accept)]);
+        } else {
+            rules.extend(Rule::reject(|rule| rule));
+        }
         rules
     }
 }
@@ -202,7 +224,7 @@ impl Governed {
 #[cfg(test)]
 pub(crate) mod tests {
     use netfilter::{Dialect, Family, Plan, Rendered};
-    use policy::SecurityGroup;
+    use policy::{EgressRule, SecurityGroup};
 
     use super::*;
     use crate::groups::answer::tests::{answer, group};
@@ -227,6 +249,14 @@ pub(crate) mod tests {
         }
     }
 
+    /// A container that may send this and nothing else.
+    pub fn governed(ip: &str, allowed: Vec<EgressRule>) -> Governed {
+        let permissions = allowed.into_iter().collect();
+        let group = Shared { chain: shared::name("group"), name: "group".into(), permissions };
+        let (ip, groups) = (ip.parse().unwrap(), vec![Arc::new(group)]);
+        Governed { ip, groups, denied: Vec::new(), watched: false }
+    }
+
     fn observed(chains: &[&str]) -> Observed {
         let lines: String = chains.iter().map(|chain| format!(":{chain} - [0:0]\n")).collect();
         Observed::parse(&format!("*filter\n{lines}COMMIT\n")).unwrap()
@@ -248,17 +278,22 @@ pub(crate) mod tests {
         let twice = SecurityGroup { guid: "again".into(), ..running("10.0.0.1") };
         let answer = answer(&["a"], vec![running("10.0.0.1"), twice]);
         let there = observed(&["netout--web"]);
-        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, &there, Sweep::All);
+        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, false, &there, Sweep::All);
         insta::assert_snapshot!(wanted.rules, @r"
         *filter
         -A netout--web -j asg-web
+        :asg--869f89c966
+        -A asg--869f89c966 -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
+        :asg--b4c9e14061
+        -A asg--b4c9e14061 -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
         :asg-web
         -A asg-web -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         -A asg-web -p tcp -m conntrack --ctstate INVALID -j DROP
         -A asg-web -p udp -m udp --dport 4789 -j REJECT --reject-with icmp-port-unreachable
         -A asg-web -d 10.9.0.0/16 -j REJECT --reject-with icmp-port-unreachable
         -A asg-web -d 169.254.0.0/16 -j REJECT --reject-with icmp-port-unreachable
-        -A asg-web -p tcp -m iprange --dst-range 10.0.0.1-10.0.0.1 -m tcp --dport 80 -j ACCEPT
+        -A asg-web -j asg--869f89c966
+        -A asg-web -j asg--b4c9e14061
         -A asg-web -p tcp -j REJECT --reject-with tcp-reset
         -A asg-web -j REJECT --reject-with icmp-port-unreachable
         ");
@@ -270,7 +305,7 @@ pub(crate) mod tests {
         chains: &[&str],
     ) -> Vec<String> {
         let store = store(containers.to_vec());
-        let wanted = wanted(&store, answer, &manner(), &observed(chains), Sweep::All);
+        let wanted = wanted(&store, answer, &manner(), false, &observed(chains), Sweep::All);
         let text = |(handle, standing): (&String, &Standing)| match standing {
             Standing::Enforced => format!("{handle}: enforced"),
             Standing::Unknown => format!("{handle}: unknown"),
@@ -327,7 +362,7 @@ pub(crate) mod tests {
         let chains =
             ["asg-a", "asg-b", "asg-bad", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
         let (there, known) = (observed(&chains), answer(&["a"], vec![]));
-        let wanted = wanted(&living, Some(&known), &manner(), &there, sweep);
+        let wanted = wanted(&living, Some(&known), &manner(), false, &there, sweep);
         let rendered = Rendered::new(&wanted.rules, Dialect::Iptables(Family::V4));
         let plan = Plan::new(&rendered, &there, &wanted.scope);
         let removed = |line: &&str| line.starts_with("-X");

@@ -8,7 +8,10 @@ use std::{
 
 use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
-use netfilter::{Firewall, KernelError, Observed, Settled, Table};
+use netfilter::{
+    ChainName, Firewall, KernelError, Observed, Settled, Table,
+    egress::{groups_chain, netout_chain, shared},
+};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use service::log::chain;
 use thiserror::Error;
@@ -50,6 +53,8 @@ pub(crate) struct Known {
     pub fresh: bool,
     /// Containers that are said to be gone.
     pub gone: BTreeSet<String>,
+    /// Whether what no group allows is only watched.
+    pub watches: bool,
 }
 
 /// What a pass did.
@@ -57,12 +62,16 @@ pub(crate) struct Known {
 pub(crate) struct Outcome {
     pub spaces: BTreeSet<String>,
     pub standings: BTreeMap<String, Standing>,
+    /// Names of groups, by the chain of each.
+    pub groups: BTreeMap<String, String>,
     pub rules: usize,
     /// Chains that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
     pub connections_cut: u64,
+    /// Whether the kernel enforces the groups of all who live here, as they were told.
+    pub enforces: bool,
 }
 
 /// Why a pass left the kernel as it was.
@@ -130,7 +139,7 @@ impl Enforcer {
     }
 
     fn attempt(&mut self, known: &Known, firewall: &mut Firewall) -> Result<Outcome, Held> {
-        let Known { answer, fresh, gone } = known;
+        let Known { answer, fresh, gone, watches } = known;
         let overlay = subnet::read(&self.subnet_file)?.overlay;
         let observed = firewall.observed()?;
         let stale = look(&self.store, &mut self.containers, observed)?;
@@ -143,7 +152,7 @@ impl Enforcer {
             (false, false) => Sweep::Only(gone),
         };
         let Wanted { rules, scope, standings, governed } =
-            desired::wanted(containers, answer.as_ref(), &self.manner, observed, sweep);
+            desired::wanted(containers, answer.as_ref(), &self.manner, *watches, observed, sweep);
         let Settled { plan, left, moved: _ } = firewall.settle(&rules, &scope)?;
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
@@ -159,9 +168,23 @@ impl Enforcer {
             self.former.sweep();
         }
         let (touched, rules) = (plan.touched(), rules.len());
-        let living = |name: &String| standings.keys().any(|handle| is_chain_of(name, handle));
-        let repaired = unchanged && touched.iter().any(living);
-        Ok(Outcome { spaces, standings, rules, touched, repaired, connections_cut })
+        let repaired = unchanged && {
+            let wanted = wanted_chains(&standings, self.settled.as_deref().unwrap_or_default());
+            touched.iter().any(|name| wanted.contains(shared::owner(name).unwrap_or(name)))
+        };
+        let groups = named(self.settled.as_deref().unwrap_or_default());
+        let claim = complete && standings.values().all(|s| *s == Standing::Enforced);
+        let enforces = claim && !watches && !stale;
+        Ok(Outcome {
+            spaces,
+            standings,
+            groups,
+            rules,
+            touched,
+            repaired,
+            connections_cut,
+            enforces,
+        })
     }
 
     fn cut_unlawful(
@@ -213,9 +236,19 @@ fn spaces(containers: &[Container]) -> BTreeSet<String> {
     containers.iter().filter_map(Container::space_id).map(str::to_owned).collect()
 }
 
-fn is_chain_of(name: &str, handle: &str) -> bool {
-    use netfilter::egress::{groups_chain, netout_chain};
-    groups_chain(handle).as_str() == name || netout_chain(handle).as_str() == name
+fn named(governed: &[Governed]) -> BTreeMap<String, String> {
+    let groups = governed.iter().flat_map(|one| &one.groups);
+    groups.map(|group| (group.chain.to_string(), group.name.clone())).collect()
+}
+
+/// The chains that stand for somebody who lives.
+fn wanted_chains(
+    standings: &BTreeMap<String, Standing>,
+    governed: &[Governed],
+) -> BTreeSet<ChainName> {
+    let of_one = standings.keys().flat_map(|handle| [groups_chain(handle), netout_chain(handle)]);
+    let of_all = governed.iter().flat_map(|one| &one.groups).map(|group| group.chain.clone());
+    of_one.chain(of_all).collect()
 }
 
 #[cfg(test)]

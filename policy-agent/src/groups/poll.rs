@@ -1,19 +1,21 @@
 //! Asks the policy server for the security groups of the spaces here, and holds the question open
-//! (design §2.3). A server that does not hold it is asked every `asg_poll_interval`.
+//! (design §2.3). A server that does not hold it is asked every `asg_poll_interval`. What the kernel
+//! enforces of the version that is known, the question says as well, so that it is a receipt.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
+use policy::Version;
 use policy_client::internal::{
-    Client, ClientError, GroupsAnswer, GroupsQuestion, GroupsTold, follow,
+    Client, ClientError, GroupsAnswer, GroupsQuestion, GroupsTold, ReceiptWords, follow,
 };
 use service::log::chain;
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,9 @@ const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// An answer that took longer than this was held, whatever became of the word of it on the way.
 const HELD: Duration = Duration::from_secs(2);
+
+/// How long the kernel may take to be told of an answer before the next question.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An older answer is believed when it comes for the third time in a row.
 const SIGHTINGS: u32 = 3;
@@ -103,12 +108,12 @@ impl<S: Server> Poller<S> {
         }
         let mut answered = false;
         loop {
-            let spaces = self.statuses.borrow_and_update().spaces.clone();
-            let question = self.question(&spaces, answered);
+            let question = self.question(answered);
+            let spaces = question.spaces.clone();
             let asked = Instant::now();
             let told = tokio::select! {
                 told = self.server.groups(&question) => told,
-                () = are_others(self.statuses.clone(), &spaces) => continue,
+                () = is_another(self.statuses.clone(), &question) => continue,
             };
             let took = asked.elapsed();
             let heeded = match told {
@@ -122,19 +127,32 @@ impl<S: Server> Poller<S> {
             answered |= heeded.is_ok();
             let failure = heeded.err();
             self.report(Reach { spaces: spaces.clone(), failure });
+            self.passed().await;
             tokio::select! {
                 () = sleep(pause) => {}
-                () = are_others(self.statuses.clone(), &spaces) => {}
+                () = is_another(self.statuses.clone(), &question) => {}
             }
         }
     }
 
     /// The first question of a life is not held: only an answer says that what is on disk still stands.
-    fn question(&self, spaces: &BTreeSet<String>, answered: bool) -> GroupsQuestion {
-        let known = self.known.as_ref().filter(|known| known.spaces == *spaces);
+    fn question(&mut self, answered: bool) -> GroupsQuestion {
+        let status = self.statuses.borrow_and_update();
+        let spaces = status.spaces.clone();
+        let known = self.known.as_ref().filter(|known| known.spaces == spaces);
         let known = known.and_then(|known| known.version.clone()).filter(|_| answered);
         let wait = known.is_some().then_some(follow::HOLD);
-        GroupsQuestion { spaces: spaces.clone(), known, wait }
+        let receipt = known.as_ref().map(|known| words(&status, known));
+        GroupsQuestion { spaces, known, wait, receipt }
+    }
+
+    /// Waits for the kernel to be told what is known, as the next question says whether it was.
+    async fn passed(&self) {
+        let Some(known) = &self.known else { return };
+        let mut statuses = self.statuses.clone();
+        let is_told = |status: &Status| status.held.is_some() || status.version == known.version;
+        // What takes longer is not enforced yet, which is a word as good as any other.
+        let _ = timeout(PATIENCE, statuses.wait_for(is_told)).await;
     }
 
     /// Acts on an answer. An error says why it is not enforced.
@@ -144,7 +162,7 @@ impl<S: Server> Poller<S> {
         answer: GroupsAnswer,
     ) -> Result<(), String> {
         let GroupsAnswer::Groups { groups, version } = answer else { return Ok(()) };
-        let answer = Answer::new(spaces.clone(), groups, version);
+        let answer = Answer::after(self.known.as_ref(), spaces.clone(), groups, version);
         if self.known.as_ref().is_some_and(|known| answer.is_older_than(known)) {
             self.older += 1;
             if self.older < SIGHTINGS {
@@ -198,11 +216,33 @@ impl<S: Server> Poller<S> {
     }
 }
 
-/// Ends when the cell has containers of other spaces.
-async fn are_others(mut statuses: watch::Receiver<Status>, spaces: &BTreeSet<String>) {
-    // An error means that the cycle has ended; whoever waits here is about to be stopped.
-    if statuses.wait_for(|status| status.spaces != *spaces).await.is_err() {
-        std::future::pending::<()>().await;
+/// What the receipt for `known` says.
+fn words(status: &Status, known: &Version) -> ReceiptWords {
+    let enforces = status.enforces && status.version.as_ref() == Some(known);
+    ReceiptWords { backend: None, error: status.trouble(), watches_only: !enforces }
+}
+
+/// Ends when the question must be another: the cell has containers of other spaces, or the kernel has come
+/// to enforce what it did not, or the other way round, for more than a moment.
+async fn is_another(mut statuses: watch::Receiver<Status>, question: &GroupsQuestion) {
+    let GroupsQuestion { spaces, known, wait: _, receipt } = question;
+    let has_moved = |status: &Status| status.spaces != *spaces;
+    let is_another = |status: &Status| {
+        let words = known.as_ref().map(|known| words(status, known));
+        has_moved(status) || words != *receipt
+    };
+    loop {
+        // An error means that the cycle has ended; whoever waits here is about to be stopped.
+        let Ok(moved) = statuses.wait_for(is_another).await.map(|status| has_moved(&status)) else {
+            return std::future::pending().await;
+        };
+        if moved {
+            return;
+        }
+        sleep(LEAST_PAUSE).await;
+        if is_another(&statuses.borrow()) {
+            return;
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::Version;
 use serde::Serialize;
 
+/// What a cell says that only watches.
+const WATCHES: &str = "shadow mode: what no security group allows is let through";
+
 /// The state of security groups after a pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Status {
@@ -14,9 +17,15 @@ pub(crate) struct Status {
     pub spaces: BTreeSet<String>,
     /// How things stand with each container, by its handle.
     pub containers: BTreeMap<String, Standing>,
+    /// The groups that hold for some of them, by the chain that says what they let pass.
+    pub groups: BTreeMap<String, String>,
     /// The version of what was told last.
     #[serde(serialize_with = "as_text")]
     pub version: Option<Version>,
+    /// Whether the kernel enforces that version for all containers here.
+    pub enforces: bool,
+    /// Whether what no group allows is only watched.
+    pub watches: bool,
     /// Why the last pass left the kernel as it was, if it did.
     pub held: Option<String>,
     /// Rules the kernel holds for us.
@@ -39,6 +48,19 @@ pub(crate) enum Standing {
     Kept(String),
     /// Its groups are known, but there is no place to put them.
     Unplaced(String),
+}
+
+impl Status {
+    /// Why the kernel does not enforce groups as it should, if there is a reason.
+    pub fn trouble(&self) -> Option<String> {
+        let of_one = |(handle, standing): (&String, &Standing)| match standing {
+            Standing::Kept(why) | Standing::Unplaced(why) => Some(format!("{handle}: {why}")),
+            Standing::Enforced | Standing::Unknown => None,
+        };
+        let watches = || self.watches.then(|| WATCHES.to_owned());
+        let of_any = || self.containers.iter().find_map(of_one);
+        self.held.clone().or_else(of_any).or_else(watches)
+    }
 }
 
 fn as_text<S: serde::Serializer>(version: &Option<Version>, to: S) -> Result<S::Ok, S::Error> {

@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL: Modes = Modes { default_deny: true, removals: true };
+const ALL: Modes = Modes { default_deny: true, removals: true, security_groups: true };
 
 fn answer(policies: &[&str]) -> Answer {
     Answer::allowing(&["db"], policies)
@@ -74,6 +74,22 @@ fn a_file_that_was_damaged_opens_nothing() {
 }
 
 #[test]
+fn security_groups_are_watched_until_they_are_promoted_and_whoever_writes_them_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shadow = open(ALL, &folder);
+    let mut watches = shadow.watches_groups();
+    assert!(*watches.borrow_and_update() && shadow.report().security_groups);
+    shadow.promote(&[Kind::DefaultDeny, Kind::Removals].into()).unwrap();
+    assert!(*watches.borrow_and_update());
+    let promoted = shadow.promote(&[Kind::SecurityGroups].into()).unwrap();
+    let said = "What no security group allows is denied from now on.";
+    assert_eq!(promoted.to_string(), said);
+    assert!(watches.has_changed().unwrap() && !*watches.borrow_and_update());
+    assert!(!*open(ALL, &folder).watches_groups().borrow(), "it is remembered");
+    assert!(!*Shadow::off().watches_groups().borrow());
+}
+
+#[test]
 fn what_cannot_be_remembered_is_not_promoted() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
@@ -87,7 +103,7 @@ fn what_cannot_be_remembered_is_not_promoted() {
 fn the_server_is_told_what_is_not_enforced() {
     let lenient = |default_deny, removals: &[&str]| {
         let removals = removals.iter().map(ToString::to_string).collect();
-        Report { default_deny, removals }.policies_are_lenient()
+        Report { default_deny, removals, security_groups: true }.policies_are_lenient()
     };
     assert_eq!(lenient(false, &[]), None);
     let both =

@@ -1,6 +1,6 @@
 //! The request headers of a poll that may be held (design §2.3), and the answer's.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     http::{
@@ -13,7 +13,7 @@ use percent_encoding::percent_decode;
 use policy::{Version, wire::delta};
 
 use crate::{
-    receipts::{Backend, Word},
+    receipts::{Backend, GroupsWord, Word},
     snapshot::Subject,
 };
 
@@ -45,21 +45,37 @@ pub(crate) fn cell(headers: &HeaderMap) -> Option<&str> {
     (1..=LONGEST_CELL).contains(&cell.len()).then_some(cell)
 }
 
-/// What the poll says of its cell, which asks about `subject` and has `known` of it. An error is
-/// percent-encoded, since a header has no room for every character.
+/// What the poll says of its cell, which asks about `subject` and has `known` of it.
 pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&Version>) -> Word {
-    let backend = headers.get(BACKEND).and_then(|name| Backend::named(name.to_str().ok()?));
-    let error = headers.get(ERROR).map(|error| {
-        let sent = error.as_bytes();
-        let sent = &sent[..sent.len().min(LONGEST_ERROR)];
-        String::from_utf8_lossy(&Cow::from(percent_decode(sent))).into_owned()
-    });
     Word {
         subject: subject.clone(),
-        enforced: known.filter(|_| !headers.contains_key(WATCHES)).cloned(),
-        backend,
-        error: error.filter(|error| !error.trim().is_empty()),
+        enforced: enforced(headers, known),
+        backend: headers.get(BACKEND).and_then(|name| Backend::named(name.to_str().ok()?)),
+        error: error(headers),
     }
+}
+
+/// The same of one that asks about the security groups of `spaces`.
+pub(crate) fn groups_word(
+    headers: &HeaderMap,
+    spaces: &BTreeSet<String>,
+    known: Option<&Version>,
+) -> GroupsWord {
+    let (enforced, error) = (enforced(headers, known), error(headers));
+    GroupsWord { spaces: spaces.clone(), enforced, error }
+}
+
+/// What the cell enforces, that has `known`.
+fn enforced(headers: &HeaderMap, known: Option<&Version>) -> Option<Version> {
+    known.filter(|_| !headers.contains_key(WATCHES)).cloned()
+}
+
+/// What troubles the cell: percent-encoded, since a header has no room for every character.
+fn error(headers: &HeaderMap) -> Option<String> {
+    let sent = headers.get(ERROR)?.as_bytes();
+    let sent = &sent[..sent.len().min(LONGEST_ERROR)];
+    let error = String::from_utf8_lossy(&Cow::from(percent_decode(sent))).into_owned();
+    Some(error).filter(|error| !error.trim().is_empty())
 }
 
 /// The version the caller has. What cannot be read, and `*`, mean none: the answer is then complete.

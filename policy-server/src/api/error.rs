@@ -108,7 +108,8 @@ impl ApiError {
             | Self::PoliciesUnparsed(_)
             | Self::PoliciesInvalid(_)
             | Self::NameUnusable(_)
-            | Self::QueryInvalid { .. } => StatusCode::BAD_REQUEST,
+            | Self::QueryInvalid { .. }
+            | Self::ReleaseFor(_) => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::TokenRefused(_) => StatusCode::UNAUTHORIZED,
             Self::ScopeMissing { .. } | Self::AppsInaccessible | Self::QuotaExceeded => {
                 StatusCode::FORBIDDEN
@@ -134,8 +135,8 @@ impl ApiError {
             // A caller's fault, but clients know it as the server's (§5.4).
             | Self::ParameterInvalid(_)
             | Self::PingFailed(_)
-            | Self::AcquireFor(_)
-            | Self::ReleaseFor(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            // So is this one (spec/cell.md §E.2).
+            | Self::AcquireFor(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
@@ -31,7 +31,7 @@ pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
         name: "serving", target: LAGER,
         {
             http.method = line.method.as_str(),
-            http.path = line.uri.path(),
+            http.path = &*line.path,
             http.id = line.request_id,
         },
         "Asked."
@@ -52,7 +52,9 @@ struct Line {
     started: Instant,
     request_id: String,
     method: Method,
-    uri: Uri,
+    /// A copy: with the query, which lists every app of a cell, it would take much more room while the
+    /// poll is held.
+    path: Box<str>,
     peer: Option<SocketAddr>,
     cell: Option<String>,
     user: Option<String>,
@@ -66,7 +68,7 @@ impl Line {
             started: Instant::now(),
             request_id: request_id(request.headers()),
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            path: request.uri().path().into(),
             peer: request.extensions().get::<Peer>().map(|peer| peer.address),
             cell: conditional::cell(request.headers()).map(str::to_owned),
             user: None,
@@ -78,7 +80,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { started, request_id, method, uri, peer, cell, user, status, error } = self;
+        let Self { started, request_id, method, path, peer, cell, user, status, error } = self;
         let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
         let status = status.map(|status| status.as_u16());
         macro_rules! write_at {
@@ -87,7 +89,7 @@ impl Drop for Line {
                     name: $name, target: $target,
                     {
                         http.method = method.as_str(),
-                        http.path = uri.path(),
+                        http.path = &**path,
                         http.status = status,
                         duration_ms,
                         http.id = request_id,

@@ -2,6 +2,7 @@
 //! is at hand.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -47,8 +48,8 @@ pub struct LocalVerifier {
 pub enum SigningError {
     #[error("keeping the signing key")]
     File(#[from] FileError),
-    #[error("there is no signing key in the data directory")]
-    NoKey,
+    #[error("there is no signing key {}", .0.display())]
+    NoKey(PathBuf),
     #[error("making a signing key")]
     Make(#[source] rcgen::Error),
     #[error("the signing key is unreadable")]
@@ -60,7 +61,8 @@ pub enum SigningError {
 impl LocalSigner {
     /// The signer of a data directory in which a server has been started.
     pub fn load(dir: &DataDir) -> Result<Self, SigningError> {
-        let pem = data_dir::read(&private_key(dir))?.ok_or(SigningError::NoKey)?;
+        let path = private_key(dir);
+        let pem = data_dir::read(&path)?.ok_or(SigningError::NoKey(path))?;
         EncodingKey::from_ec_pem(pem.as_bytes()).map(Self).map_err(SigningError::Use)
     }
 
@@ -131,7 +133,7 @@ impl Verifier for LocalVerifier {
     }
 }
 
-fn private_key(dir: &DataDir) -> std::path::PathBuf {
+fn private_key(dir: &DataDir) -> PathBuf {
     dir.pki().join("token-signing.key")
 }
 

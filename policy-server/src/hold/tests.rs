@@ -241,7 +241,7 @@ impl Cell {
                 (feed.clone(), shutdown.clone())
             };
             let known = self.enforced().version.clone();
-            let topic = Topic::Policies(Subject::Apps(asked()));
+            let topic = Topic::Policies(Subject::Apps(asked()).into());
             let poll = Poll { topic, known, wait: Some(WAIT) };
             let asked = Instant::now();
             tokio::select! {
@@ -377,7 +377,7 @@ async fn those_held_by_a_server_that_stops_part_one_after_the_other() {
         .map(|_| {
             let (feed, shutdown) = (server.feed.clone(), server.shutdown.clone());
             tokio::spawn(async move {
-                let topic = Topic::Policies(Subject::Apps(asked()));
+                let topic = Topic::Policies(Subject::Apps(asked()).into());
                 let poll = Poll { topic, known: Some(version(1)), wait: Some(10 * WAIT) };
                 let outcome = hold(&poll, &feed, &Metrics::new(), &shutdown).await;
                 assert!(matches!(outcome, Outcome::Unchanged(_, known) if known == version(1)));

@@ -1,7 +1,7 @@
 //! How things stand, in the words of Prometheus. Made anew for each page, so that what cannot be read
 //! is missing from it, rather than old.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use policy_store::StoreFigures;
 use prometheus_client::{
@@ -18,7 +18,7 @@ use prometheus_client::{
 use super::{
     events::{Outcome, PREFIX},
     process::Process,
-    readings::{Readings, Tags},
+    readings::{CellState, Readings, Tags},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,8 +33,17 @@ struct OutcomeLabels {
 
 /// The lines that tell `readings`.
 pub(super) fn of(readings: &Readings) -> Registry {
-    let Readings { policies, leases, revision, snapshot_age, cells, tags, database, process } =
-        readings;
+    let Readings {
+        policies,
+        leases,
+        revision,
+        snapshot_age,
+        cells,
+        group_cells,
+        tags,
+        database,
+        process,
+    } = readings;
     let mut registry = Registry::default();
     let ours = registry.sub_registry_with_prefix(PREFIX);
     let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -48,8 +57,12 @@ pub(super) fn of(readings: &Readings) -> Registry {
         Unit::Seconds,
         ConstGauge::new(snapshot_age.as_secs_f64()),
     );
-    let cells = cells.iter().map(|(state, count)| (state.as_str(), *count));
-    ours.register("cells", "Cells that poll this server, by what they enforce", by_state(cells));
+    let counts = |counts: &BTreeMap<CellState, usize>| {
+        by_state(counts.iter().map(|(state, count)| (state.as_str(), *count)))
+    };
+    ours.register("cells", "Cells that poll this server, by what they enforce", counts(cells));
+    let help = "Cells that ask this server for security groups, by which they enforce";
+    ours.register("group_cells", help, counts(group_cells));
     describe_database(database, ours);
     if let Some(Tags { used, quarantined, free }) = *tags {
         let tags = by_state([("used", used), ("quarantined", quarantined), ("free", free)]);
@@ -125,7 +138,7 @@ fn by_state(counts: impl IntoIterator<Item = (&'static str, usize)>) -> Family<S
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
     use prometheus_client::encoding::text;
 
@@ -139,6 +152,7 @@ mod tests {
             revision: 41,
             snapshot_age: Duration::from_millis(120),
             cells: BTreeMap::from([(CellState::Current, 2), (CellState::Silent, 0)]),
+            group_cells: BTreeMap::from([(CellState::Current, 1), (CellState::Failing, 3)]),
             tags: Some(Tags { used: 4, quarantined: 1, free: 250 }),
             database: StoreFigures { connections: 2, succeeded: 90, failed: 1, in_flight: 3 },
             process: Some(Process {
@@ -170,6 +184,8 @@ mod tests {
             build.as_str(),
             "netman_policy_server_cells{state=\"current\"} 2",
             "netman_policy_server_cells{state=\"silent\"} 0",
+            "netman_policy_server_group_cells{state=\"current\"} 1",
+            "netman_policy_server_group_cells{state=\"failing\"} 3",
             "netman_policy_server_leases 2",
             "netman_policy_server_policies 3",
             "netman_policy_server_revision 41",

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use policy::wire::status::CellStatus;
+use policy::wire::status::{CellStatus, GroupsStatus};
 use policy_store::{PolicyStore, StoreError, StoreFigures};
 use tokio::time::timeout;
 
@@ -25,6 +25,8 @@ pub(super) struct Readings {
     /// Since the snapshot was last known to be as the database.
     pub snapshot_age: Duration,
     pub cells: BTreeMap<CellState, usize>,
+    /// The same of what cells say of security groups.
+    pub group_cells: BTreeMap<CellState, usize>,
     /// `None` while the database does not say.
     pub tags: Option<Tags>,
     pub database: StoreFigures,
@@ -60,13 +62,15 @@ impl Readings {
     pub(super) async fn take(server: &Server) -> Self {
         let snapshot = server.feed.snapshot();
         let cells = server.receipts.of_this_server(&snapshot);
+        let groups = server.receipts.groups.of_this_server(&snapshot);
         let highest = server.tag_length.highest() as usize;
         Self {
             policies: snapshot.policy_count(),
             leases: snapshot.leases().count(),
             revision: snapshot.version().revision.0,
             snapshot_age: server.feed.age(),
-            cells: count(&cells),
+            cells: count(cells.iter().map(CellState::of)),
+            group_cells: count(groups.iter().map(CellState::of_groups)),
             tags: read_tags(&*server.store, highest).await,
             database: server.store.figures(),
             process: process::look(),
@@ -75,12 +79,12 @@ impl Readings {
 }
 
 /// Each state is there, be it with none, so that an alert on it has something to look at.
-fn count(cells: &[CellStatus]) -> BTreeMap<CellState, usize> {
+fn count(cells: impl Iterator<Item = CellState>) -> BTreeMap<CellState, usize> {
     use CellState::{Behind, Current, Failing, Silent, Unknown};
     let mut counts =
         BTreeMap::from([Current, Behind, Unknown, Failing, Silent].map(|state| (state, 0)));
-    for cell in cells {
-        *counts.entry(CellState::of(cell)).or_default() += 1;
+    for state in cells {
+        *counts.entry(state).or_default() += 1;
     }
     counts
 }
@@ -107,11 +111,21 @@ async fn read_tags(store: &dyn PolicyStore, highest: usize) -> Option<Tags> {
 
 impl CellState {
     fn of(cell: &CellStatus) -> Self {
-        match cell.enforced {
-            _ if cell.silent_seconds > SILENCE => Self::Silent,
-            _ if cell.error.is_some() => Self::Failing,
+        let CellStatus { enforced, wanted, silent_seconds, error, .. } = cell;
+        Self::by(*enforced, *wanted, *silent_seconds, error.as_ref())
+    }
+
+    fn of_groups((groups, silent): &(GroupsStatus, Duration)) -> Self {
+        let GroupsStatus { enforced, wanted, spaces: _, error } = groups;
+        Self::by(*enforced, *wanted, silent.as_secs_f64(), error.as_ref())
+    }
+
+    fn by(enforced: Option<u64>, wanted: u64, silent: f64, error: Option<&String>) -> Self {
+        match enforced {
+            _ if silent > SILENCE => Self::Silent,
+            _ if error.is_some() => Self::Failing,
             None => Self::Unknown,
-            Some(enforced) if enforced < cell.wanted => Self::Behind,
+            Some(enforced) if enforced < wanted => Self::Behind,
             Some(_) => Self::Current,
         }
     }
@@ -152,12 +166,14 @@ mod tests {
             failing(0.0),
             failing(91.0),
         ];
-        let counts: Vec<_> =
-            count(&cells).into_iter().map(|(state, count)| (state.as_str(), count)).collect();
+        let counts: Vec<_> = count(cells.iter().map(CellState::of))
+            .into_iter()
+            .map(|(state, count)| (state.as_str(), count))
+            .collect();
         let expected =
             [("current", 2), ("behind", 1), ("unknown", 1), ("failing", 1), ("silent", 2)];
         assert_eq!(counts, expected);
-        assert_eq!(count(&[]).values().sum::<usize>(), 0);
-        assert_eq!(count(&[]).len(), 5, "none is worth saying");
+        assert_eq!(count(std::iter::empty()).values().sum::<usize>(), 0);
+        assert_eq!(count(std::iter::empty()).len(), 5, "none is worth saying");
     }
 }

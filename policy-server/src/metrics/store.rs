@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use policy::{Lease, Policy, SecurityGroup, Tag, TaggedPolicy, Version};
 use policy_store::{
     Actor, AssignedTag, AuditEntry, AuditQuery, AuditTrail, CellsReport, Changes, Filter,
-    HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore, NumberedGroup,
-    PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures, StorePeaks,
-    StoredReceipt, TagQuarantine,
+    GroupReceiptStore, HeardReceipt, LeadershipStore, LeaseError, LeaseKind, LeasePool, LeaseStore,
+    NumberedGroup, PolicyStore, ReceiptStore, SecurityGroupStore, State, StoreError, StoreFigures,
+    StorePeaks, StoredGroupReceipt, StoredReceipt, TagQuarantine,
 };
 
 use super::{Metrics, Outcome};
@@ -254,6 +254,24 @@ impl ReceiptStore for Told {
 
     async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
         self.store.forget_cells(server, cells).await
+    }
+}
+
+#[async_trait]
+impl GroupReceiptStore for Told {
+    async fn write_group_receipts(
+        &self,
+        receipts: &[StoredGroupReceipt],
+    ) -> Result<(), StoreError> {
+        self.store.write_group_receipts(receipts).await
+    }
+
+    async fn group_receipts(&self) -> Result<Vec<StoredGroupReceipt>, StoreError> {
+        self.store.group_receipts().await
+    }
+
+    async fn forget_group_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
+        self.store.forget_group_receipts(silent_for).await
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
@@ -62,16 +63,17 @@ impl Cells {
     /// How far the policies of `entries` have got.
     pub(crate) fn policies(self, snapshot: &Snapshot, entries: &[Arc<Entry>]) -> PoliciesStatus {
         let (life, revision) = life_and_revision(snapshot);
-        let index = Index::of(&self.cells, snapshot);
+        let index = Index::of(&self.cells, entries, snapshot);
         let policies = entries.iter().map(|entry| index.status(entry)).collect();
         PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
     }
 
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
-    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those that some server has ever heard of are there at once,
-    /// and the others when they have had the time. A process that no cell polls, and that knows of none,
-    /// knows nothing: they may poll a server that keeps what they say to itself.
+    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those
+    /// that some server has ever heard of are there at once, and the others when they have had the time.
+    /// A process that no cell polls, and that knows of none, knows nothing: they may poll a server that
+    /// keeps what they say to itself.
     fn is_complete(&self, snapshot: &Snapshot) -> bool {
         let knows_none = self.cells.is_empty() && !self.are_here;
         if !self.is_read || knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
@@ -159,39 +161,57 @@ impl Cell {
             apps: snapshot.apps_of(&subject),
             backend: backend.map(|backend| backend.as_str().to_owned()),
             error,
+            security_groups: None,
         }
     }
 }
 
-/// Which cells ask about which app, and how far each is.
+/// Which cells ask about which app of some policies, and how far each is.
 pub(super) struct Index<'a> {
     cells: &'a [Cell],
-    /// What each enforces, and the newest that concerns it.
-    standings: Vec<(Option<Revision>, Revision)>,
+    snapshot: &'a Snapshot,
+    /// What each enforces, and the newest that concerns it, once somebody asks: to find that out takes
+    /// a look at each of a cell's apps.
+    standings: Vec<OnceCell<(Option<Revision>, Revision)>>,
     everything: Vec<usize>,
     by_app: HashMap<&'a AppGuid, Vec<usize>>,
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn of(cells: &'a [Cell], snapshot: &Snapshot) -> Self {
+    pub(super) fn of(cells: &'a [Cell], entries: &'a [Arc<Entry>], snapshot: &'a Snapshot) -> Self {
+        let ends = |entry: &'a Arc<Entry>| {
+            let policy = &entry.tagged.policy;
+            [(&policy.source, vec![]), (&policy.destination, vec![])]
+        };
         let mut index = Self {
             cells,
-            standings: Vec::with_capacity(cells.len()),
+            snapshot,
+            standings: cells.iter().map(|_| OnceCell::new()).collect(),
             everything: vec![],
-            by_app: HashMap::new(),
+            by_app: entries.iter().flat_map(ends).collect(),
         };
         for (number, Cell { word, .. }) in cells.iter().enumerate() {
-            index.standings.push((word.enforced(snapshot), word.wanted(snapshot)));
             match &*word.subject {
                 Subject::Everything => index.everything.push(number),
-                Subject::Apps(apps) => {
-                    for app in apps {
-                        index.by_app.entry(app).or_default().push(number);
-                    }
-                }
+                Subject::Apps(apps) => index.note(number, apps),
             }
         }
         index
+    }
+
+    /// Notes for which apps a cell asks that asks for `apps`.
+    fn note(&mut self, number: usize, apps: &BTreeSet<AppGuid>) {
+        // Whichever are fewer are looked up among the others.
+        if self.by_app.len() < apps.len() {
+            let asked = self.by_app.iter_mut().filter(|(app, _)| apps.contains(app));
+            asked.for_each(|(_, numbers)| numbers.push(number));
+        } else {
+            for app in apps {
+                if let Some(numbers) = self.by_app.get_mut(app) {
+                    numbers.push(number);
+                }
+            }
+        }
     }
 
     /// How far a policy has got.
@@ -222,7 +242,10 @@ impl<'a> Index<'a> {
     /// Whether a cell enforces what came with revision `since`. One that has nothing newer to enforce
     /// than it does is as good.
     fn enforces(&self, number: usize, since: Revision) -> bool {
-        let (enforced, wanted) = self.standings[number];
+        let (enforced, wanted) = *self.standings[number].get_or_init(|| {
+            let word = &self.cells[number].word;
+            (word.enforced(self.snapshot), word.wanted(self.snapshot))
+        });
         enforced.is_some_and(|enforced| enforced >= since || enforced >= wanted)
     }
 }

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,16 +11,20 @@ use super::{
     rows::{Ago, Rows},
 };
 
-/// A cell that is silent for longer than a poll is ever held, and then some, is not just between two
-/// polls. No server speaks for it any more.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A cell that has left for this long is not just between two polls, which follow each other at once.
+/// No server speaks for it any more, until it speaks to one again: it costs two writes to be away, and
+/// none to be there.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How much later a cell is said to have left when the database took its last word for a later one.
+const LATER: Duration = Duration::from_secs(1);
 
 /// What cells said to this server.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Here {
-    cells: BTreeMap<String, Receipt>,
+    cells: BTreeMap<Arc<str>, Receipt>,
     /// Cells of which the database does not know what this server knows.
-    unwritten: BTreeSet<String>,
+    unwritten: BTreeSet<Arc<str>>,
 }
 
 /// What one cell said, and when.
@@ -51,8 +56,9 @@ impl Here {
     pub(super) fn hear(&mut self, cell: &str, word: Word, now: Instant) -> Option<Revision> {
         let Some(known) = self.cells.get_mut(cell) else {
             let receipt = Receipt { word, said: now, heard: now, holding: 1, released: false };
-            self.cells.insert(cell.to_owned(), receipt);
-            self.unwritten.insert(cell.to_owned());
+            let cell: Arc<str> = cell.into();
+            self.cells.insert(cell.clone(), receipt);
+            self.unwritten.insert(cell);
             return None;
         };
         known.holding += 1;
@@ -63,9 +69,17 @@ impl Here {
         let before = std::mem::replace(&mut known.word, word);
         known.said = now;
         known.released = false;
-        self.unwritten.insert(cell.to_owned());
+        self.unwritten.insert(cell.into());
         let (before, after) = (before.enforced?, known.word.enforced.as_ref()?);
         (after.life == before.life && after.revision > before.revision).then_some(after.revision)
+    }
+
+    /// Lets `word` share what was asked about before with the last word of `cell`, if that is the same.
+    pub(super) fn share(&self, cell: &str, word: &mut Word) {
+        if let Some(known) = self.cells.get(cell).filter(|known| known.word.subject == word.subject)
+        {
+            word.subject = known.word.subject.clone();
+        }
     }
 
     /// A poll of `cell` is answered.
@@ -92,11 +106,18 @@ impl Here {
     pub(super) fn compare(&mut self, rows: &Rows, server: &str, now: Instant) {
         for (cell, receipt) in &mut self.cells {
             let row = rows.of(cell);
-            let is_told = row.is_some_and(|row| row.server == server && row.word == receipt.word);
-            if is_told || self.unwritten.contains(cell) {
+            let is_ours = row.is_some_and(|row| row.server == server);
+            let is_told = is_ours && row.is_some_and(|row| row.word == receipt.word);
+            if self.unwritten.contains(cell) {
                 continue;
             }
-            if receipt.silent(now) > SILENCE {
+            if is_ours && receipt.released {
+                // It left right after its last word, which was written later than it was said.
+                receipt.heard += LATER;
+                self.unwritten.insert(cell.clone());
+            } else if is_told {
+                continue;
+            } else if receipt.silent(now) > SILENCE {
                 // Whatever stands there is a later word, or the same.
                 receipt.released = row.is_some();
             } else if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
@@ -113,9 +134,10 @@ impl Here {
             let Some(receipt) = self.cells.get(&cell) else { continue };
             let word = receipt.word.clone();
             if receipt.released {
-                unwritten.nobodys.push((cell, word, receipt.silent(now)));
+                unwritten.nobodys.push((cell.to_string(), word, receipt.silent(now)));
             } else {
-                unwritten.ours.push((cell, word, now.duration_since(receipt.said)));
+                let said = now.duration_since(receipt.said);
+                unwritten.ours.push((cell.to_string(), word, said));
             }
         }
         unwritten
@@ -124,14 +146,14 @@ impl Here {
     /// Puts back what the database could not be told.
     pub(super) fn put_back(&mut self, unwritten: Unwritten) {
         let Unwritten { ours, nobodys } = unwritten;
-        self.unwritten.extend(ours.into_iter().chain(nobodys).map(|(cell, ..)| cell));
+        self.unwritten.extend(ours.into_iter().chain(nobodys).map(|(cell, ..)| cell.into()));
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()
     }
 
-    pub(super) fn cells(&self) -> &BTreeMap<String, Receipt> {
+    pub(super) fn cells(&self) -> &BTreeMap<Arc<str>, Receipt> {
         &self.cells
     }
 }

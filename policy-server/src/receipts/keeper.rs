@@ -22,8 +22,11 @@ const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// After a write that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How often cells are looked over, and compared with what the database has.
-const SWEEP_EVERY: Duration = Duration::from_secs(20);
+/// How often it is looked which cells have left.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// How often cells are compared with what the database has.
+const COMPARE_EVERY: Duration = Duration::from_secs(20);
 
 /// How often receipts of cells that are gone are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -46,15 +49,16 @@ impl Keeper<'_> {
         let receipts = self.receipts;
         receipts.are_kept.store(true, Ordering::Relaxed);
         let mut snapshots = self.feed.subscribe();
-        let mut sweep = interval(SWEEP_EVERY);
+        let mut look = interval(LOOK_EVERY);
+        let mut compare = interval(COMPARE_EVERY);
         let mut forget = interval(FORGET_EVERY);
-        for timer in [&mut sweep, &mut forget] {
+        for timer in [&mut look, &mut compare, &mut forget] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut may_write = time::Instant::now();
         receipts.moments.note(snapshots.borrow_and_update().version().revision, Instant::now());
         loop {
-            let is_news = receipts.here().has_unwritten();
+            let is_news = receipts.here().has_unwritten() || receipts.groups.has_unwritten();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = receipts.news.notified(), if !is_news => {}
@@ -62,7 +66,8 @@ impl Keeper<'_> {
                     let pause = if self.write().await { WRITE_EVERY } else { AGAIN };
                     may_write = time::Instant::now() + pause;
                 }
-                _ = sweep.tick() => self.sweep().await,
+                _ = look.tick() => receipts.here().sweep(Instant::now()),
+                _ = compare.tick() => self.compare().await,
                 _ = forget.tick() => self.forget().await,
                 Ok(()) = snapshots.changed() => {
                     let revision = snapshots.borrow_and_update().version().revision;
@@ -75,6 +80,19 @@ impl Keeper<'_> {
 
     /// Writes what the database does not know yet. Whether it does now.
     async fn write(&mut self) -> bool {
+        let of_groups = self.write_of_groups().await;
+        of_groups && self.write_of_policies().await
+    }
+
+    async fn write_of_groups(&mut self) -> bool {
+        let written = self.receipts.groups.write(self.store).await;
+        if let Ok(cells) = written {
+            self.receipts.metrics.receipts_written(cells);
+        }
+        self.note(written.map(drop))
+    }
+
+    async fn write_of_policies(&mut self) -> bool {
         let receipts = self.receipts;
         let unwritten = receipts.here().take_unwritten(Instant::now());
         if unwritten.is_empty() {
@@ -88,8 +106,7 @@ impl Keeper<'_> {
         self.note(written)
     }
 
-    async fn sweep(&mut self) {
-        self.receipts.here().sweep(Instant::now());
+    async fn compare(&mut self) {
         let read = self.receipts.read(self.store).await;
         if self.note(read) {
             let taken_over = self.take_over().await;
@@ -110,7 +127,10 @@ impl Keeper<'_> {
 
     async fn forget(&mut self) {
         let forgotten = self.store.forget_receipts(FORGET_AFTER).await;
-        self.note(forgotten.map(drop));
+        if self.note(forgotten.map(drop)) {
+            let forgotten = self.receipts.groups.forget(self.store).await;
+            self.note(forgotten);
+        }
     }
 
     /// Logs that the database is in trouble, once. Whether it is not.

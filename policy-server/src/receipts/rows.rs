@@ -6,7 +6,7 @@ use std::{
 
 use policy_store::{HeardReceipt, StoredReceipt};
 
-use super::{Backend, RETURN, Word};
+use super::{Backend, RETURN, Word, here::Here};
 use crate::snapshot::Subject;
 
 /// A server without a sign of life for this long is gone: it gives one every ten seconds. The database
@@ -50,6 +50,13 @@ impl Rows {
     pub(super) fn of_heard(heard: Vec<HeardReceipt>, now: Instant) -> Self {
         let cells = heard.into_iter().map(|heard| Row::of_heard(heard, now)).collect();
         Self { cells, read: Some(now) }
+    }
+
+    /// Keeps what `here` has as well in one place with that.
+    pub(super) fn share(&mut self, here: &Here) {
+        for (cell, row) in &mut self.cells {
+            here.share(cell, &mut row.word);
+        }
     }
 
     pub(super) fn of(&self, cell: &str) -> Option<&Row> {

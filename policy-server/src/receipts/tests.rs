@@ -139,12 +139,14 @@ fn a_silent_cell_is_let_go_of_and_taken_back() {
     here.sweep(late);
     assert!(here.take_unwritten(late).is_empty(), "its poll is held");
     here.leave("one", late);
-    let silent = late + seconds(91);
+    here.sweep(late + seconds(9));
+    assert!(here.take_unwritten(late + seconds(9)).is_empty(), "it may be on its way back");
+    let silent = late + seconds(11);
     here.sweep(silent);
     let unwritten = here.take_unwritten(silent);
     assert_eq!(
         (cells_of(&unwritten.ours), cells_of(&unwritten.nobodys)),
-        (vec![], vec![("one", 91)])
+        (vec![], vec![("one", 11)])
     );
     here.sweep(silent + seconds(60));
     assert!(here.take_unwritten(silent).is_empty(), "once");
@@ -153,6 +155,52 @@ fn a_silent_cell_is_let_go_of_and_taken_back() {
     here.leave("one", silent);
     here.sweep(silent + FORGET_AFTER + seconds(1));
     assert_eq!(told(&here, &Rows::default(), silent), [], "gone");
+}
+
+#[test]
+fn other_servers_know_soon_that_a_cell_has_left() {
+    let (mut here, began) = (Here::default(), Instant::now());
+    here.hear("one", word(Some(4)), began);
+    here.leave("one", began);
+    let unwritten = here.take_unwritten(began);
+    let written = |server: &'static str, ago| (server, rows::stored(ago));
+    let ours: Vec<_> = unwritten.ours.into_iter().map(|ago| written(THEM, ago)).collect();
+    // Another server reads what was `written` at one second at another; the first server lives.
+    let silent = |rows: &[(&str, StoredReceipt)], written: u64, second: u64| {
+        let (now, since) = (began + seconds(second), second - written);
+        let heard = rows.iter().map(|(server, receipt)| HeardReceipt {
+            server: (*server).to_owned(),
+            receipt: StoredReceipt { age: receipt.age + seconds(since), ..receipt.clone() },
+            server_silent: seconds(if *server == NOBODY { since } else { 1 }),
+        });
+        told(&Here::default(), &Rows::of_heard(heard.collect(), now), now)[0].3
+    };
+    assert_eq!(silent(&ours, 0, 9), 1, "it may be between two polls");
+    let noticed = began + seconds(12);
+    here.sweep(noticed);
+    let unwritten = here.take_unwritten(noticed);
+    let nobodys: Vec<_> = unwritten.nobodys.into_iter().map(|ago| written(NOBODY, ago)).collect();
+    assert_eq!((silent(&nobodys, 12, 12), silent(&nobodys, 12, 40)), (12, 40));
+    let back = began + seconds(50);
+    here.hear("one", word(Some(4)), back);
+    assert_eq!(cells_of(&here.take_unwritten(back).ours), [("one", 0)]);
+}
+
+#[test]
+fn that_a_cell_has_left_is_written_until_the_database_takes_it() {
+    let (mut here, began) = (Here::default(), Instant::now());
+    here.hear("one", word(Some(4)), began);
+    here.leave("one", began);
+    here.take_unwritten(began);
+    let late = began + seconds(12);
+    here.sweep(late);
+    assert_eq!(cells_of(&here.take_unwritten(late).nobodys), [("one", 12)]);
+    let mut ours = row(US, "one", Some(4), 12, 1);
+    ours.receipt.backend = None;
+    here.compare(&Rows::of_heard(vec![ours], late), US, late);
+    assert_eq!(cells_of(&here.take_unwritten(late).nobodys), [("one", 11)]);
+    here.compare(&Rows::of_heard(vec![row(NOBODY, "one", Some(4), 11, 0)], late), US, late);
+    assert!(here.take_unwritten(late).is_empty());
 }
 
 #[test]

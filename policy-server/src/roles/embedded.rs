@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunError, cells,
     members::Members,
+    open_alone,
     prepared::{Parts, clean_up},
 };
 use crate::{
@@ -55,7 +56,10 @@ pub async fn run(
 
     let tag_length = TagLength::DEFAULT;
     let url = database.unwrap_or_else(|| StoreUrl::Sqlite(data_dir.database()));
-    let store = policy_store::open(&url, &Options { tag_length, ..Options::default() }).await?;
+    let options = Options { tag_length, ..Options::default() };
+    // Who waits for a database must not be waited for.
+    let opened = shutdown.run_until_cancelled(open_alone(&url, &options)).await;
+    let store = opened.ok_or(RunError::Stopped)??;
     let metrics = match metron_address {
         Some(address) => Metrics::to_metron(Origin::PolicyServer, &address).await?,
         None => Metrics::new(),

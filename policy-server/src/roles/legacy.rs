@@ -72,7 +72,7 @@ fn admission(config: &Legacy, metrics: &Metrics) -> Result<Admission, RunError> 
 
 fn in_words_of_2016(error: RunError) -> RunError {
     match error {
-        RunError::Connect(StoreError::Connect(error @ ConnectError::Deadline)) => {
+        RunError::Connect(StoreError::Connect(error @ ConnectError::Deadline { .. })) => {
             RunError::ConnectOf2016(error)
         }
         other => other,

@@ -14,7 +14,7 @@ pub(super) async fn debug(
     server: &Arc<Server>,
     switch: LevelSwitch,
 ) -> Result<(), RunError> {
-    let listener = listen("debug", address.as_pair()).await?;
+    let listener = listen("debug listener", address.as_pair()).await?;
     let routes = service::debug::routes(switch).merge(page::routes(server.clone()));
     members.serve("the debug listener", listener, routes);
     Ok(())
@@ -27,7 +27,7 @@ pub(super) async fn health(
     port: u16,
     server: &Arc<Server>,
 ) -> Result<(), RunError> {
-    let listener = listen("health", ("127.0.0.1", port)).await?;
+    let listener = listen("health listener", ("127.0.0.1", port)).await?;
     members.serve("the health listener", listener, router::health(server.clone()));
     Ok(())
 }

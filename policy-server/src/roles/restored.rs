@@ -3,10 +3,9 @@
 
 use policy::Version;
 use policy_store::{Options, Schema, StoreUrl};
-use tokio_util::sync::CancellationToken;
 
-use super::{RunError, beside, open};
-use crate::config::PolicyServer;
+use super::{RunError, beside, open_alone};
+use crate::config::{Database, PolicyServer};
 
 /// Begins another life of the database that a file of a `policy-server` names. Servers that run on it
 /// notice by themselves.
@@ -21,7 +20,9 @@ pub async fn of_file(config: &PolicyServer) -> Result<Version, RunError> {
         }
     };
     is_there(&database.url)?;
-    let store = open(database, options, &CancellationToken::new()).await?;
+    let Database { url, connections, timeout } = database;
+    let options = Options { connections: *connections, patience: *timeout, ..options };
+    let store = open_alone(url, &options).await?;
     let version = store.begin_another_life(None).await;
     store.close().await;
     Ok(version?)
@@ -30,7 +31,7 @@ pub async fn of_file(config: &PolicyServer) -> Result<Version, RunError> {
 /// The same, of the database of an embedded server.
 pub async fn of_embedded(url: &StoreUrl) -> Result<Version, RunError> {
     is_there(url)?;
-    let store = policy_store::open(url, &Options::default()).await?;
+    let store = open_alone(url, &Options::default()).await?;
     let version = store.begin_another_life(None).await;
     store.close().await;
     Ok(version?)

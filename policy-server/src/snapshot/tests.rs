@@ -241,7 +241,7 @@ proptest! {
         let subject = apps(&asked);
         prop_assert_eq!(next.policies_of(&subject), fresh.policies_of(&subject));
         prop_assert_eq!(next.version(), fresh.version());
-        let topic = Topic::Policies(subject.clone());
+        let topic = Topic::Policies(subject.clone().into());
         let differs = next.policies_of(&subject) != first.policies_of(&subject);
         let outdated = next.standing(&version(5), &topic) == Standing::Outdated;
         prop_assert_eq!(outdated, differs);
@@ -279,7 +279,7 @@ fn what_is_not_remembered_is_not_told_by_a_delta() {
 fn no_version_given_looks_older_than_the_one_that_is_there() {
     let snapshot = empty(7).after(vec![added(8, tagged(0, 1, 1))]).unwrap();
     let snapshot = snapshot.after(vec![added(9, tagged(2, 3, 1))]).unwrap();
-    let topic = Topic::Policies(apps(&["a"]));
+    let topic = Topic::Policies(apps(&["a"]).into());
     let given = |life: &str, revision| {
         let known = Version { life: Life::new(life).unwrap(), revision: Revision(revision) };
         snapshot.version_for(&topic, Some(&known)).revision.0

@@ -101,6 +101,21 @@ async fn a_refused_request_has_an_id_too() {
     assert_eq!(answer.header("x-vcap-request-id").len(), 36, "an empty id is none");
 }
 
+/// And as there is no line in the log, there is nothing to be found by it.
+#[tokio::test]
+async fn what_is_no_route_has_no_id() {
+    let world = World::start().await;
+    for (method, path, status) in [
+        (Method::GET, "/nope", 404),
+        (Method::PATCH, POLICIES, 405),
+        (Method::OPTIONS, POLICIES, 200),
+    ] {
+        let answer = world.anonymous(method, path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(!answer.headers.contains_key("x-vcap-request-id"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn only_a_401_says_how_to_authenticate() {
     let world = World::start().await;

@@ -75,8 +75,10 @@ async fn what_cannot_be_read_is_refused() {
         assert_eq!(world.put(path, "nonsense").await.status, 400, "{path}");
     }
     let bad_ip = r#"{"underlay_ip":"10.0.16"}"#;
-    assert_eq!(world.put("/leases/acquire", bad_ip).await.status, 500);
-    assert_eq!(world.put("/leases/release", bad_ip).await.status, 500);
+    let refused = world.put("/leases/acquire", bad_ip).await.refusal();
+    let text = "acquiring a lease: underlay_ip \"10.0.16\" is not an IPv4 address";
+    assert_eq!(refused, (500, text.to_owned()), "as the existing system answers");
+    assert_eq!(world.put("/leases/release", bad_ip).await.status, 400);
     let (status, text) = world.put("/leases/renew", bad_ip).await.refusal();
     assert_eq!(status, 409);
     assert!(text.starts_with("invalid lease: underlay_ip"), "{text}");

@@ -9,6 +9,7 @@ mod callers;
 mod certificates;
 mod cors;
 mod database_away;
+mod document;
 mod external;
 mod headers;
 mod held;

@@ -1,7 +1,7 @@
 //! The program itself: its command line, its log, its end.
 
 use std::{
-    io::Read,
+    io::{BufRead, Read},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -55,8 +55,10 @@ async fn it_serves_until_it_is_told_to_stop_and_keeps_secrets_out_of_its_log() {
     let urls = addresses(&data, || false).await;
     let external = urls["external"].as_str().unwrap();
 
-    let output =
-        token(&data, &["--scope", "network.admin", "--scope", "other", "--subject", "alice"]);
+    let output = token(
+        &data,
+        &["--scope", "network.admin", "--scope", "network.write", "--subject", "alice"],
+    );
     assert!(output.status.success(), "{output:?}");
     let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     let policies = format!("{external}/networking/v1/external/policies");
@@ -80,6 +82,25 @@ async fn it_serves_until_it_is_told_to_stop_and_keeps_secrets_out_of_its_log() {
     assert!(
         requests[2]["error"].as_str().unwrap().starts_with("failed to verify token with uaa: ")
     );
+}
+
+/// A database that is on its way up is waited for, but not against a signal.
+#[tokio::test]
+async fn it_stops_while_it_waits_for_its_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Running(
+        program()
+            .args(["--embedded", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"])
+            .args(["--database", "postgres://me@127.0.0.1:1/mine", "--data-dir"])
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut log = std::io::BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let waits = log.find(|line| line.as_ref().unwrap().contains("The database is not there yet"));
+    assert!(waits.is_some());
+    assert_eq!(end(&mut child).await, Some(0));
 }
 
 /// What was answered is there after the worst of ends, and no revision is given twice.
@@ -124,14 +145,44 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
     assert!(!answered.is_empty(), "every kill came too early to test anything");
 }
 
+/// What is said on standard error by a command that fails, and its code.
+fn failed(output: Output) -> (i32, String) {
+    assert!(output.stdout.is_empty(), "{output:?}");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
 #[test]
 fn a_token_needs_a_server_that_was_started() {
     let dir = tempfile::tempdir().unwrap();
     let output = token(dir.path(), &["--scope", "network.admin", "--subject", "alice"]);
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("policy-server --embedded") && text.contains("signing key"), "{text}");
-    assert!(output.stdout.is_empty());
+    let key = dir.path().join("pki/token-signing.key");
+    let text = format!(
+        "policy-server: signing a token: there is no signing key {}\n\n\
+         The server the token is for makes it when it starts: `policy-server --embedded`. Is --data-dir\n\
+         its directory?\n",
+        key.display()
+    );
+    assert_eq!(failed(output), (1, text));
+}
+
+#[test]
+fn a_token_nobody_could_use_is_not_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, why) in [
+        (&["--scope", "network.admin", "--subject", ""][..], "somebody must have a name"),
+        (&["--scope", "network.admin", "--subject", " "], "somebody must have a name"),
+        (
+            &["--scope", "network.admn", "--subject", "a"],
+            "[possible values: network.admin, network.write]",
+        ),
+        (&["--scope", "network.admin", "--subject", "a", "--expires-in", "0"], "0 is not in 1.."),
+    ] {
+        let (code, text) = failed(token(dir.path(), arguments));
+        assert!(code == 2 && text.contains(why), "{arguments:?}: {code}, {text}");
+    }
+    let help = program().args(["token", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("network.admin: ") && help.contains("network.write: "), "{help}");
 }
 
 #[test]
@@ -141,11 +192,57 @@ fn a_command_line_that_makes_no_sense_is_refused() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("--help"), "{arguments:?}");
     }
-    let too_small = ["--embedded", "--subnet-prefix-length", "8", "--listen", "127.0.0.1:0"];
-    let output =
-        program().args(too_small).args(["--internal-listen", "127.0.0.1:0"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot cut 10.255.0.0/16"));
+    let too_small = program().args(["--embedded", "--subnet-prefix-length", "8"]).output().unwrap();
+    let (code, text) = failed(too_small);
+    assert!(code == 2 && text.starts_with("policy-server: cannot cut 10.255.0.0/16"), "{text}");
+    assert!(text.ends_with("\n\nSee --overlay-network and --subnet-prefix-length.\n"), "{text}");
+}
+
+#[test]
+fn an_embedded_server_has_no_file() {
+    for file in [&["-config-file", "some.json"][..], &["--config-file=some.json"]] {
+        for arguments in [[&["--embedded"], file].concat(), [file, &["--embedded"]].concat()] {
+            let (code, text) = failed(program().args(&arguments).output().unwrap());
+            let says = "policy-server: --embedded needs no file, and -config-file makes no embedded server";
+            assert!(code == 2 && text.starts_with(says), "{arguments:?}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let start = |arguments: &[&str]| {
+        let free = ["--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"];
+        let arguments = if arguments.contains(&"--listen") {
+            arguments.to_vec()
+        } else {
+            [&free, arguments].concat()
+        };
+        let output = program().arg("--embedded").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, text) = start(&["--data-dir", data, "--listen", &address]);
+    let says = format!(
+        "policy-server: listening on {address} for the external API: Address already in use"
+    );
+    assert!(code == Some(1) && text.starts_with(&says) && text.contains("--listen,"), "{text}");
+    let (code, text) = start(&["--data-dir", "/proc/here"]);
+    let says = "policy-server: preparing the data directory: making the directory /proc/here: ";
+    assert!(code == Some(1) && text.starts_with(says), "{text}");
+    assert!(text.contains("\n\n--data-dir must be a directory"), "{text}");
+    let away = "postgres://me:geheim@127.0.0.1:1/mine?connect_timeout=1";
+    let (code, text) = start(&["--data-dir", data, "--database", away]);
+    let says = "policy-server: opening the database postgres://me@127.0.0.1:1/mine: unable to ping: \
+                context deadline exceeded: ";
+    assert!(code == Some(1) && text.starts_with(says), "{text}");
+    assert!(
+        text.contains("Connection refused") && text.contains("Does the database run"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +258,11 @@ async fn a_second_server_on_the_same_directory_is_refused() {
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
     let stderr = String::from_utf8(second.stderr).unwrap();
-    assert!(stderr.contains("which another policy-server may be running on"), "{stderr}");
+    let says = "policy-server: preparing the data directory: taking the data directory by locking ";
+    assert!(
+        stderr.starts_with(says) && stderr.contains("Another policy-server runs on"),
+        "{stderr}"
+    );
     assert!(dir.path().join("addresses.json").exists(), "the first one's was removed");
     assert_eq!(end(&mut first).await, Some(0));
 }
@@ -203,8 +304,13 @@ fn what_was_restored_must_be_named_and_be_there() {
     let both = ["--embedded", "-config-file", "some.json"];
     assert!(restored(&both, dir.path()).unwrap_err().contains("cannot be used with"));
     let error = restored(&["-config-file", "some.json"], dir.path()).unwrap_err();
-    assert!(error.contains("reading config: open some.json"), "{error}");
+    let says = "policy-server: could not read config file: reading config: open some.json: ";
+    assert!(error.starts_with(says), "{error}");
     let error = restored(&["--embedded", "--data-dir", "nowhere"], dir.path()).unwrap_err();
-    assert!(error.contains("there is no database at nowhere/netman.db"), "{error}");
+    assert_eq!(
+        error,
+        "policy-server: telling the database that it was restored: there is no database at \
+         nowhere/netman.db\n\nIs --data-dir the directory of the server?"
+    );
     assert!(!dir.path().join("nowhere").exists(), "and none was made");
 }

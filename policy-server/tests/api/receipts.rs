@@ -273,3 +273,51 @@ async fn without_the_database_the_status_is_what_this_server_heard_and_not_compl
     assert_eq!((status.status, &status.json()["complete"]), (200, &json!(false)));
     assert_eq!(status.json()["cells"][0]["cell"], "cell-1");
 }
+
+/// What is said of a cell's security groups.
+async fn groups(world: &World, cell: &str) -> Value {
+    let status = world.get(STATUS).await.json();
+    let cells = status["cells"].as_array().unwrap();
+    let told = cells.iter().find(|told| told["cell"] == cell).expect("the cell is known");
+    told["security_groups"].clone()
+}
+
+async fn poll_groups(world: &World, cell: &str, known: &str, more: &[(&str, &str)]) {
+    let known = format!("\"{known}\"");
+    let headers = [&[("Netman-Cell", cell), ("If-None-Match", &known)], more].concat();
+    let answer =
+        world.ask("/networking/v1/internal/security_groups?space_guids=a,b", &headers).await;
+    assert!([200, 304].contains(&answer.status));
+}
+
+#[tokio::test]
+async fn what_a_cell_says_of_groups_is_told_by_every_server_beside_what_it_says_of_policies() {
+    let (first, second) = two().await;
+    let version = first.create(&["web db tcp 1"]).await;
+    poll(&first, "cell-1", "web", Some(&version)).await;
+    assert_eq!(groups(&first, "cell-1").await, Value::Null, "it has not said");
+    poll_groups(&second, "cell-1", &version, &[]).await;
+    let current = json!({"enforced": 1, "wanted": 0, "spaces": 2});
+    for world in [&first, &second] {
+        eventually("the server knows of the groups", async || {
+            let told = groups(world, "cell-1").await;
+            (told == current).then_some(())
+        })
+        .await;
+    }
+    // Policies are what they were, whatever is said of groups.
+    let watches = [("Netman-Watches-Only", "true"), ("Netman-Error", "shadow%20mode")];
+    poll_groups(&second, "cell-1", &version, &watches).await;
+    let watching = json!({"wanted": 0, "spaces": 2, "error": "shadow mode"});
+    for world in [&first, &second] {
+        eventually("the server knows that groups are only watched", async || {
+            let told = groups(world, "cell-1").await;
+            (told == watching).then_some(())
+        })
+        .await;
+        until(world, &[("cell-1", Some(1))]).await;
+    }
+    // Who asks for groups alone is no cell anybody waits for.
+    poll_groups(&second, "cell-2", &version, &[]).await;
+    until(&second, &[("cell-1", Some(1))]).await;
+}

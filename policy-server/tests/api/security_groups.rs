@@ -147,6 +147,23 @@ async fn a_held_question_is_answered_when_the_groups_change() {
 }
 
 #[tokio::test]
+async fn who_knows_nothing_is_told_as_of_now_and_pages_of_what_they_have_in_common() {
+    let (world, _) = with_groups().await;
+    let versions = async || {
+        let answers = [
+            world.ask(GROUPS, &[]).await,
+            world.ask(&format!("{GROUPS}?limit=1"), &[]).await,
+            world.ask(&format!("{GROUPS}?from=1"), &[]).await,
+        ];
+        answers.map(|answer| answer.header("etag").trim_matches('"').to_owned())
+    };
+    let [_, page, last] = versions().await;
+    assert_eq!(page, last);
+    let now = world.create(&["web db tcp 1"]).await;
+    assert_eq!(versions().await, [now, page, last]);
+}
+
+#[tokio::test]
 async fn a_held_question_hears_of_its_spaces_alone() {
     let (world, store) = with_groups().await;
     let path = |space: &str| format!("{GROUPS}?space_guids={space}");

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod asg_syncer;
+mod cells;
 mod database;
 mod deployment;
 mod external;
@@ -21,6 +22,7 @@ mod security_groups;
 mod stopping;
 mod timeouts;
 mod together;
+mod waiting;
 mod words;
 
 /// Makes a test of a story for each kind of database.

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     database::{Database, Kind},
     deployment::Deployment,
     program::Program,
+    relay::Relay,
 };
 
 crate::stories! {
@@ -15,6 +16,7 @@ crate::stories! {
     once_more_changes_nothing,
     it_waits_for_a_database_that_appears_later,
     it_gives_up_in_time,
+    it_says_at_once_what_it_waits_for,
     the_word_does_the_same_as_the_name,
 }
 
@@ -67,6 +69,49 @@ async fn it_gives_up_in_time(kind: Kind) {
     let told =
         "fatal error occured, migrations and groups table population timed out after 1 seconds";
     assert_eq!(ended.stdout.lines().last(), Some(told));
+}
+
+/// Its own time may be over before that of the database.
+async fn it_says_at_once_what_it_waits_for(kind: Kind) {
+    let waits_for = async |database: &Database, changes: Value, told: &[&str]| {
+        let deployment = Deployment::on(Database::planned(kind)).await;
+        let mut config = deployment.config_with(json!({"database_migration_timeout": 2}));
+        config["database"] = database.config();
+        config["database"]["timeout"] = 60.into();
+        for (key, value) in changes.as_object().unwrap() {
+            config["database"][key] = value.clone();
+        }
+        let ended = Program::configured("migrate-db", &deployment.file(&config)).end().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for text in told {
+            assert!(ended.stdout.contains(text), "no {text:?} in {ended:?}");
+        }
+    };
+    let database = Database::new(kind).await;
+    let refusing = json!({"host": "127.0.0.1", "port": 1});
+    let told =
+        ["The database is not there yet; trying again", "Connection refused", "127.0.0.1:1/"];
+    waits_for(&database, refusing, &told).await;
+
+    let relay = Relay::to(&database.config()).await;
+    relay.drop_everything();
+    let silent = json!({"host": relay.config["host"], "port": relay.config["port"]});
+    waits_for(&database, silent, &["The database has not answered yet; waiting"]).await;
+
+    // As another migrate-db, of theirs, leaves it while it works.
+    let _working = database
+        .run(match kind {
+            Kind::Postgres => {
+                "CREATE TABLE gorp_lock (lock TEXT PRIMARY KEY, acquired_at TIMESTAMPTZ);
+                 INSERT INTO gorp_lock VALUES ('sql-migrate', now())"
+            }
+            Kind::MySql => {
+                "CREATE TABLE gorp_lock (`lock` VARCHAR(255) PRIMARY KEY, acquired_at DATETIME);
+                 INSERT INTO gorp_lock VALUES ('sql-migrate', NOW())"
+            }
+        })
+        .await;
+    waits_for(&database, json!({}), &["that another migrate-db is at work"]).await;
 }
 
 async fn the_word_does_the_same_as_the_name(kind: Kind) {

@@ -60,6 +60,8 @@ async fn without_a_flag_it_is_the_file_that_is_missing() {
         let ended = Program::start::<&str>(program, &[]).end().await;
         let told = format!("cfnetworking.{job}: could not read config file: reading config: open");
         refused(&ended, &told);
+        let how = "\nNo file was named: -config-file FILE. See policy-server --help.\n";
+        assert!(ended.stderr.ends_with(how), "{ended:?}");
     }
 }
 
@@ -125,15 +127,16 @@ async fn a_port_that_is_taken_ends_the_program() {
     let deployment = Deployment::migrated(Kind::Postgres).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    for (program, job, key) in [
-        ("policy-server", "policy-server", "listen_port"),
-        ("policy-server", "policy-server", "debug_server_port"),
-        ("policy-server-internal", "policy-server-internal", "internal_listen_port"),
-        ("policy-server-internal", "policy-server-internal", "debug_server_port"),
-        ("policy-server-internal", "policy-server-internal", "health_check_port"),
+    for (job, key, listener) in [
+        ("policy-server", "listen_port", "external API"),
+        ("policy-server", "debug_server_port", "debug listener"),
+        ("policy-server-internal", "internal_listen_port", "internal API"),
+        ("policy-server-internal", "debug_server_port", "debug listener"),
+        ("policy-server-internal", "health_check_port", "health listener"),
     ] {
-        let ended = deployment.run(program, json!({key: port})).await;
-        refused(&ended, &format!("testprefix.{job}: listening on 127.0.0.1:{port} "));
+        let ended = deployment.run(job, json!({key: port})).await;
+        let told = format!("listening on 127.0.0.1:{port} for the {listener}: ");
+        refused(&ended, &format!("testprefix.{job}: {told}"));
     }
     assert_eq!(deployment.database.connections().await, 0);
 }

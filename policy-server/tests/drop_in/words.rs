@@ -87,6 +87,11 @@ async fn help_and_version_are_told_to_who_asks() {
     let version = ended("policy-server", &["--version"]).await;
     let expected = concat!("policy-server ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!((version.code, version.stdout.as_str()), (Some(0), expected));
+    for (name, _) in JOBS {
+        let version = ended(name, &["--version"]).await;
+        let expected = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!((version.code, version.stdout), (Some(0), expected));
+    }
 }
 
 #[tokio::test]

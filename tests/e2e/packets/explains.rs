@@ -7,9 +7,13 @@ use testkit::{Container, Spec, binaries, poll, story, tcp};
 
 /// What `policy-agent explain` prints on a cell.
 fn explained(cell: &Cell, from: &Container, to: &Container, port: u16) -> Result<String> {
-    let program = binaries::path("policy-agent")?;
     let (from, to, port) = (from.app().to_owned(), to.app().to_owned(), port.to_string());
-    cell.netns().run(&program.to_string_lossy(), ["explain", &from, &to, &port])
+    explain(cell, &[&from, &to, &port])
+}
+
+fn explain(cell: &Cell, words: &[&str]) -> Result<String> {
+    let program = binaries::path("policy-agent")?;
+    cell.netns().run(&program.to_string_lossy(), ["explain"].iter().chain(words))
 }
 
 #[test]
@@ -58,5 +62,29 @@ fn an_explanation_tells_where_the_kernel_differs() {
             Ok(())
         })?;
         world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()
+    });
+}
+
+#[test]
+fn what_is_explained_can_be_tried() {
+    story("what is explained can be tried", |world| {
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let neighbour = world.cell(1).start(Spec::app("neighbour").tcp(6379).udp(53))?;
+        let db = world.cell(2).start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        world.allow(&web, &neighbour, tcp(6379))?;
+        let container = web.netns().path().to_string_lossy().into_owned();
+        let (to_db, to_neighbour) = (db.address().to_string(), neighbour.address().to_string());
+        for (to, port, verdict, met) in [
+            (to_db.as_str(), "5432", "It passes.", ": answered"),
+            (&to_db, "5433", "It is refused.", "denied by a rule of this cell (no_policy_out)"),
+            (&to_neighbour, "6379", "It passes.", ": answered"),
+            (&to_neighbour, "80", "It is refused.", "denied by a rule of this cell (no_policy)"),
+            (&to_neighbour, "53/udp", "It is refused.", "denied by a rule of this cell"),
+        ] {
+            let told = explain(world.cell(1), &["--from", &container, "web", to, port])?;
+            ensure!(told.contains(verdict) && told.contains(met), "{to} {port}:\n{told}");
+        }
+        Ok(())
     });
 }

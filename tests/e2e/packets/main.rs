@@ -9,6 +9,7 @@ mod container_store;
 mod denied_log;
 mod denies_by_default;
 mod explains;
+mod groups;
 mod net_in_out;
 mod revokes;
 mod same_cell;

@@ -1,108 +1,16 @@
 //! Security groups as the policy server has them: what containers may reach outside the overlay, and
 //! what not, while they run. Told on one cell; what containers are to each other has no part in it.
 
-use std::fmt::Display;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use policy::SecurityGroup;
-use policy_store::{Options, PolicyStore, StoreUrl};
 use testkit::probe::Outcome;
 use testkit::world::{Cell, down};
-use testkit::{Container, Spec, World, poll, story, tcp, udp};
-use tokio::runtime::Runtime;
+use testkit::{Container, Spec, poll, story, tcp, udp};
 
-/// The groups of the server's database, as its syncer would write them.
-struct Groups<'w> {
-    world: &'w World,
-    store: Arc<dyn PolicyStore>,
-    runtime: Runtime,
-}
-
-/// A group of these rules that holds for nobody.
-fn group(name: &str, rules: &[String]) -> SecurityGroup {
-    SecurityGroup {
-        guid: format!("sg-{name}"),
-        name: name.to_owned(),
-        rules: format!("[{}]", rules.join(",")),
-        staging_default: false,
-        running_default: false,
-        staging_spaces: Vec::new(),
-        running_spaces: Vec::new(),
-    }
-}
-
-/// A group that holds for what runs in a space.
-fn bound(space: &str, rules: &[String]) -> SecurityGroup {
-    SecurityGroup { running_spaces: vec![space.to_owned()], ..group(space, rules) }
-}
-
-/// A rule as Cloud Controller says it.
-fn rule(protocol: &str, destination: &impl Display, ports: &str) -> String {
-    let destination = destination.to_string();
-    serde_json::json!({"protocol": protocol, "destination": destination, "ports": ports})
-        .to_string()
-}
-
-fn icmp(destination: Ipv4Addr, kind: i64, code: i64) -> String {
-    serde_json::json!({"protocol": "icmp", "destination": destination, "type": kind, "code": code})
-        .to_string()
-}
-
-impl<'w> Groups<'w> {
-    /// Kept by the agent of the first cell from now on.
-    fn of(world: &'w World) -> Result<Self> {
-        world.cell(1).keep_security_groups()?;
-        let runtime = Runtime::new().context("cannot make a runtime")?;
-        let file = world.directory().join("policy-server/netman.db");
-        let url = StoreUrl::from_str(&format!("sqlite://{}", file.display()))?;
-        let store = runtime.block_on(policy_store::open(&url, &Options::default()))?;
-        Ok(Self { world, store, runtime })
-    }
-
-    /// Writes them, and does not wait for anybody.
-    fn write(&self, groups: &[SecurityGroup]) -> Result<String> {
-        let version = self.runtime.block_on(self.store.replace_security_groups(groups))?;
-        Ok(version.to_string())
-    }
-
-    /// Writes them, which must change something, and waits until the agent says it enforces them, if
-    /// that concerns what runs there. Who starts later is made to wait by the networker.
-    fn are(&self, groups: &[SecurityGroup]) -> Result<()> {
-        let cell = self.world.cell(1);
-        let before = self.read()?;
-        let version = self.write(groups)?;
-        let spaces = cell.groups_status()?["spaces"].clone();
-        let lives = |space: &String| {
-            spaces.as_array().is_some_and(|all| all.contains(&space.as_str().into()))
-        };
-        let others = [(&before[..], groups), (groups, &before[..])];
-        let mut changed =
-            others.iter().flat_map(|(some, rest)| some.iter().filter(|one| !rest.contains(one)));
-        let concerned = changed.any(|group| {
-            group.running_default
-                || group.staging_default
-                || group.running_spaces.iter().chain(&group.staging_spaces).any(lives)
-        });
-        if concerned { enforces(cell, &version) } else { Ok(()) }
-    }
-
-    fn read(&self) -> Result<Vec<SecurityGroup>> {
-        let numbered = self.runtime.block_on(self.store.security_groups())?;
-        Ok(numbered.into_iter().map(|numbered| numbered.group).collect())
-    }
-}
-
-fn enforces(cell: &Cell, version: &str) -> Result<()> {
-    poll::until("the agent enforces the groups", || {
-        let status = cell.groups_status()?;
-        ensure!(status["version"] == version && status["held"].is_null(), "{status}");
-        Ok(())
-    })
-}
+use crate::groups::{Groups, bound, enforces, group, icmp, rule};
 
 /// What a container reaches of an address: `tcp 5432`, `udp 8080`, `ping`, …
 fn reached(from: &Container, to: Ipv4Addr) -> Result<Vec<String>> {
@@ -202,6 +110,57 @@ fn lists_and_ranges_open_each_of_their_members() {
         reaches(&app, a, &both)?;
         reaches(&app, near.address(), &[])?;
         reaches(&app, world.cell(1).address(), &[])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_group_of_many_networks_is_there_once_for_all_it_holds_for() {
+    story("a group of many networks is there once for all it holds for", |world| {
+        let groups = Groups::of(world)?;
+        let (cell, a, b) =
+            (world.cell(1), world.outside_a().address(), world.outside_b().address());
+        let others = (0..200).map(|number| format!("198.51.{number}.0/25"));
+        let to = |last: Ipv4Addr| {
+            let all: Vec<_> = others.clone().chain([last.to_string()]).collect();
+            bound("x", &[rule("tcp", &all.join(","), "5432,8000-8090"), icmp(last, 8, 0)])
+        };
+        let near = bound("x", &[rule("udp", &b, "5432")]);
+        let near = SecurityGroup { guid: "sg-near".into(), ..near };
+        groups.are(&[to(a), near.clone()])?;
+        let [x, x2] = ["x", "x2"].map(|name| cell.start(Spec::app("x").named(name).space("x")));
+        let (x, x2) = (x?, x2?);
+        let listing = cell.listing()?;
+        let wordy = listing.chains().filter(|chain| chain.starts_with("filter/asg-"));
+        let jumps = ["x", "x2"].map(|name| listing.chain(&format!("filter/asg-{name}")).len());
+        ensure!(jumps[0] < 10 && jumps[0] == jumps[1], "{jumps:?} rules each: {listing:?}");
+        let of_sets = wordy.filter(|chain| chain.starts_with("filter/asg--")).count();
+        let (calls, held) = (x.keep_calling_at(b, udp(5432)), x2.connect_to(a, 8080)?);
+        let tcp_and_ping =
+            [&tcp(5432).to_string(), &tcp(8080).to_string(), "ping"].map(str::to_owned);
+        for one in [&x, &x2] {
+            reaches(one, a, &tcp_and_ping)?;
+            reaches(one, b, &[udp(5432).to_string()])?;
+        }
+
+        // One network more is no reason to touch anybody else.
+        groups.are(&[to(b), near.clone()])?;
+        let everything_of_b =
+            [&tcp_and_ping[..2], &[udp(5432).to_string(), "ping".into()]].concat();
+        for one in [&x, &x2] {
+            reaches(one, a, &[])?;
+            reaches(one, b, &everything_of_b)?;
+        }
+        held.cut()?;
+        calls.unharmed()?;
+        groups.are(&[near])?;
+        reaches(&x, b, &[udp(5432).to_string()])?;
+        let listing = cell.listing()?;
+        let left = listing.chains().filter(|chain| chain.starts_with("filter/asg--")).count();
+        ensure!(
+            left == 1 && of_sets > 1,
+            "{left} of {of_sets} shared chains are left: {listing:?}"
+        );
         Ok(())
     });
 }

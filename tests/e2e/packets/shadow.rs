@@ -1,9 +1,13 @@
 //! What a cell only watches passes and is told of, until it is promoted.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use policy::wire::status::GroupsStatus;
 use serde_json::{Value, json};
+use testkit::probe::Outcome;
 use testkit::world::Cell;
-use testkit::{Spec, World, binaries, poll, story, tcp};
+use testkit::{Spec, World, binaries, poll, story, tcp, udp};
+
+use crate::groups::{Groups, bound, enforces, rule};
 
 /// Has all cells only watch what `mode` would deny.
 fn watch(world: &World, mode: &str) -> Result<()> {
@@ -113,4 +117,67 @@ fn what_a_removed_policy_allowed_passes_until_it_is_promoted() {
         kept.unharmed()?;
         Ok(())
     });
+}
+
+#[test]
+fn what_no_security_group_allows_passes_until_it_is_promoted() {
+    story("what no security group allows passes until it is promoted", |world| {
+        let groups = Groups::of(world)?;
+        let (cell, a, b) =
+            (world.cell(1), world.outside_a().address(), world.outside_b().address());
+        cell.configure_agent("deny_networks", json!({ "always": [b.to_string() + "/32"] }))?;
+        cell.configure_agent("shadow", json!({ "security_groups": true }))?;
+        cell.restart_agent()?;
+        let held = bound("x", &[rule("tcp", &a, "5432")]);
+        let version = groups.write(std::slice::from_ref(&held))?;
+        let x = cell.start(Spec::app("x").space("x"))?;
+        let near = cell.start(Spec::app("near").tcp(8080))?;
+        let _host = cell.answers()?;
+        enforces(cell, &version)?;
+        let open = |to, port| Ok::<_, anyhow::Error>(x.dial(to, port)?.outcome == Outcome::Open);
+        let refused =
+            |to, port| Ok::<_, anyhow::Error>(x.dial(to, port)?.outcome == Outcome::Refused);
+        for port in [tcp(5432), tcp(8080), udp(8080)] {
+            ensure!(open(a, port)?, "{port} is closed");
+        }
+        told(cell, 8080, "no_group")?;
+        // What groups have no say about is enforced.
+        ensure!(refused(b, tcp(8080))?, "a denied network is open");
+        ensure!(refused(near.address(), tcp(8080))?, "a container is open without a policy");
+        ensure!(refused(cell.address(), tcp(8080))?, "the cell itself is open");
+        let (doomed, kept) = (x.connect_to(a, 8080)?, x.connect_to(a, 5432)?);
+        let error = "shadow mode: what no security group allows is let through";
+        poll::until("the server is told that groups are not enforced", || {
+            let told = of_groups(world)?;
+            ensure!(told.error.as_deref() == Some(error) && told.enforced.is_none(), "{told:?}");
+            Ok(())
+        })?;
+
+        let program = ["promote", "security_groups"];
+        let said = cell.netns().run(&binaries::path("policy-agent")?.to_string_lossy(), program)?;
+        ensure!(said.contains("What no security group allows is denied from now on."), "{said}");
+        ensure!(refused(a, tcp(8080))? && refused(a, udp(8080))?, "it is open still");
+        ensure!(open(a, tcp(5432))?, "what a group allows is closed");
+        doomed.cut()?;
+        poll::until("the server is told that groups are enforced", || {
+            let told = of_groups(world)?;
+            ensure!(told.error.is_none() && told.enforced == Some(told.wanted), "{told:?}");
+            Ok(())
+        })?;
+        cell.restart_agent()?;
+        enforces(cell, &version)?;
+        ensure!(
+            refused(a, tcp(8080))? && open(a, tcp(5432))?,
+            "who is started again opens it again"
+        );
+        kept.unharmed()?;
+        Ok(())
+    });
+}
+
+/// What the first cell has told the server of its security groups.
+fn of_groups(world: &World) -> Result<GroupsStatus> {
+    let cells = world.server().status()?.cells;
+    let told = cells.into_iter().find(|cell| cell.cell == world.cell(1).name());
+    told.and_then(|cell| cell.security_groups).context("it has not said")
 }

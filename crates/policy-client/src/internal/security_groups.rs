@@ -8,6 +8,7 @@ use super::{
     Client, ClientError,
     error::Nonsense,
     exchange::{Held, Poll, Reply},
+    receipt::ReceiptWords,
 };
 
 const PATH: &str = "/networking/v1/internal/security_groups";
@@ -27,6 +28,8 @@ pub struct GroupsQuestion {
     pub known: Option<Version>,
     /// How long the server may hold the question while nothing changes; it clamps this to 1–60 s.
     pub wait: Option<Duration>,
+    /// What makes the question a receipt for the known version, if it is to be one.
+    pub receipt: Option<ReceiptWords>,
 }
 
 /// What a question brought, and what came with it.
@@ -77,8 +80,9 @@ impl Client {
         url: Url,
         question: &GroupsQuestion,
     ) -> Result<GroupsTold, ClientError> {
-        let GroupsQuestion { spaces, known, wait } = question;
-        let poll = Poll { known: known.as_ref(), wait: *wait, ..Poll::default() };
+        let GroupsQuestion { spaces, known, wait, receipt } = question;
+        let (known, receipt) = (known.as_ref(), receipt.as_ref());
+        let poll = Poll { known, wait: *wait, receipt, ..Poll::default() };
         let Reply { held, wait } = self.ask(page(&url, spaces, 0), poll).await?;
         if let Held::NotModified(version) = held {
             return Ok(GroupsTold { answer: GroupsAnswer::NotModified(version), wait });

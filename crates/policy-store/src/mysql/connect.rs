@@ -21,8 +21,7 @@ pub(super) async fn pool(
     options: &Options,
 ) -> Result<MySqlPool, StoreError> {
     let connect = connect_options(server);
-    connecting::until_it_answers(server.timeout, async || connect.connect().await?.close().await)
-        .await?;
+    connecting::until_it_answers(server, async || connect.connect().await?.close().await).await?;
     let connections = &options.connections;
     let (patience, session) = (options.patience, session(options.patience));
     let pool = MySqlPoolOptions::new()
@@ -36,7 +35,12 @@ pub(super) async fn pool(
         })
         .after_connect(move |connection, _| {
             let session = AssertSqlSafe(session.clone());
-            Box::pin(async move { sqlx::raw_sql(session).execute(connection).await.map(drop) })
+            Box::pin(async move {
+                let done = sqlx::raw_sql(session).execute(connection).await;
+                done.map(drop).inspect_err(|error| {
+                    tracing::warn!(%error, "A new connection could not be set up.");
+                })
+            })
         });
     Ok(pool.connect_lazy_with(connect))
 }

@@ -14,7 +14,10 @@ use crate::{
 
 /// Rows are written in the order of their keys, so that servers that write at the same time wait for each
 /// other and not in a circle. A word from the future was stored before the clock was set back, so any
-/// other is later. Columns are set from left to right: `said_at` is the old one until it is set.
+/// other is later. One server's words come in their order, and when each was said is only known as well
+/// as it came: the next is later, too, however long the one before was under way. Columns are set from
+/// left to right: `said_at` is the old one until it is set, and once `server` is the new one it is the
+/// server's own row.
 pub(super) async fn put(
     connection: &mut MySqlConnection,
     server: &str,
@@ -38,7 +41,8 @@ pub(super) async fn put(
             .map(|column| {
                 format!(
                     "{column} = IF(netman_receipts.said_at <= VALUES(said_at)
-                                   OR netman_receipts.said_at > {NOW_MILLIS},
+                                   OR netman_receipts.said_at > {NOW_MILLIS}
+                                   OR netman_receipts.server = VALUES(server),
                                    VALUES({column}), netman_receipts.{column})"
                 )
             })

@@ -15,7 +15,10 @@ use super::{
     names::Names,
     tags,
 };
-use crate::{DatabaseServer, Options, Schema, StoreError, cf_schema, error::Doing};
+use crate::{
+    DatabaseServer, Options, Schema, StoreError, cf_schema, connecting::telling_if_slow,
+    error::Doing,
+};
 
 static OURS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!("../../migrations/mysql");
@@ -40,7 +43,8 @@ pub(super) async fn bring_up_to_date(
     // Of its own: were this cut off, a connection of the pool would go back with the lock.
     let lent = pool.acquire().await.doing("connecting to bring the schema up to date")?;
     let mut connection = lent.detach();
-    lock(&mut connection, options.patience).await?;
+    let locking = lock(&mut connection, options.patience);
+    telling_if_slow(server, cf_schema::LOCKED, locking).await?;
     let done = bring(&mut connection, server, options).await;
     // The lock is the session's, and goes with it.
     connection.close().await.doing("unlocking the schema")?;
@@ -53,7 +57,7 @@ async fn bring(
     options: &Options,
 ) -> Result<Names, StoreError> {
     if options.schema == Schema::Whole {
-        theirs(connection).await?;
+        theirs(connection, server).await?;
     }
     must_be_there(connection, server).await?;
     ours(connection)
@@ -102,7 +106,10 @@ async fn ours(connection: &mut MySqlConnection) -> Result<(), sqlx::migrate::Mig
 }
 
 /// Makes the tables of cf-networking, or brings them up to date.
-async fn theirs(connection: &mut MySqlConnection) -> Result<(), StoreError> {
+async fn theirs(
+    connection: &mut MySqlConnection,
+    server: &DatabaseServer,
+) -> Result<(), StoreError> {
     let doing = "making the tables about migrations";
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS gorp_migrations (
@@ -117,7 +124,8 @@ async fn theirs(connection: &mut MySqlConnection) -> Result<(), StoreError> {
     if plan(connection).await?.is_empty() {
         return Ok(());
     }
-    lock_others_out(connection).await?;
+    let locking = lock_others_out(connection);
+    telling_if_slow(server, cf_schema::LOCKED_BY_OTHERS, locking).await?;
     let converged = converge(connection).await;
     sqlx::query("DELETE FROM gorp_lock WHERE `lock` = ?")
         .bind(cf_schema::LOCK)

@@ -11,8 +11,7 @@ use crate::{DatabaseServer, DatabaseTls, Options, StoreError, connecting};
 /// A pool of connections to a server that answered.
 pub(super) async fn pool(server: &DatabaseServer, options: &Options) -> Result<PgPool, StoreError> {
     let connect = connect_options(server);
-    connecting::until_it_answers(server.timeout, async || connect.connect().await?.close().await)
-        .await?;
+    connecting::until_it_answers(server, async || connect.connect().await?.close().await).await?;
     let (connections, patience) = (&options.connections, options.patience);
     let pool = PgPoolOptions::new()
         .max_connections(connections.most())

@@ -7,7 +7,10 @@ use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
 use tokio::time::sleep;
 
 use super::{changes, tags};
-use crate::{DatabaseServer, Options, Schema, StoreError, cf_schema, error::Doing};
+use crate::{
+    DatabaseServer, Options, Schema, StoreError, cf_schema, connecting::telling_if_slow,
+    error::Doing,
+};
 
 static OURS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!("../../migrations/postgres");
@@ -30,7 +33,7 @@ pub(super) async fn bring_up_to_date(
     options: &Options,
 ) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await.doing("connecting to bring the schema up to date")?;
-    lock(&mut connection).await?;
+    telling_if_slow(server, cf_schema::LOCKED, lock(&mut connection)).await?;
     bring(&mut connection, server, options).await?;
     // The lock is the session's, and goes with it; so it does where we gave up, with the pool.
     connection.close().await.doing("unlocking the schema")
@@ -42,7 +45,7 @@ async fn bring(
     options: &Options,
 ) -> Result<(), StoreError> {
     match options.schema {
-        Schema::Whole => theirs(connection, options.tag_length).await?,
+        Schema::Whole => theirs(connection, server, options.tag_length).await?,
         Schema::Beside => must_be_there(connection, server).await?,
     }
     // What `run` does with a connection it has; through it, the future could not move between threads.
@@ -80,7 +83,11 @@ async fn must_be_there(
 }
 
 /// Makes the tables of cf-networking, or brings them up to date, and makes the tags.
-async fn theirs(connection: &mut PgConnection, length: TagLength) -> Result<(), StoreError> {
+async fn theirs(
+    connection: &mut PgConnection,
+    server: &DatabaseServer,
+    length: TagLength,
+) -> Result<(), StoreError> {
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS gorp_migrations (id TEXT PRIMARY KEY, applied_at TIMESTAMPTZ);
          CREATE TABLE IF NOT EXISTS gorp_lock (lock TEXT PRIMARY KEY, acquired_at TIMESTAMPTZ)",
@@ -91,7 +98,8 @@ async fn theirs(connection: &mut PgConnection, length: TagLength) -> Result<(), 
     let done = recorded(connection).await?;
     cf_schema::tell_of_unknown(&done);
     if !cf_schema::is_complete(&done) {
-        lock_others_out(connection).await?;
+        let locking = lock_others_out(connection);
+        telling_if_slow(server, cf_schema::LOCKED_BY_OTHERS, locking).await?;
         let converged = converge(connection).await;
         sqlx::query("DELETE FROM gorp_lock WHERE lock = $1")
             .bind(cf_schema::LOCK)

@@ -36,8 +36,6 @@ pub(crate) struct HeardRow {
 impl From<&StoredReceipt> for ReceiptRow {
     fn from(receipt: &StoredReceipt) -> Self {
         let StoredReceipt { cell, enforced, apps, backend, error, age } = receipt;
-        // Some databases refuse a NUL in a text. In JSON it is written as six other characters.
-        let text = |text: &Option<String>| text.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
         let guids = |apps: &BTreeSet<AppGuid>| {
             json!(apps.iter().map(AppGuid::as_str).collect::<Vec<_>>()).to_string()
         };
@@ -46,9 +44,9 @@ impl From<&StoredReceipt> for ReceiptRow {
             life: enforced.as_ref().map(|version| version.life.as_str().to_owned()),
             revision: enforced.as_ref().map(|version| stored(version.revision)),
             apps: apps.as_ref().map(guids),
-            backend: text(backend),
-            error: text(error),
-            said_ago: i64::try_from(age.min(&OLDEST).as_millis()).unwrap_or(i64::MAX),
+            backend: plain(backend.as_ref()),
+            error: plain(error.as_ref()),
+            said_ago: millis_since(*age),
         }
     }
 }
@@ -58,11 +56,6 @@ impl TryFrom<ReceiptRow> for StoredReceipt {
 
     fn try_from(row: ReceiptRow) -> Result<Self, StoreError> {
         let ReceiptRow { cell, life, revision: number, apps, backend, error, said_ago } = row;
-        let version = |(life, number): (String, i64)| {
-            let revision = revision(number)?;
-            let life = Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?;
-            Ok(Version { life, revision })
-        };
         let guids = |text: String| {
             let unreadable = || StoreError::unreadable("list of apps", &text);
             let guids: Vec<String> = serde_json::from_str(&text).map_err(|_| unreadable())?;
@@ -88,6 +81,21 @@ impl TryFrom<HeardRow> for HeardReceipt {
     }
 }
 
-fn millis(count: i64) -> Duration {
+/// Some databases refuse a NUL in a text. In JSON it is written as six other characters.
+pub(super) fn plain(text: Option<&String>) -> Option<String> {
+    text.map(|text| text.replace('\0', "\u{fffd}"))
+}
+
+pub(super) fn version((life, number): (String, i64)) -> Result<Version, StoreError> {
+    let revision = revision(number)?;
+    let life = Life::new(&life).map_err(|_| StoreError::unreadable("life", life))?;
+    Ok(Version { life, revision })
+}
+
+pub(super) fn millis_since(age: Duration) -> i64 {
+    i64::try_from(age.min(OLDEST).as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn millis(count: i64) -> Duration {
     Duration::from_millis(u64::try_from(count).unwrap_or(0))
 }

@@ -35,7 +35,8 @@ pub(super) async fn put(
              server = excluded.server, life = excluded.life, revision = excluded.revision,
              apps = excluded.apps, backend = excluded.backend, error = excluded.error,
              said_at = excluded.said_at, heard_at = excluded.heard_at
-         WHERE said_at <= excluded.said_at OR said_at > excluded.heard_at",
+         WHERE said_at <= excluded.said_at OR said_at > excluded.heard_at
+             OR server = excluded.server",
     )
     .bind(json!(rows).to_string())
     .bind(server)

@@ -1,23 +1,36 @@
 //! What cells said last (design §2.3).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::tags;
-use crate::{StoredReceipt, row::ReceiptRow};
+use crate::{
+    StoredGroupReceipt, StoredReceipt,
+    row::{GroupReceiptRow, ReceiptRow},
+};
 
 /// How long a cell's name may be, in characters, whatever the database.
 const LONGEST_NAME: usize = 255;
 
 /// The last word of each cell, ordered by cell.
 pub(super) fn last_words(receipts: &[StoredReceipt]) -> Vec<ReceiptRow> {
-    let mut last: BTreeMap<&str, &StoredReceipt> = BTreeMap::new();
-    for receipt in receipts.iter().filter(|receipt| is_name(&receipt.cell)) {
-        let known = last.entry(&receipt.cell).or_insert(receipt);
-        if receipt.age <= known.age {
-            *known = receipt;
+    let last = last(receipts.iter().map(|receipt| (receipt.cell.as_str(), receipt.age, receipt)));
+    last.map(ReceiptRow::from).collect()
+}
+
+/// The same of what they say of security groups.
+pub(super) fn last_words_of_groups(receipts: &[StoredGroupReceipt]) -> Vec<GroupReceiptRow> {
+    let last = last(receipts.iter().map(|receipt| (receipt.cell.as_str(), receipt.age, receipt)));
+    last.map(GroupReceiptRow::from).collect()
+}
+
+fn last<'a, T>(words: impl Iterator<Item = (&'a str, Duration, T)>) -> impl Iterator<Item = T> {
+    let mut last: BTreeMap<&str, (Duration, T)> = BTreeMap::new();
+    for (cell, age, word) in words.filter(|(cell, ..)| is_name(cell)) {
+        if last.get(cell).is_none_or(|(known, _)| age <= *known) {
+            last.insert(cell, (age, word));
         }
     }
-    last.into_values().map(ReceiptRow::from).collect()
+    last.into_values().map(|(_, word)| word)
 }
 
 fn is_name(cell: &str) -> bool {
@@ -26,8 +39,6 @@ fn is_name(cell: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn word(cell: &str, backend: &str, seconds: u64) -> StoredReceipt {

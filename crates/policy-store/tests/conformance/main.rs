@@ -6,6 +6,7 @@
 mod audit;
 mod beside;
 mod deadlocks;
+mod group_receipts;
 mod hints;
 mod holding;
 mod leadership;

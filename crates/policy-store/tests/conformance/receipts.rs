@@ -9,6 +9,7 @@ stories! {
     a_receipt_comes_back_as_it_was_said,
     the_last_word_counts_whichever_server_heard_it,
     a_batch_that_comes_late_replaces_nothing,
+    the_next_word_to_one_server_replaces_the_one_before_however_late_that_came,
     whoever_writes_policies_is_not_waited_for,
     cells_of_a_server_that_reports_are_remembered,
     a_cell_is_forgotten_only_by_the_server_that_heard_it_last,
@@ -106,6 +107,20 @@ async fn a_batch_that_comes_late_replaces_nothing(database: Database) {
     let many: Vec<_> = told.iter().filter(|(cell, ..)| cell.starts_with("cell-")).collect();
     assert_eq!(many.len(), 50);
     assert!(many.iter().all(|(_, server, last)| (server.as_str(), *last) == ("server-1", 999)));
+}
+
+async fn the_next_word_to_one_server_replaces_the_one_before_however_late_that_came(
+    database: Database,
+) {
+    let store = database.open().await;
+    store.write_receipts("server", &[word("c1", 4, 0)]).await.unwrap();
+    let next = StoredReceipt { backend: Some("nftables".to_owned()), ..word("c1", 5, 20) };
+    store.write_receipts("server", &[next]).await.unwrap();
+    assert_eq!(told(&*store).await, [cell("c1", "server", 5)]);
+    let heard = store.receipts().await.unwrap();
+    assert_eq!(heard[0].receipt.backend.as_deref(), Some("nftables"), "all of it is replaced");
+    store.write_receipts("other", &[word("c1", 6, 25)]).await.unwrap();
+    assert_eq!(told(&*store).await, [cell("c1", "server", 5)]);
 }
 
 /// A transaction that holds what writers queue at, as a change of an older server does.

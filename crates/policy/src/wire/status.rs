@@ -49,6 +49,26 @@ pub struct CellStatus {
     /// Why the cell cannot enforce what it should, in its own words; absent if it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How it fares with security groups; absent if it says nothing of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<GroupsStatus>,
+}
+
+/// One cell's receipt for security groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct GroupsStatus {
+    /// The revision its kernel enforces of the groups of its spaces; absent if it claims none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforced: Option<u64>,
+    /// The newest revision that concerns the cell's spaces; in force when `enforced` reaches it.
+    pub wanted: u64,
+    /// How many spaces the cell asks about.
+    pub spaces: usize,
+    /// Why the cell cannot enforce what it should, in its own words; absent if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// How far policies have got.

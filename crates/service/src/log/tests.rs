@@ -83,6 +83,19 @@ fn messages(lines: &[Value]) -> Vec<&str> {
 }
 
 #[test]
+fn what_the_driver_of_databases_says_is_for_those_who_want_details() {
+    let scene = || {
+        tracing::warn!(target: "sqlx_core::pool::inner", "error from `before_acquire`");
+        tracing::warn!(target: "sqlx::query", "slow statement");
+        tracing::warn!("The database is away.");
+    };
+    for settings in [lager(Level::Info), Settings { crates: &[], ..lager(Level::Info) }] {
+        assert_eq!(written(&settings, Era::Of2024, scene).len(), 1);
+    }
+    assert_eq!(written(&lager(Level::Debug), Era::Of2024, scene).len(), 3);
+}
+
+#[test]
 fn lager_shows_events_by_the_names_its_readers_know() {
     let mut lines = written(&lager(Level::Debug), Era::Of2024, a_request);
     assert_eq!(

@@ -4,9 +4,11 @@
 //!
 //! Both protocols let go of a piece of an answer when it is written to the socket, and HTTP/2 keeps it
 //! as long as the caller gives no room for it. So pieces count from when the answer gives them until
-//! they are dropped.
+//! they are dropped. Who gives no room at all is never given a piece; so an answer that could give one
+//! counts as well, until it is asked for it.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -31,8 +33,11 @@ const PIECE: usize = 64 << 10;
 /// who take everything.
 const SMALL: u64 = 16 << 10;
 
-/// Who takes no piece of an answer for so long does not read.
+/// Who takes no piece of any answer for so long does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Nor does who takes none of one answer for so long, whatever becomes of the others.
+const PATIENCE_WITH_ONE: Duration = Duration::from_secs(5 * 60);
 
 /// The room of a listener.
 #[derive(Debug, Clone)]
@@ -48,7 +53,11 @@ pub(super) struct Reader {
 #[derive(Debug)]
 struct State {
     /// Pieces given that are not taken yet.
-    owed: usize,
+    pieces: usize,
+    /// Answers that could give a piece, by number, and since when.
+    answers: BTreeMap<u64, Instant>,
+    /// The number of the last answer.
+    last: u64,
     /// When one was taken last, or given to somebody who was owed nothing.
     progress: Instant,
 }
@@ -61,6 +70,8 @@ pub(super) struct Carried {
     /// `None` for what needs no room.
     room: Option<PollSemaphore>,
     reader: Arc<Reader>,
+    /// Its number among the reader's.
+    number: u64,
 }
 
 /// A piece, and what is undone when it is dropped.
@@ -80,55 +91,106 @@ impl Flight {
         answer.map(|body| {
             let is_small = body.size_hint().upper().is_some_and(|most| most <= SMALL);
             let room = (!is_small).then(|| PollSemaphore::new(self.0.clone()));
-            Carried { body, rest: Bytes::new(), room, reader: reader.clone() }
+            let number = reader.number();
+            let carried =
+                Carried { body, rest: Bytes::new(), room, reader: reader.clone(), number };
+            carried.is_ready();
+            carried
         })
     }
 }
 
 impl Reader {
     pub fn new() -> Arc<Self> {
-        let state = State { owed: 0, progress: Instant::now() };
+        let (progress, answers) = (Instant::now(), BTreeMap::new());
+        let state = State { pieces: 0, answers, last: 0, progress };
         Arc::new(Self { state: Mutex::new(state), owed: Notify::new() })
     }
 
     /// Ends when the reader has not taken anything for too long, although there is something to take.
     pub async fn stalls(&self) {
         loop {
-            let Some(progress) = self.waiting_since() else {
+            let Some(deadline) = self.deadline() else {
                 self.owed.notified().await;
                 continue;
             };
-            let deadline = progress + PATIENCE;
             sleep_until(deadline).await;
-            if self.waiting_since() == Some(progress) {
+            if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
                 return;
             }
         }
     }
 
-    fn waiting_since(&self) -> Option<Instant> {
+    /// By when something must have been taken, if there is anything to take.
+    fn deadline(&self) -> Option<Instant> {
         let state = self.state();
-        (state.owed > 0).then_some(state.progress)
+        if !state.owes() {
+            return None;
+        }
+        let of_one = state.answers.values().min().map(|since| *since + PATIENCE_WITH_ONE);
+        let of_any = state.progress + PATIENCE;
+        Some(of_one.map_or(of_any, |of_one| of_one.min(of_any)))
+    }
+
+    fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.last += 1;
+        state.last
+    }
+
+    /// There is something to take from now on.
+    fn owe(&self, what: impl FnOnce(&mut State, Instant)) {
+        let (mut state, now) = (self.state(), Instant::now());
+        if !state.owes() {
+            state.progress = now;
+            self.owed.notify_one();
+        }
+        what(&mut state, now);
     }
 
     fn is_given(&self) {
-        let mut state = self.state();
-        if state.owed == 0 {
-            state.progress = Instant::now();
-            self.owed.notify_one();
-        }
-        state.owed += 1;
+        self.owe(|state, _| state.pieces += 1);
     }
 
     fn has_taken(&self) {
         let mut state = self.state();
-        state.owed -= 1;
+        state.pieces -= 1;
         state.progress = Instant::now();
+    }
+
+    fn is_asking(&self, answer: u64) {
+        let mut state = self.state();
+        let has_asked = state.answers.remove(&answer).is_some();
+        // Who is given pieces shows by taking them that they are read, not by being given more.
+        if has_asked && state.pieces == 0 {
+            state.progress = Instant::now();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn owes(&self) -> bool {
+        self.pieces > 0 || !self.answers.is_empty()
+    }
+}
+
+impl Carried {
+    /// It could give a piece, if it is asked for one.
+    fn is_ready(&self) {
+        if !self.is_end_stream() {
+            self.reader.owe(|state, now| _ = state.answers.insert(self.number, now));
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.reader.is_asking(self.number);
     }
 }
 
@@ -140,6 +202,7 @@ impl hyper::body::Body for Carried {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.reader.is_asking(self.number);
         // Room first: many bodies make their pieces only when they are asked for them. It is given back
         // if there is nothing to carry yet.
         let room = match &mut self.room {
@@ -160,6 +223,7 @@ impl hyper::body::Body for Carried {
         let length = self.rest.len().min(PIECE);
         let bytes = self.rest.split_to(length);
         self.reader.is_given();
+        self.is_ready();
         let piece = Piece { bytes, reader: self.reader.clone(), _room: room };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
@@ -211,6 +275,11 @@ mod tests {
 
     fn body(flight: &Flight, length: usize) -> Carried {
         flight.carry(vec![b'x'; length].into_response(), &Reader::new()).into_body()
+    }
+
+    /// Whether who gives no more room for answers stalls within `time`.
+    async fn stalls_within(reader: &Reader, time: Duration) -> bool {
+        timeout(time, reader.stalls()).await.is_ok()
     }
 
     struct Silent;
@@ -267,18 +336,62 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_something_now_and_then_reads_and_who_does_not_stalls() {
         let reader = Reader::new();
-        let answer = vec![b'x'; 4 * PIECE].into_response();
-        let mut body = flight(9).carry(answer, &reader).into_body();
+        let answer = || flight(9).carry(vec![b'x'; 3 * PIECE].into_response(), &reader).into_body();
         let mut stalls = Box::pin(reader.stalls());
         let mut is_patient = async |time| timeout(time, &mut stalls).await.is_err();
         assert!(is_patient(10 * PATIENCE).await, "nothing is owed");
+        let mut body = answer();
         for _ in 0..3 {
             let piece = poll(&mut body);
             assert!(is_patient(PATIENCE - Duration::from_secs(1)).await);
             drop(piece);
         }
         assert!(is_patient(10 * PATIENCE).await, "nothing is owed again");
-        let _piece = poll(&mut body);
+        let _piece = poll(&mut answer());
         assert!(!is_patient(PATIENCE + Duration::from_secs(1)).await);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_no_room_at_all_stalls() {
+        let reader = Reader::new();
+        let never = flight(9).carry(vec![b'x'; PIECE].into_response(), &reader);
+        assert!(!stalls_within(&reader, PATIENCE - SECOND).await);
+        assert!(stalls_within(&reader, 2 * SECOND).await);
+        drop(never);
+        assert!(!stalls_within(&reader, 10 * PATIENCE).await, "it was let go");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_a_body_or_with_nothing_to_give_yet_waits_for_nobody() {
+        let reader = Reader::new();
+        let _empty = flight(9).carry(().into_response(), &reader);
+        assert!(!stalls_within(&reader, 10 * PATIENCE).await);
+        let silent = Body::new(Silent);
+        let mut silent = flight(9).carry(silent.into_response(), &reader).into_body();
+        assert!(poll(&mut silent).is_pending());
+        assert!(!stalls_within(&reader, 10 * PATIENCE_WITH_ONE).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_one_answer_and_takes_others_stalls_after_a_while() {
+        let reader = Reader::new();
+        let began = Instant::now();
+        let _left = flight(9).carry(vec![b'x'; PIECE].into_response(), &reader);
+        let reads = async {
+            loop {
+                let others = vec![b'x'; PIECE].into_response();
+                let mut taken = flight(9).carry(others, &reader).into_body();
+                drop(poll(&mut taken));
+                tokio::time::sleep(SECOND).await;
+            }
+        };
+        tokio::select! {
+            () = reader.stalls() => {}
+            () = reads => unreachable!("it has no end"),
+        }
+        let took = began.elapsed();
+        assert!((PATIENCE_WITH_ONE..PATIENCE_WITH_ONE + PATIENCE).contains(&took), "{took:?}");
     }
 }

@@ -1,5 +1,8 @@
+mod real_kernels;
+
 use std::{
     fs,
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
 
@@ -109,8 +112,12 @@ impl Cell {
         kernel.state.rules(Table::Filter, chain).map(<[String]>::to_vec)
     }
 
+    /// Where the groups that `chain` leads to let it send.
     fn accepts(&self, chain: &str) -> Vec<String> {
-        let rules = self.rules(chain).unwrap_or_default();
+        let own = self.rules(chain).unwrap_or_default();
+        let groups = own.iter().filter_map(|rule| rule.strip_prefix("-j asg--"));
+        let rules: Vec<_> =
+            groups.flat_map(|name| self.rules(&format!("asg--{name}")).unwrap()).collect();
         let accepts = rules.iter().filter(|rule| rule.contains("--dst-range"));
         accepts.map(|rule| rule.split(' ').nth(5).unwrap().to_owned()).collect()
     }
@@ -138,7 +145,7 @@ fn bound(address: &str, space: &str) -> SecurityGroup {
 }
 
 fn told(spaces: &[&str], groups: Vec<SecurityGroup>) -> Known {
-    Known { answer: Some(answer(spaces, groups)), fresh: true, gone: BTreeSet::new() }
+    Known { answer: Some(answer(spaces, groups)), fresh: true, ..Known::default() }
 }
 
 fn connection(to: &str) -> Connection {
@@ -173,7 +180,7 @@ fn groups_stand_in_front_of_what_the_networker_wrote() {
 }
 
 #[test]
-fn a_change_touches_one_chain_and_cuts_what_it_no_longer_allows() {
+fn a_change_of_bindings_touches_one_chain_and_cuts_what_it_no_longer_allows() {
     let mut cell = Cell::new();
     cell.run("web", "10.255.30.2", "a");
     cell.run("db", "10.255.30.3", "b");
@@ -189,10 +196,70 @@ fn a_change_touches_one_chain_and_cuts_what_it_no_longer_allows() {
     cell.connections.1.lock().unwrap().push(ping);
     let one = vec![bound("10.0.0.1", "a"), bound("10.0.0.3", "b")];
     let outcome = cell.enforcer.pass(&told(&["a", "b"], one)).unwrap();
-    assert_eq!(outcome.touched, BTreeSet::from(["asg-web".to_owned()]));
+    let gone = shared::name("sg-10.0.0.2").to_string();
+    assert_eq!(outcome.touched, BTreeSet::from(["asg-web".to_owned(), gone]));
     assert_eq!(outcome.connections_cut, 2);
     assert_eq!(*cell.connections.1.lock().unwrap(), []);
     assert_eq!(*cell.connections.0.lock().unwrap(), [connection("10.0.0.1")]);
+}
+
+#[test]
+fn a_change_of_a_group_touches_that_group_however_many_it_holds_for() {
+    let mut cell = Cell::new();
+    for number in 2..12 {
+        cell.run(&format!("app{number}"), &format!("10.255.30.{number}"), "a");
+    }
+    let groups = [bound("10.0.0.1", "a"), bound("10.0.0.2", "a")];
+    let rules = cell.enforcer.pass(&told(&["a"], groups.to_vec())).unwrap().rules;
+    assert_eq!(rules, 10 * 8 + 2, "each has its chain of seven rules, and a jump to it");
+    let mut other = groups.clone();
+    other[1].rules = other[1].rules.replace("10.0.0.2", "10.0.0.3");
+    let outcome = cell.enforcer.pass(&told(&["a"], other.to_vec())).unwrap();
+    assert_eq!(outcome.touched, BTreeSet::from([shared::name("sg-10.0.0.2").to_string()]));
+    assert_eq!(cell.accepts("asg-app7"), ["10.0.0.1-10.0.0.1", "10.0.0.3-10.0.0.3"]);
+
+    // Whom it holds for in name only, as it cannot be read now, keeps the last that could be.
+    let mut bad = other.clone();
+    bad[1].rules = "[{}]".into();
+    let outcome = cell.enforcer.pass(&told(&["a"], bad.to_vec())).unwrap();
+    assert_eq!(outcome.touched, BTreeSet::new());
+    assert_eq!(cell.accepts("asg-app7"), ["10.0.0.1-10.0.0.1", "10.0.0.3-10.0.0.3"]);
+    assert!(!outcome.enforces);
+}
+
+#[test]
+fn what_is_shared_goes_with_the_last_chain_that_leads_there() {
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "a");
+    cell.enforcer.pass(&told(&["a"], vec![bound("10.0.0.1", "a")])).unwrap();
+    let name = shared::name("sg-10.0.0.1").to_string();
+    cell.stop("web");
+    cell.restart();
+    let from_disk = Known { fresh: false, ..told(&["a"], vec![]) };
+    cell.enforcer.pass(&from_disk).unwrap();
+    assert_eq!(cell.accepts("asg-web"), ["10.0.0.1-10.0.0.1"], "it may live, for all one knows");
+    cell.enforcer.pass(&told(&[], vec![])).unwrap();
+    assert!(cell.rules("asg-web").is_none());
+    cell.enforcer.pass(&told(&[], vec![])).unwrap();
+    assert!(cell.rules(&name).is_none());
+}
+
+#[test]
+fn what_is_only_watched_passes_and_is_no_receipt_and_cuts_nothing() {
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "a");
+    *cell.connections.0.lock().unwrap() = vec![connection("10.0.0.1"), connection("10.0.0.2")];
+    let known = told(&["a"], vec![bound("10.0.0.1", "a")]);
+    let watching = Known { watches: true, ..known.clone() };
+    let outcome = cell.enforcer.pass(&watching).unwrap();
+    let rules = cell.rules("asg-web").unwrap();
+    let [.., tell, last] = &rules[..] else { panic!("{rules:?}") };
+    assert!(tell.contains("WOULD_DENY_GROUPS") && last == "-j ACCEPT", "{rules:?}");
+    assert_eq!((outcome.connections_cut, outcome.enforces), (0, false));
+
+    let outcome = cell.enforcer.pass(&known).unwrap();
+    assert_eq!((outcome.connections_cut, outcome.enforces), (1, true));
+    assert!(!cell.rules("asg-web").unwrap().contains(&"-j ACCEPT".to_owned()));
 }
 
 #[test]

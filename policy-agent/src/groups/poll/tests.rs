@@ -83,7 +83,13 @@ impl Scene {
 
     async fn answer(&mut self) -> Answer {
         match timeout(DEADLINE, self.wakes.recv()).await.expect("an answer in time").unwrap() {
-            Wake::Answer(answer) => answer,
+            Wake::Answer(answer) => {
+                self.statuses.send_modify(|status| {
+                    status.version = answer.version.clone();
+                    status.enforces = true;
+                });
+                answer
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -94,11 +100,27 @@ async fn the_first_question_of_a_life_claims_nothing_and_the_next_is_held() {
     let known = answer(&["a"], vec![group("10.0.0.1")]);
     let mut scene = Scene::play(Some(known.clone()), vec![told(vec![group("10.0.0.1")], "life.7")]);
     let first = scene.question().await;
-    assert_eq!(first, GroupsQuestion { spaces: spaces(&["a"]), known: None, wait: None });
+    let claims_nothing = GroupsQuestion { spaces: spaces(&["a"]), ..GroupsQuestion::default() };
+    assert_eq!(first, claims_nothing);
     assert_eq!(scene.answer().await, known, "it is told although it is not new: now it is certain");
     let second = scene.question().await;
     assert_eq!(second.known, "life.7".parse().ok());
     assert_eq!(second.wait, Some(follow::HOLD));
+}
+
+#[tokio::test]
+async fn a_question_says_what_the_kernel_enforces_and_is_asked_anew_when_that_changes() {
+    let mut scene = Scene::play(None, vec![told(vec![], "life.7")]);
+    assert_eq!(scene.question().await.receipt, None, "nothing is known yet");
+    scene.answer().await;
+    let enforced = scene.question().await;
+    assert_eq!(enforced.receipt, Some(ReceiptWords::default()));
+    scene.statuses.send_modify(|status| (status.watches, status.enforces) = (true, false));
+    let watched = scene.question().await;
+    let watches = "shadow mode: what no security group allows is let through";
+    let error = Some(watches.to_owned());
+    assert_eq!(watched.receipt, Some(ReceiptWords { error, watches_only: true, backend: None }));
+    assert_eq!((watched.known, watched.wait), (enforced.known, enforced.wait));
 }
 
 #[tokio::test]
@@ -122,7 +144,8 @@ async fn containers_of_another_space_change_the_question_that_is_held() {
     assert_eq!(scene.question().await.known, "life.7".parse().ok());
     scene.statuses.send_modify(|status| status.spaces = spaces(&["a", "b"]));
     let question = scene.question().await;
-    assert_eq!(question, GroupsQuestion { spaces: spaces(&["a", "b"]), known: None, wait: None });
+    let spaces = spaces(&["a", "b"]);
+    assert_eq!(question, GroupsQuestion { spaces, ..GroupsQuestion::default() });
 }
 
 #[tokio::test]

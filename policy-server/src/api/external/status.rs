@@ -48,6 +48,7 @@ use crate::{
                     "silent_seconds": 0.0,
                     "apps": 117,
                     "backend": "nftables",
+                    "security_groups": {"enforced": 40, "wanted": 38, "spaces": 12},
                 }],
             }),
         ),
@@ -61,7 +62,10 @@ pub(crate) async fn of_cells(
 ) -> Response {
     let apps = query::apps(query.as_deref(), "id");
     let cells = server.receipts.of_all_servers(&*server.store).await;
-    json(&cells.status(&server.feed.snapshot(), apps.as_ref()))
+    let snapshot = server.feed.snapshot();
+    let mut status = cells.status(&snapshot, apps.as_ref());
+    server.receipts.groups.tell(&mut status.cells, &snapshot);
+    json(&status)
 }
 
 /// Ask where policies are in force.

@@ -17,16 +17,23 @@ use crate::{
     snapshot::Topic,
 };
 
-pub(crate) async fn list(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
+/// The leases, possibly after a while, for which nothing of the request is kept.
+#[expect(clippy::needless_pass_by_value, reason = "what was sent is let go of before waiting")]
+pub(crate) fn list(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> impl Future<Output = Response> {
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
     let poll = Poll { topic: Topic::Leases, known, wait };
-    match server.hold(&poll).await {
-        Outcome::Unchanged(_, version) => {
-            conditional::stamped(conditional::not_modified(), &version, wait)
-        }
-        Outcome::Fresh(snapshot, version) => {
-            let leases = snapshot.leases().map(LeaseBody::from).collect();
-            conditional::stamped(json(&LeaseList { leases }), &version, wait)
+    async move {
+        match server.hold(&poll).await {
+            Outcome::Unchanged(_, version) => {
+                conditional::stamped(conditional::not_modified(), &version, wait)
+            }
+            Outcome::Fresh(snapshot, version) => {
+                let leases = snapshot.leases().map(LeaseBody::from).collect();
+                conditional::stamped(json(&LeaseList { leases }), &version, wait)
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     api::{conditional, error::ApiError, json_text, list::list, query, version},
     hold::{Outcome, Poll},
     metrics::{Operation, PollAnswer},
+    receipts::Word,
     server::Server,
     snapshot::{Delta, Entry, Snapshot, Subject, Topic},
 };
@@ -20,49 +21,70 @@ use crate::{
 /// is as good as the newest: a version from before what a server remembers costs it the whole.
 const STALE: u64 = 256;
 
+/// What a cell asks. It may wait for a minute, so it holds nothing of the request it was read from:
+/// headers and query keep whole buffers of their connection.
+struct Asked {
+    shape: Shape,
+    poll: Poll,
+    takes_changes: bool,
+    /// Whose poll it is, and what that says of it.
+    said: Option<(Box<str>, Word)>,
+}
+
 /// Policies with tags, possibly after a while. What the cell says it has is its receipt.
-pub(crate) async fn index(
+#[expect(clippy::needless_pass_by_value, reason = "what was sent is let go of before waiting")]
+pub(crate) fn index(
     State(server): State<Arc<Server>>,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
+) -> impl Future<Output = Response> {
     let shape = Shape::of_version(&version::named_in(uri.path()));
-    index_as(shape, &server, uri.query(), &headers).await
+    let asked = Asked::of(shape, &server, uri.query(), &headers);
+    async move { asked.answered(&server).await }
 }
 
 /// The same, for agents of 2016 that know their shape and no other.
-pub(crate) async fn index_of_2016(
+#[expect(clippy::needless_pass_by_value, reason = "what was sent is let go of before waiting")]
+pub(crate) fn index_of_2016(
     State(server): State<Arc<Server>>,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
-    index_as(Shape::Of2016, &server, uri.query(), &headers).await
+) -> impl Future<Output = Response> {
+    let asked = Asked::of(Shape::Of2016, &server, uri.query(), &headers);
+    async move { asked.answered(&server).await }
 }
 
-async fn index_as(
-    shape: Shape,
-    server: &Server,
-    query: Option<&str>,
-    headers: &HeaderMap,
-) -> Response {
-    let subject = server.feed.snapshot().sharing(query::subject(query));
-    let (known, wait) = (conditional::known(headers), conditional::wait(headers));
-    let cell = conditional::cell(headers);
-    if known.is_none() && cell.is_none() {
-        // An agent of the existing system asks once for what it was told is new, and not again if it
-        // missed it. Ours is told of whatever comes later when it asks with the version it got.
-        server.catch_up().await;
+impl Asked {
+    fn of(shape: Shape, server: &Server, query: Option<&str>, headers: &HeaderMap) -> Self {
+        let subject = Arc::new(server.feed.snapshot().sharing(query::subject(query)));
+        let (known, wait) = (conditional::known(headers), conditional::wait(headers));
+        let word = || conditional::word(headers, &subject, known.as_ref());
+        Self {
+            shape,
+            takes_changes: shape == Shape::V1 && conditional::takes_changes(headers),
+            said: conditional::cell(headers).map(|cell| (cell.into(), word())),
+            poll: Poll { topic: Topic::Policies(subject), known, wait },
+        }
     }
-    let _hearing = cell.map(|cell| {
-        let word = conditional::word(headers, &Arc::new(subject.clone()), known.as_ref());
-        server.receipts.hear(cell, word)
-    });
-    let takes_changes = shape == Shape::V1 && conditional::takes_changes(headers);
-    let poll = Poll { topic: Topic::Policies(subject), known, wait };
-    let outcome = server.hold(&poll).await;
-    let (answer, version, how) = answer(&outcome, &poll, shape, takes_changes, server);
-    server.metrics.poll_answered(how);
-    conditional::stamped(answer, &version, wait)
+
+    async fn answered(self, server: &Server) -> Response {
+        let Self { shape, mut poll, takes_changes, said } = self;
+        if poll.known.is_none() && said.is_none() {
+            // An agent of the existing system asks once for what it was told is new, and not again if
+            // it missed it. Ours is told of whatever comes later when it asks with the version it got.
+            server.catch_up().await;
+        }
+        let (cell, word) = said.unzip();
+        let hearing =
+            cell.as_deref().zip(word).map(|(cell, word)| server.receipts.hear(cell, word));
+        if let Some(hearing) = &hearing {
+            poll.topic = Topic::Policies(hearing.subject.clone());
+        }
+        let outcome = server.hold(&poll).await;
+        let (answer, version, how) = answer(&outcome, &poll, shape, takes_changes, server);
+        server.metrics.poll_answered(how);
+        conditional::stamped(answer, &version, poll.wait)
+    }
 }
 
 /// What `poll` is answered, of which version, and how it was told.

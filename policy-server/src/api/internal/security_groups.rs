@@ -29,7 +29,8 @@ struct Question {
     limit: Option<usize>,
 }
 
-/// A page of the groups that concern some spaces, possibly after a while.
+/// A page of the groups that concern some spaces, possibly after a while. What the cell says it has is its
+/// receipt.
 pub(crate) async fn index(
     State(server): State<Arc<Server>>,
     RawQuery(query): RawQuery,
@@ -40,12 +41,21 @@ pub(crate) async fn index(
     if known.is_none() {
         server.catch_up().await;
     }
+    let cell = conditional::cell(&headers);
+    let _hearing = cell.map(|cell| {
+        let word = conditional::groups_word(&headers, &question.spaces, known.as_ref());
+        server.receipts.hear_of_groups(cell, word)
+    });
     let poll = Poll { topic: Topic::SecurityGroups(question.spaces.clone()), known, wait };
     Ok(match server.hold(&poll).await {
         Outcome::Unchanged(_, version) => {
             conditional::stamped(conditional::not_modified(), &version, wait)
         }
         Outcome::Fresh(snapshot, version) => {
+            // A list for one who knows nothing is as of now. By an older version, right as it were, it
+            // would look older than what was told before. Pages are of the version they have in common.
+            let is_new = poll.known.is_none() && question.is_about_all();
+            let version = if is_new { snapshot.version().clone() } else { version };
             let page = server.metrics.lookup(Operation::SecurityGroupsBySpaceGuids, || {
                 question.page(snapshot.security_groups())
             });
@@ -71,6 +81,11 @@ impl Question {
             from: from.try_into().unwrap_or(0),
             limit: usize::try_from(limit).ok().filter(|limit| *limit > 0),
         })
+    }
+
+    /// Whether one page is all there is.
+    fn is_about_all(&self) -> bool {
+        self.from == 0 && self.limit.is_none()
     }
 
     fn page(&self, groups: &[NumberedGroup]) -> SecurityGroupList {

@@ -113,7 +113,7 @@ async fn a_change_of_an_older_server_concerns_those_it_concerns() {
     let (feed, mut feeder) =
         start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap();
     let about = |app: &str| Subject::Apps([app.parse().unwrap()].into());
-    let topic = Topic::Policies(about("web"));
+    let topic = Topic::Policies(about("web").into());
     let known = feed.snapshot().version().clone();
 
     write_as_of_old(&dir, &[]).await;
@@ -129,7 +129,7 @@ async fn a_change_of_an_older_server_concerns_those_it_concerns() {
     let next = feed.snapshot();
     assert_eq!(next.standing(&known, &topic), Standing::Outdated);
     assert_eq!(next.policies_of(&about("web")), []);
-    let unconcerned = Topic::Policies(about("other"));
+    let unconcerned = Topic::Policies(about("other").into());
     assert_eq!(next.standing(&known, &unconcerned), Standing::Current);
 }
 
@@ -146,7 +146,7 @@ async fn what_has_no_revision_yet_is_not_told() {
     assert_eq!(snapshot.policies_of(&Subject::Everything), []);
     assert!(snapshot.version().revision > before.revision);
     assert_eq!(
-        snapshot.standing(&before, &Topic::Policies(Subject::Everything)),
+        snapshot.standing(&before, &Topic::Policies(Subject::Everything.into())),
         Standing::Outdated
     );
 }
@@ -166,7 +166,7 @@ async fn a_server_that_starts_remembers_what_the_log_tells() {
     let (feed, _) = start(store, TagLength::DEFAULT, Metrics::new()).await.unwrap();
     let snapshot = feed.snapshot();
     let web: std::collections::BTreeSet<_> = ["web".parse().unwrap()].into();
-    let topic = Topic::Policies(Subject::Apps(web.clone()));
+    let topic = Topic::Policies(Subject::Apps(web.clone()).into());
     assert_eq!(snapshot.standing(&third, &topic), Standing::Current);
     let delta = snapshot.delta(&web, &first).unwrap();
     let ports = |entries: &[Arc<crate::snapshot::Entry>]| -> Vec<_> {
@@ -198,7 +198,7 @@ async fn who_slept_over_what_the_log_keeps_takes_the_whole_once() {
     let (feed, mut feeder) =
         start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap();
     let web: std::collections::BTreeSet<_> = ["web".parse().unwrap()].into();
-    let topic = Topic::Policies(Subject::Apps(web.clone()));
+    let topic = Topic::Policies(Subject::Apps(web.clone()).into());
     let snapshot = feed.snapshot();
     assert_eq!(snapshot.standing(&asleep, &topic), Standing::Outdated, "for all one knows");
     assert!(snapshot.delta(&web, &asleep).is_none());

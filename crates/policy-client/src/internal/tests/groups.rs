@@ -6,7 +6,9 @@ use super::{
     server::{Reply, Server},
     version,
 };
-use crate::internal::{ClientError, GroupsAnswer, GroupsQuestion, GroupsTold, Nonsense};
+use crate::internal::{
+    ClientError, GroupsAnswer, GroupsQuestion, GroupsTold, Nonsense, ReceiptWords,
+};
 
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ fn page(next: u64, groups: &[&str]) -> String {
 
 fn question(spaces: &[&str], known: Option<&str>, wait: Option<u64>) -> GroupsQuestion {
     let spaces = spaces.iter().map(|&space| space.to_owned()).collect();
-    GroupsQuestion { spaces, known: known.map(version), wait: wait.map(Duration::from_secs) }
+    let wait = wait.map(Duration::from_secs);
+    GroupsQuestion { spaces, known: known.map(version), wait, receipt: None }
 }
 
 fn bound() -> SecurityGroup {
@@ -61,6 +64,25 @@ async fn a_question_is_held_and_says_what_is_known() {
     let asked = question(&["a"], Some("life.7"), None);
     let told = server.client().security_groups(&asked).await.unwrap();
     assert_eq!(told.answer, GroupsAnswer::NotModified(version("life.7")));
+}
+
+#[tokio::test]
+async fn a_question_is_a_receipt_if_it_is_to_be_one_and_its_further_pages_are_none() {
+    let server = Server::start().await;
+    server.will(Reply::ok(&page(7, &[EVERYWHERE])).etag("\"life.7\""));
+    server.will(Reply::ok(&page(0, &[BOUND])).etag("\"life.7\""));
+    let words = ReceiptWords { error: Some("bad".into()), watches_only: true, backend: None };
+    let asked = GroupsQuestion { receipt: Some(words), ..question(&["a"], Some("life.5"), None) };
+    server.client().security_groups(&asked).await.unwrap();
+    let (first, second) = (server.asked(), server.asked());
+    assert_eq!(first.header("netman-cell"), Some("cell-1"));
+    assert_eq!(first.header("netman-error"), Some("bad"));
+    assert_eq!(first.header("netman-watches-only"), Some("true"));
+    assert_eq!(second.header("netman-cell"), None);
+
+    server.will(Reply::ok(&page(0, &[BOUND])).etag("\"life.7\""));
+    server.client().security_groups(&question(&["a"], Some("life.5"), None)).await.unwrap();
+    assert_eq!(server.asked().header("netman-cell"), None);
 }
 
 #[tokio::test]

@@ -1,0 +1,329 @@
+//! What each cell says of its security groups, beside what it says of policies, and perhaps to another
+//! server: the two are asked about apart.
+//!
+//! It is for operators to see and holds nobody up: tags wait for policies alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use policy::{
+    Version,
+    wire::status::{CellStatus, GroupsStatus},
+};
+use policy_store::{PolicyStore, StoreError, StoredGroupReceipt};
+
+use super::{FORGET_AFTER, Receipts};
+use crate::snapshot::{Snapshot, Topic};
+
+/// What a cell's question about security groups says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupsWord {
+    /// What it asks about.
+    pub spaces: BTreeSet<String>,
+    /// What it enforces of that; `None` if it claims nothing.
+    pub enforced: Option<Version>,
+    /// Why it cannot enforce what it should.
+    pub error: Option<String>,
+}
+
+/// What cells say of security groups, as far as this server knows.
+#[derive(Default)]
+pub(crate) struct Groups {
+    here: Mutex<Here>,
+    rows: Mutex<Arc<BTreeMap<String, Row>>>,
+}
+
+/// What cells said to this server, and of which of them the database does not know.
+#[derive(Default)]
+struct Here {
+    cells: BTreeMap<String, Said>,
+    unwritten: BTreeSet<String>,
+}
+
+/// What one cell said, and when.
+#[derive(Debug, Clone)]
+struct Said {
+    word: GroupsWord,
+    said: Instant,
+    /// When it was there last, if no question of it is being answered.
+    heard: Instant,
+    /// How many questions of it are.
+    holding: usize,
+}
+
+/// What the database has of a cell, whichever server wrote it.
+struct Row {
+    word: GroupsWord,
+    said: Instant,
+}
+
+/// A question of a cell that is being answered.
+pub(crate) struct GroupsHearing<'a> {
+    groups: &'a Groups,
+    cell: &'a str,
+}
+
+impl Receipts {
+    /// Notes what `cell` says of security groups.
+    pub(crate) fn hear_of_groups<'a>(
+        &'a self,
+        cell: &'a str,
+        word: GroupsWord,
+    ) -> GroupsHearing<'a> {
+        if self.groups.here().hear(cell, word, Instant::now()) {
+            self.news.notify_one();
+        }
+        GroupsHearing { groups: &self.groups, cell }
+    }
+}
+
+impl Groups {
+    /// Tells of each of `cells` what it said of security groups, beside what `snapshot` wants of it.
+    pub(crate) fn tell(&self, cells: &mut [CellStatus], snapshot: &Snapshot) {
+        let (here, rows) = (self.here(), self.rows());
+        for status in cells {
+            let row = rows.get(&status.cell);
+            let said = here.cells.get(&status.cell);
+            let said = said.filter(|said| row.is_none_or(|row| said.is_later_than(row.said)));
+            let word = said.map(|said| &said.word).or_else(|| row.map(|row| &row.word));
+            status.security_groups = word.map(|word| word.status(snapshot));
+        }
+    }
+
+    /// What cells said to this server, and for how long they have been silent.
+    pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<(GroupsStatus, Duration)> {
+        let now = Instant::now();
+        let here = self.here();
+        here.cells.values().map(|said| (said.word.status(snapshot), said.silent(now))).collect()
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.here().unwritten.is_empty()
+    }
+
+    /// Writes what the database does not know yet; how many cells that is about.
+    pub(super) async fn write(&self, store: &dyn PolicyStore) -> Result<usize, StoreError> {
+        let unwritten = self.here().take_unwritten(Instant::now());
+        let written = store.write_group_receipts(&unwritten).await;
+        if written.is_err() {
+            self.here().unwritten.extend(unwritten.into_iter().map(|receipt| receipt.cell));
+            return written.map(|()| 0);
+        }
+        Ok(unwritten.len())
+    }
+
+    /// Reads what the database has.
+    pub(super) async fn read(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let rows = store.group_receipts().await?.into_iter().map(|stored| Row::of(stored, now));
+        let rows = Arc::new(rows.collect());
+        self.here().compare(&rows, now);
+        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+        Ok(())
+    }
+
+    /// Forgets cells that are gone.
+    pub(super) async fn forget(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
+        let now = Instant::now();
+        self.here().cells.retain(|_, said| said.silent(now) <= FORGET_AFTER);
+        store.forget_group_receipts(FORGET_AFTER).await.map(drop)
+    }
+
+    fn rows(&self) -> Arc<BTreeMap<String, Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A panic elsewhere leaves it whole, since no entry is ever half-written.
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Here {
+    /// Notes what `cell` says while its question is being answered. Whether that is new.
+    fn hear(&mut self, cell: &str, word: GroupsWord, now: Instant) -> bool {
+        let Some(known) = self.cells.get_mut(cell) else {
+            let said = Said { word, said: now, heard: now, holding: 1 };
+            self.cells.insert(cell.to_owned(), said);
+            self.unwritten.insert(cell.to_owned());
+            return true;
+        };
+        known.holding += 1;
+        known.heard = now;
+        if known.word == word {
+            return false;
+        }
+        (known.word, known.said) = (word, now);
+        self.unwritten.insert(cell.to_owned());
+        true
+    }
+
+    fn leave(&mut self, cell: &str, now: Instant) {
+        if let Some(said) = self.cells.get_mut(cell) {
+            said.holding -= 1;
+            said.heard = now;
+        }
+    }
+
+    /// Finds what `rows` do not say as it is: a cell has come back here from another server, or they were
+    /// lost.
+    fn compare(&mut self, rows: &BTreeMap<String, Row>, now: Instant) {
+        for (cell, said) in &mut self.cells {
+            let row = rows.get(cell);
+            let is_told = row.is_some_and(|row| row.word == said.word);
+            if is_told || self.unwritten.contains(cell) {
+                continue;
+            }
+            if row.is_none_or(|row| said.is_later_than(row.said)) {
+                said.said = now;
+                self.unwritten.insert(cell.clone());
+            }
+        }
+    }
+
+    fn take_unwritten(&mut self, now: Instant) -> Vec<StoredGroupReceipt> {
+        let cells = std::mem::take(&mut self.unwritten).into_iter();
+        let stored = cells.filter_map(|cell| {
+            let Said { word, said, .. } = self.cells.get(&cell)?;
+            let GroupsWord { spaces, enforced, error } = word.clone();
+            let age = now.duration_since(*said);
+            Some(StoredGroupReceipt { cell, enforced, spaces, error, age })
+        });
+        stored.collect()
+    }
+}
+
+impl Said {
+    fn silent(&self, now: Instant) -> Duration {
+        if self.holding > 0 { Duration::ZERO } else { now.duration_since(self.heard) }
+    }
+
+    /// Whether the cell was here after it said something elsewhere, then.
+    fn is_later_than(&self, elsewhere: Instant) -> bool {
+        self.holding > 0 || self.heard >= elsewhere
+    }
+}
+
+impl Row {
+    fn of(stored: StoredGroupReceipt, now: Instant) -> (String, Self) {
+        let StoredGroupReceipt { cell, enforced, spaces, error, age } = stored;
+        let word = GroupsWord { spaces, enforced, error };
+        (cell, Self { word, said: now.checked_sub(age).unwrap_or(now) })
+    }
+}
+
+impl GroupsWord {
+    /// Beside what `snapshot` wants. A version that is not in it, of another life or of before a backup
+    /// was restored, proves nothing.
+    fn status(&self, snapshot: &Snapshot) -> GroupsStatus {
+        let Self { spaces, enforced, error } = self;
+        let topic = Topic::SecurityGroups(spaces.clone());
+        let enforced = enforced.as_ref().filter(|enforced| snapshot.version().includes(enforced));
+        GroupsStatus {
+            enforced: enforced.map(|version| version.revision.0),
+            wanted: snapshot.version_for(&topic, None).revision.0,
+            spaces: spaces.len(),
+            error: error.clone(),
+        }
+    }
+}
+
+impl Drop for GroupsHearing<'_> {
+    fn drop(&mut self) {
+        self.groups.here().leave(self.cell, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Life, Revision, TagLength};
+    use policy_store::State;
+
+    use super::*;
+
+    fn version(revision: u64) -> Version {
+        Version { life: Life::new("life").unwrap(), revision: Revision(revision) }
+    }
+
+    fn word(enforced: Option<u64>) -> GroupsWord {
+        let enforced = enforced.map(version);
+        GroupsWord { spaces: ["a".to_owned()].into(), enforced, error: None }
+    }
+
+    fn snapshot() -> Snapshot {
+        let state = State {
+            compacted: Revision(9),
+            version: version(9),
+            policies: vec![],
+            leases: vec![],
+            security_groups: vec![],
+            log: vec![],
+        };
+        Snapshot::of(state, TagLength::DEFAULT)
+    }
+
+    fn rows(of: &[(&str, u64, Instant)]) -> BTreeMap<String, Row> {
+        let row = |&(cell, enforced, said): &(&str, u64, Instant)| {
+            (cell.to_owned(), Row { word: word(Some(enforced)), said })
+        };
+        of.iter().map(row).collect()
+    }
+
+    fn enforced(groups: &Groups, cell: &str) -> Option<u64> {
+        let mut cells = [CellStatus { cell: cell.to_owned(), ..CellStatus::default() }];
+        groups.tell(&mut cells, &snapshot());
+        let [CellStatus { security_groups, .. }] = cells;
+        security_groups.map(|told| told.enforced.unwrap_or_default())
+    }
+
+    #[test]
+    fn the_last_word_counts_whichever_server_heard_it() {
+        let (groups, now) = (Groups::default(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        for cell in ["held here", "gone there", "come back"] {
+            groups.here().hear(cell, word(Some(4)), now);
+        }
+        groups.here().leave("gone there", now);
+        groups.here().leave("come back", later);
+        let there = [("held here", 5, later), ("gone there", 6, later), ("come back", 7, now)];
+        *groups.rows.lock().unwrap() = Arc::new(rows(&[&there[..], &[("there", 8, now)]].concat()));
+        let told = ["held here", "gone there", "come back", "there", "nowhere"]
+            .map(|cell| enforced(&groups, cell));
+        assert_eq!(told, [Some(4), Some(6), Some(4), Some(8), None]);
+    }
+
+    #[test]
+    fn what_is_new_is_written_once_and_what_was_lost_again() {
+        let (mut here, now) = (Here::default(), Instant::now());
+        assert!(here.hear("one", word(Some(4)), now));
+        assert!(!here.hear("one", word(Some(4)), now));
+        assert_eq!(here.take_unwritten(now).len(), 1);
+        assert_eq!(here.take_unwritten(now), []);
+        assert!(here.hear("one", word(None), now), "it takes back what it said");
+        assert_eq!(here.take_unwritten(now)[0].enforced, None);
+
+        here.compare(&rows(&[("one", 4, now)]), now);
+        assert_eq!(here.take_unwritten(now).len(), 1, "there stands something else");
+        here.leave("one", now);
+        here.leave("one", now);
+        here.leave("one", now);
+        here.compare(&rows(&[("one", 4, now + Duration::from_secs(1))]), now);
+        assert_eq!(here.take_unwritten(now), [], "it was elsewhere since");
+        here.compare(&rows(&[]), now);
+        assert_eq!(here.take_unwritten(now).len(), 1, "it was lost");
+    }
+
+    #[test]
+    fn a_version_of_another_life_is_no_receipt() {
+        let status = |word: GroupsWord| word.status(&snapshot());
+        let GroupsStatus { enforced, wanted, spaces, error: _ } = status(word(Some(9)));
+        assert_eq!((enforced, wanted, spaces), (Some(9), 9, 1));
+        assert_eq!(status(word(Some(10))).enforced, None, "nobody wrote that yet");
+        let life = Life::new("other").unwrap();
+        let other = Some(Version { life, revision: Revision(9) });
+        assert_eq!(status(GroupsWord { enforced: other, ..word(None) }).enforced, None);
+    }
+}
