@@ -190,7 +190,15 @@ impl Cycle {
     async fn pass(&mut self, why: Why) {
         let started = Instant::now();
         let thorough = matches!(why, Why::Start | Why::Repair);
-        let result = self.beside(move |enforcer, answer| enforcer.pass(answer, thorough)).await;
+        let pass = move |enforcer: &mut Enforcer, answer: Option<&Answer>| {
+            let result = enforcer.pass(answer, thorough);
+            if thorough {
+                // All that the kernel holds has been read, of which little is kept.
+                hostnet::heap::trim();
+            }
+            result
+        };
+        let result = self.beside(pass).await;
 
         let mut status = self.statuses.borrow().clone();
         status.pass += 1;

@@ -49,7 +49,7 @@ impl Lists {
         let now = &world.allowances;
         let here = apps(&world.residents);
         let gone: Vec<_> =
-            self.admitted.keys().filter(|app| !here.contains(*app)).cloned().collect();
+            self.admitted.keys().filter(|app| !here.contains(app)).cloned().collect();
         let mut marks = BTreeSet::new();
         for app in &gone {
             self.admitted.remove(app);

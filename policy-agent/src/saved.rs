@@ -119,17 +119,19 @@ impl Saved {
     pub fn store(&mut self, answer: &Answer) {
         let Some(path) = self.path.clone() else { return };
         let behind = self.kept.take().and_then(|kept| kept.then(answer, &path).ok().flatten());
-        let kept = match behind {
-            Some(kept) => Ok(kept),
-            None => whole(answer, &path),
-        };
-        match kept {
+        if behind.is_some() {
+            self.kept = behind;
+            return;
+        }
+        match whole(answer, &path) {
             Ok(kept) => self.kept = Some(kept),
             Err(error) => {
                 let file = path.display().to_string();
                 tracing::warn!(file, %error, "The answer of the policy server could not be kept on disk.");
             }
         }
+        // The last that held on to the answer before has let go of it.
+        hostnet::heap::trim();
     }
 }
 

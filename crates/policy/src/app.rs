@@ -1,4 +1,4 @@
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
@@ -15,13 +15,6 @@ pub struct EmptyAppGuid;
 impl AppGuid {
     /// The identity as text.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// It is compared and hashed as its text is.
-impl Borrow<str> for AppGuid {
-    fn borrow(&self) -> &str {
         &self.0
     }
 }

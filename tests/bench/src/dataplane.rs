@@ -62,7 +62,7 @@ pub(crate) struct DataplaneArgs {
     /// The directory of the programs to measure
     #[arg(long, value_name = "DIRECTORY")]
     programs: PathBuf,
-    /// Half a minute for each number instead of several
+    /// Shorter looks, and fewer of them
     #[arg(long)]
     quick: bool,
     /// Where the report goes; a table and a plot are put beside it
@@ -312,13 +312,13 @@ fn group(plan: &Plan, field: &Field) -> Result<Met> {
 impl Plan {
     fn of(args: &DataplaneArgs) -> Self {
         let (turns, samples, milliseconds) =
-            if args.quick { (3, 500, 200) } else { (9, 3000, 500) };
+            if args.quick { (3, 500, 200) } else { (7, 2000, 400) };
         Self {
             turns,
             effort: Effort { samples, duration: Duration::from_millis(milliseconds) },
-            changes: if args.quick { 5 } else { 25 },
-            starts: if args.quick { 1 } else { 5 },
-            rest: Duration::from_secs(if args.quick { 10 } else { 60 }),
+            changes: if args.quick { 5 } else { 20 },
+            starts: if args.quick { 1 } else { 3 },
+            rest: Duration::from_secs(if args.quick { 5 } else { 20 }),
         }
     }
 }

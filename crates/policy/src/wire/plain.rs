@@ -2,7 +2,7 @@
 //! go and each name kept once. What is written in any other way is left to the decoder that is as
 //! lenient as Go's, which takes a copy of every word; a list of 50,000 is nothing unusual.
 
-use std::collections::HashSet;
+use std::{borrow::Borrow, collections::HashSet};
 
 use serde::Deserialize;
 
@@ -52,7 +52,17 @@ struct Ports {
 /// Reads policies; what they name several times is kept once.
 #[derive(Debug, Default)]
 pub struct Reader {
-    apps: HashSet<AppGuid>,
+    apps: HashSet<Name>,
+}
+
+/// Compared and hashed as its text is.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Name(AppGuid);
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.0.as_str()
+    }
 }
 
 impl Reader {
@@ -82,11 +92,11 @@ impl Reader {
     }
 
     fn app(&mut self, id: &str) -> Option<AppGuid> {
-        if let Some(known) = self.apps.get(id) {
+        if let Some(Name(known)) = self.apps.get(id) {
             return Some(known.clone());
         }
         let app: AppGuid = id.parse().ok()?;
-        self.apps.insert(app.clone());
+        self.apps.insert(Name(app.clone()));
         Some(app)
     }
 }

@@ -46,7 +46,7 @@ const END: u8 = b'q';
 pub(super) struct Effort {
     /// New flows, and round trips of one that stands.
     pub samples: usize,
-    /// How long connections are made, and bytes sent.
+    /// How long connections are made, and bytes sent; and how long at most samples are taken.
     pub duration: Duration,
 }
 
@@ -69,8 +69,8 @@ pub(super) fn measure(cell: &Cell, effort: Effort) -> Result<Flows> {
         cell.client.inside(|| -> Result<Flows> {
             pin(0)?;
             Ok(Flows {
-                first_us: first_packets(to, effort.samples)?,
-                later_us: later_packets(to, effort.samples)?,
+                first_us: first_packets(to, effort)?,
+                later_us: later_packets(to, effort)?,
                 connections_per_second: connections(to, effort.duration)?,
                 gbit_per_second: throughput(to, effort.duration)?,
             })
@@ -130,9 +130,10 @@ fn pin(processor: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("choosing a processor")
 }
 
-fn first_packets(to: SocketAddr, samples: usize) -> Result<f64> {
-    let mut took = Vec::with_capacity(samples);
-    for _ in 0..samples {
+fn first_packets(to: SocketAddr, effort: Effort) -> Result<f64> {
+    let mut took = Vec::with_capacity(effort.samples);
+    let start = Instant::now();
+    while took.len() < effort.samples && start.elapsed() < effort.duration {
         let began = Instant::now();
         let stream = connect(to)?;
         took.push(micros(began.elapsed()));
@@ -141,12 +142,13 @@ fn first_packets(to: SocketAddr, samples: usize) -> Result<f64> {
     Ok(median(took))
 }
 
-fn later_packets(to: SocketAddr, samples: usize) -> Result<f64> {
+fn later_packets(to: SocketAddr, effort: Effort) -> Result<f64> {
     let mut stream = connect(to)?;
     stream.set_nodelay(true)?;
     stream.write_all(&[ECHO])?;
-    let mut took = Vec::with_capacity(samples);
-    for _ in 0..samples {
+    let mut took = Vec::with_capacity(effort.samples);
+    let start = Instant::now();
+    while took.len() < effort.samples && start.elapsed() < effort.duration {
         let began = Instant::now();
         stream.write_all(&[0])?;
         stream.read_exact(&mut [0]).context("waiting for an echo")?;
