@@ -6,12 +6,12 @@
 //! still took for established would keep it alive.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
 use netfilter::Allow;
-use netfilter_events::conntrack::Connection;
+use netfilter_events::conntrack::{Connection, Portless};
 use policy::AppGuid;
 
 use crate::{lists::Lists, world::World};
@@ -57,6 +57,19 @@ pub(crate) fn unlawful(
         (None, None) => false,
     };
     connections.iter().filter(unlawful).copied().collect()
+}
+
+/// The same of protocols without ports, pings most of all: whether one must be. No policy speaks of them,
+/// so one between containers is from a time when it was only watched, or when somebody else's rule let it
+/// in; and a ping that goes on would go on for ever.
+pub(crate) fn unlawful_portless(world: &World) -> impl Fn(&Portless) -> bool {
+    let here: HashSet<IpAddr> = world.residents.iter().map(|r| r.ip.into()).collect();
+    move |&Portless { source, responder, .. }| {
+        let is_here = here.contains(&source) || here.contains(&responder);
+        let is_between =
+            [source, responder].iter().all(|ip| in_overlay(*ip, world) && !is_host(*ip, world));
+        !world.leniency.no_policy && is_here && is_between
+    }
 }
 
 /// Whether a connection may come in to a container to which this is admitted.
@@ -122,6 +135,25 @@ mod tests {
             id: None,
             zone: 0,
         }
+    }
+
+    #[test]
+    fn pings_between_containers_are_judged_anew_and_those_of_the_host_are_not() {
+        let mut world = world(&[("10.255.30.3", "db")], &["web 1 db tcp 8080"]);
+        let ping = |source: &str, responder: &str| Portless {
+            protocol: 1,
+            kind: Some(8),
+            source: source.parse().unwrap(),
+            responder: responder.parse().unwrap(),
+        };
+        let judged = |world: &World, source, to| unlawful_portless(world)(&ping(source, to));
+        assert!(judged(&world, "10.255.31.2", "10.255.30.3"), "from another cell");
+        assert!(judged(&world, "10.255.30.3", "10.255.31.2"), "to another cell");
+        assert!(!judged(&world, "10.255.30.1", "10.255.30.3"), "from the host");
+        assert!(!judged(&world, "10.255.30.3", "192.0.2.1"), "to outside the overlay");
+        assert!(!judged(&world, "10.255.31.2", "10.255.31.3"), "of others");
+        world.leniency.no_policy = true;
+        assert!(!judged(&world, "10.255.31.2", "10.255.30.3"), "only watched");
     }
 
     #[test]

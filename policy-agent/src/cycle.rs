@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     answer::Answer,
+    drift,
     explain::{Explanation, Flow},
     pass::{Enforcer, Held, Outcome},
     shadow::{Kind, Report},
     status::{Enforced, Status, Why},
+    waiting::{Locks, Waiting},
     world,
     writers::Writers,
 };
@@ -68,6 +70,7 @@ pub(crate) struct Cycle {
     statuses: watch::Sender<Status>,
     repair_interval: Duration,
     writers: Writers,
+    locks: Locks,
 }
 
 impl Cycle {
@@ -80,9 +83,17 @@ impl Cycle {
     ) -> (Self, watch::Receiver<Status>) {
         let (statuses, watching) = watch::channel(Status { backend, ..Status::unknown() });
         let repair_interval = config.repair_interval;
-        let writers = Writers::default();
+        let (writers, locks) = (Writers::default(), Locks::of(config));
         (
-            Self { enforcer: Some(enforcer), answer, wakes, statuses, repair_interval, writers },
+            Self {
+                enforcer: Some(enforcer),
+                answer,
+                wakes,
+                statuses,
+                repair_interval,
+                writers,
+                locks,
+            },
             watching,
         )
     }
@@ -190,20 +201,25 @@ impl Cycle {
     async fn pass(&mut self, why: Why) {
         let started = Instant::now();
         let thorough = matches!(why, Why::Start | Why::Repair);
-        let pass = move |enforcer: &mut Enforcer, answer: Option<&Answer>| {
+        let (locks, statuses) = (self.locks.clone(), self.statuses.clone());
+        let pass = self.beside(move |enforcer, answer| {
             let result = enforcer.pass(answer, thorough);
             if thorough {
                 // All that the kernel holds has been read, of which little is kept.
                 hostnet::heap::trim();
             }
             result
-        };
-        let result = self.beside(pass).await;
+        });
+        let result = locks.during(&statuses, pass).await;
 
         let mut status = self.statuses.borrow().clone();
         status.pass += 1;
         status.why = why;
         status.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        status.waiting = match result {
+            Ok(_) => None,
+            Err(_) => self.locks.look(status.waiting).filter(Waiting::is_long),
+        };
         match result {
             Ok(outcome) => self.done(&mut status, outcome),
             Err(held) => hold(&mut status, &held),
@@ -221,8 +237,10 @@ impl Cycle {
             chains,
             touched,
             repaired,
+            drift,
             connections_cut,
             shadow,
+            unguarded,
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
@@ -235,6 +253,17 @@ impl Cycle {
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.shadow = shadow;
+        if status.unguarded != unguarded {
+            match unguarded.first() {
+                Some(first) => tracing::warn!(
+                    first,
+                    all = unguarded.len(),
+                    "What the networker wrote for containers is not whole; they are to be wired anew."
+                ),
+                None => tracing::info!("What the networker wrote for containers is whole again."),
+            }
+        }
+        status.unguarded = unguarded;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
                 Some(Enforced { apps: apps.clone(), version: version.clone() })
@@ -242,7 +271,9 @@ impl Cycle {
             _ => None,
         };
         if repaired {
-            tracing::warn!(chains = ?touched, ?writers, "Rules that somebody else had changed were put right.");
+            status.drift.note(&drift, &writers, time::OffsetDateTime::now_utc());
+            let found = drift::told(&drift);
+            tracing::warn!(chains = ?touched, found, ?writers, "Rules that somebody else had changed were put right.");
         } else if !touched.is_empty() {
             tracing::info!(
                 why = ?status.why,

@@ -10,7 +10,7 @@ mod clock;
 mod features;
 mod finding;
 mod limits;
-mod lock;
+pub(crate) mod lock;
 mod offloads;
 mod overlay;
 mod tags;

@@ -18,6 +18,7 @@ pub(crate) struct Files {
     subnet_file: PathBuf,
     subnet: Option<CellSubnet>,
     residents: Option<BTreeSet<Resident>>,
+    handles: BTreeSet<String>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
     /// Whether the store said nothing usable the last time.
@@ -40,7 +41,15 @@ pub(crate) enum Unknown {
 
 impl Files {
     pub fn new(store: Store, subnet_file: PathBuf) -> Self {
-        Self { store, subnet_file, subnet: None, residents: None, faults: Vec::new(), stale: false }
+        Self {
+            store,
+            subnet_file,
+            subnet: None,
+            residents: None,
+            handles: BTreeSet::new(),
+            faults: Vec::new(),
+            stale: false,
+        }
     }
 
     /// The cell's subnet.
@@ -79,6 +88,8 @@ impl Files {
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
                 self.residents = Some(world::residents(&contents));
+                let handles = contents.containers.into_iter().map(|container| container.handle);
+                self.handles = handles.collect();
                 self.stale = false;
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
@@ -88,6 +99,11 @@ impl Files {
             }
         }
         Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    /// The names of all containers last told, with an identity or without.
+    pub fn handles(&self) -> &BTreeSet<String> {
+        &self.handles
     }
 
     /// Whether the containers last told are those of an earlier reading.

@@ -23,10 +23,12 @@ mod cycle;
 mod denied;
 mod desired;
 pub mod doctor;
+mod drift;
 mod explain;
 mod files;
 mod firewall;
 mod groups;
+mod guards;
 mod keeper;
 mod lists;
 mod metrics;
@@ -36,9 +38,11 @@ mod poll;
 mod probe;
 mod saved;
 mod shadow;
+mod single;
 mod stale;
 mod status;
 mod subnet;
+mod waiting;
 mod watch;
 mod world;
 mod writers;
@@ -57,6 +61,7 @@ pub use explain::Explanation;
 use groups::Groups;
 pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
+pub use single::Taken;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -73,6 +78,9 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Another agent writes the rules here.
+    #[error(transparent)]
+    Taken(#[from] Taken),
     /// The firewall that is configured.
     #[error("preparing to write rules")]
     Backend(#[from] BackendError),
@@ -84,6 +92,7 @@ pub enum AgentError {
 /// Runs until `shutdown`; rules stay in place after that.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
     let servers = Client::each(&config.server).map_err(AgentError::Server)?;
+    let _sole = single::claim().await?;
     let address = config.admin_address;
     let listener =
         admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })?;
@@ -103,7 +112,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (keeper, latest) = keeper::Keeper::after(kept.clone());
     let told = denied::Told::new(config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
-    let who = denied::Sources::new(store, statuses.clone(), latest.clone());
+    let who = denied::Sources::new(store, statuses.clone(), latest.told());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
     let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;

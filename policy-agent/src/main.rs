@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use gocompat::flags;
-use policy_agent::Explanation;
+use policy_agent::{AgentError, Explanation};
 use service::{command, config::ConfigError, log, shutdown};
 
 const USAGE: &str = "\
@@ -13,7 +13,8 @@ Usage: policy-agent --config-file PATH
        policy-agent promote [--address HOST:PORT] [default_deny|removals|security_groups]
 
 Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
-Rules stay in place when the agent stops, and when the server is away.
+Rules stay in place when the agent stops, and when the server is away. It exits with 75 if another agent
+is at work here, and names it.
 
 doctor says what on this cell keeps policies from being enforced, or soon will, and changes nothing. It
 exits with 0 if nothing is wrong, 1 if something is broken, 3 if there are only warnings.
@@ -32,6 +33,9 @@ datagram out of the network namespace of the source's container (/proc/PID/ns/ne
 networker keeps them); if that is not what the explanation says, the exit code is 4.
 
 `promote` has it deny what its configuration has it only watch (`shadow`), all of it or what is named.";
+
+/// How an agent ends that finds another one at work: what may pass by itself (`EX_TEMPFAIL`).
+const TRY_AGAIN: u8 = 75;
 
 /// Where the agent listens by default.
 const ADDRESS: &str = "127.0.0.1:8722";
@@ -91,10 +95,14 @@ fn start(config: policy_agent::Config) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let code = match error {
+                AgentError::Taken(_) => ExitCode::from(TRY_AGAIN),
+                _ => ExitCode::FAILURE,
+            };
             let error = log::chain(&error);
             tracing::error!(error, "The policy agent cannot run.");
             eprintln!("policy-agent: {error}");
-            ExitCode::FAILURE
+            code
         }
     }
 }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use containers::Store;
-use netfilter::{Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table};
+use netfilter::{
+    Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
+};
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -16,10 +18,11 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    connections, desired,
+    connections, desired, drift,
     explain::{self, Explanation, Flow},
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
+    guards::Guards,
     lists::Lists,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
@@ -40,7 +43,10 @@ pub(crate) struct Enforcer {
     settled: Option<Agreed>,
     /// What the last pass saw of the kernel.
     seen: Seen,
-    /// What it was last said to hold, which is what receipts were given for.
+    guards: Guards,
+    /// What it found wrong with what is the networker's.
+    unguarded: Vec<String>,
+    /// What the kernel was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
 
@@ -68,7 +74,11 @@ pub(crate) struct Outcome {
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
+    /// How.
+    pub drift: Vec<Drift>,
     pub connections_cut: u64,
+    /// What is wrong with what the networker wrote.
+    pub unguarded: Vec<String>,
     /// What is only watched.
     pub shadow: Report,
 }
@@ -110,6 +120,8 @@ impl Enforcer {
             shadow,
             settled: None,
             seen: Seen::default(),
+            guards: Guards::default(),
+            unguarded: Vec::new(),
             promised: None,
         }
     }
@@ -142,16 +154,28 @@ impl Enforcer {
             }
             agreed => agreed,
         };
-        let only_more = !unchanged
-            && agreed.as_ref().is_some_and(|agreed| world.only_allows_more(&agreed.world));
+        let before = agreed.as_ref();
+        let only_more =
+            !unchanged && before.is_some_and(|agreed| world.only_allows_more(&agreed.world));
+        let as_seen =
+            stands && before.is_some_and(|agreed| world.residents == agreed.world.residents);
+        let drift = match before.filter(|_| unchanged) {
+            Some(agreed) => drift::found(&agreed.rules, firewall)?,
+            None => Vec::new(),
+        };
         let settled = settle(world, agreed, stands, firewall);
         let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
+        // Nobody else has written, and nobody else is here.
+        if !as_seen && let Some(observed) = firewall.known() {
+            self.unguarded = self.guards.missing(self.files.handles(), observed);
+        }
         // What was lawful still is, if there is only more that is.
         let judged = only_more || unchanged && plan.is_empty();
         let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
+            drift,
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })
@@ -195,6 +219,7 @@ impl Enforcer {
             elements: agreed.rules.elements(),
             chains: Arc::new(firewall.known().map(lengths).unwrap_or_default()),
             shadow: self.shadow.report(),
+            unguarded: self.unguarded.clone(),
             ..Outcome::default()
         };
         self.promised = answer.is_some().then(|| agreed.rules.clone());
@@ -276,7 +301,8 @@ impl Enforcer {
     fn cut_unlawful(&mut self, agreed: &Agreed) -> Result<u64, ConntrackError> {
         let Agreed { world, lists, .. } = agreed;
         let unlawful = connections::unlawful(&self.connections.list()?, world, lists);
-        self.connections.forget(&unlawful)
+        let portless = connections::unlawful_portless(world);
+        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }
 

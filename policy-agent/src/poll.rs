@@ -9,7 +9,10 @@ use policy_client::internal::{
     follow::{Given, Policies},
 };
 use service::log::chain;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
@@ -117,24 +120,27 @@ impl Poller {
         if taken.is_err() {
             self.follower.not_enforced();
         }
-        taken.map(|()| came.map(|came| Taken { version, after: came.elapsed() }))
+        let after = taken?.zip(came).map(|(enforced, came)| enforced - came);
+        Ok(after.map(|after| Taken { version, after }))
     }
 
-    /// Hands a new answer to the cycle and waits until the kernel enforces it: the next question is
-    /// the receipt. Only then is it kept, so that no rule waits for the disk.
+    /// Hands a new answer to the cycle and waits until the kernel enforces it. Only then is it kept, so
+    /// that no rule waits for the disk; the receipt, which the next question is, waits for both: what is
+    /// confirmed must not be undone by a kill. Returns when the kernel enforced it, unless the agent is
+    /// about to end.
     async fn take(
         &mut self,
         apps: BTreeSet<AppGuid>,
         policies: Policies,
         version: Option<Version>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Instant>, String> {
         let given = Given { apps, policies, version };
         let answer = self.last.then(&given).map_err(|error| chain(&error))?;
         self.last = answer.clone();
         let mut statuses = self.statuses.clone();
         let before = statuses.borrow().pass;
         if self.wake.send(Wake::Answer(answer.clone())).await.is_err() {
-            return Ok(()); // the cycle has ended, and so shall we
+            return Ok(None); // the cycle has ended, and so shall we
         }
         let settled = |status: &Status| {
             let enforced = status.enforced.as_ref();
@@ -146,10 +152,12 @@ impl Poller {
         match statuses.wait_for(passed).await {
             Ok(status) if settled(&status) => {}
             Ok(status) => return Err(status.held.clone().unwrap_or_else(|| "not enforced".into())),
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         }
+        let enforced = Instant::now();
         self.keeper.keep(answer);
-        Ok(())
+        self.keeper.kept().await;
+        Ok(Some(enforced))
     }
 
     fn report(&self, reach: Reach) {

@@ -10,7 +10,7 @@ use policy::{AppGuid, Version};
 use policy_client::internal::Backend;
 use serde::Serialize;
 
-use crate::shadow::Report;
+use crate::{drift, shadow::Report, waiting::Waiting};
 
 /// Why a pass was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,6 +46,8 @@ pub(crate) struct Status {
     pub enforced: Option<Enforced>,
     /// Why the last pass left the kernel as it was, if it did.
     pub held: Option<String>,
+    /// What a pass waits for that cannot write, and who has it.
+    pub waiting: Option<Waiting>,
     /// Rules the kernel holds for us.
     pub rules: usize,
     /// Elements of sets and maps it holds for us.
@@ -55,8 +57,12 @@ pub(crate) struct Status {
     pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
+    /// What was different, the last few times.
+    pub drift: drift::History,
     /// What is only watched instead of being enforced.
     pub shadow: Report,
+    /// What is wrong with what the networker wrote for containers, which is not ours to put right.
+    pub unguarded: Vec<String>,
     /// Connections cut because no policy allows them any more.
     pub connections_cut: u64,
 }
@@ -83,10 +89,13 @@ impl Status {
             containers_stale: false,
             enforced: None,
             held: Some("no pass has been made yet".into()),
+            waiting: None,
             rules: 0,
             elements: 0,
             chains: Arc::default(),
             repairs: 0,
+            drift: drift::History::default(),
+            unguarded: Vec::new(),
             connections_cut: 0,
             shadow: Report::default(),
         }
@@ -101,7 +110,8 @@ impl Status {
 
     /// Why policies are not enforced as they should be, if they are not.
     pub fn trouble(&self) -> Option<String> {
-        self.held.clone().or_else(|| self.shadow.policies_are_lenient())
+        let waiting = || self.waiting.as_ref().map(Waiting::told);
+        self.held.clone().or_else(waiting).or_else(|| self.shadow.policies_are_lenient())
     }
 
     /// Whether the kernel enforces the policies of all of `apps`.

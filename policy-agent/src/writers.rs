@@ -61,7 +61,7 @@ impl Writers {
 }
 
 /// Who started `process`, if it has not ended.
-fn parent_of(process: u32) -> Option<u32> {
+pub(crate) fn parent_of(process: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }

@@ -1,7 +1,7 @@
 //! Polls that wait: answered when what they ask for changes, or when their time is over (design
 //! §2.3). A held poll costs a task and a timer, nothing of the database.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use policy::Version;
 use tokio::time::{Instant, sleep_until};
@@ -83,13 +83,14 @@ pub(crate) async fn hold(
             continue;
         };
         drop(snapshot);
-        let event = async {
+        // Pinned here, so that those who only pass it on have no room for it.
+        let event = pin!(async move {
             tokio::select! {
                 ago = registration.woken() => Event::Woken(ago),
                 () = sleep_until(deadline) => Event::TimeIsOver,
                 () = shutdown.cancelled(), if !stopping => Event::ServerStops,
             }
-        };
+        });
         match metrics.held(event).await {
             Event::Woken(ago) => metrics.woke(ago),
             Event::TimeIsOver => {}

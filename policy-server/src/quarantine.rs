@@ -4,10 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use policy_store::StoreError;
+use policy_store::{PolicyStore, StoreError};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::server::Server;
+use crate::{receipts::Receipts, server::Server, snapshot::feed::Feed};
 
 /// How often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ pub(crate) async fn report(server: Arc<Server>) {
     let mut failing = false;
     loop {
         tick.tick().await;
-        match say(&server).await {
+        let Server { receipts, feed, store, .. } = &*server;
+        match say(receipts, feed, &**store).await {
             Ok(freed) => {
                 failing = false;
                 if freed > 0 {
@@ -38,8 +39,15 @@ pub(crate) async fn report(server: Arc<Server>) {
 
 /// Says it once. Who does not know what cells said to servers that are gone cannot vouch for anybody,
 /// and says nothing.
-async fn say(server: &Server) -> Result<usize, StoreError> {
-    server.receipts.read(&*server.store).await?;
-    let report = server.receipts.confirmed(&server.feed.snapshot());
-    server.store.report_cells(server.receipts.server(), report).await
+async fn say(
+    receipts: &Receipts,
+    feed: &Feed,
+    store: &dyn PolicyStore,
+) -> Result<usize, StoreError> {
+    receipts.read(store).await?;
+    let report = receipts.confirmed(&feed.snapshot());
+    store.report_cells(receipts.server(), report).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use policy::wire::status::CellStatus;
@@ -33,7 +33,7 @@ use self::{
     cells::{Cell, Cells},
     here::Here,
     moments::Moments,
-    rows::Rows,
+    rows::{GONE, Rows},
 };
 use crate::{
     metrics::Metrics,
@@ -128,20 +128,24 @@ impl Receipts {
 
     /// The last words of all cells, whichever server they said them to.
     pub(crate) async fn of_all_servers(&self, store: &dyn PolicyStore) -> Cells {
-        let is_read = match timeout(PATIENCE, self.read(store)).await {
-            Ok(Ok(())) => true,
+        let reading = async {
+            self.read(store).await?;
+            store.leases_renewed_within(FORGET_AFTER, SystemTime::now()).await
+        };
+        let leased = match timeout(PATIENCE, reading).await {
+            Ok(Ok(leased)) => Some(leased),
             Ok(Err(error)) => {
                 tracing::warn!(error = service::log::chain(&error), "Could not read the receipts.");
-                false
+                None
             }
             Err(_) => {
                 tracing::warn!("The database takes too long to tell the receipts.");
-                false
+                None
             }
         };
         let are_here = self.are_kept.load(Ordering::Relaxed);
         let cells = self.last_words();
-        Cells { cells, is_read, are_here, up: self.started.elapsed() }
+        Cells { cells, leased, are_here, up: self.started.elapsed() }
     }
 
     /// The cells this server heard itself.
@@ -175,6 +179,7 @@ impl Receipts {
         self.groups.read(store).await?;
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
+        rows.is_server_lost = store.is_server_lost(GONE).await?;
         // Word by word, so not while cells wait.
         rows.share(&self.here_copied());
         let rows = Arc::new(rows);

@@ -17,6 +17,7 @@
 //! [`Plan::new`].
 
 mod backend;
+mod drift;
 pub mod egress;
 mod element;
 mod family;
@@ -34,6 +35,7 @@ mod scope;
 mod set;
 
 pub use backend::{Backend, BackendUnavailable, Capabilities, UnknownBackend, probe};
+pub use drift::Drift;
 pub use element::{Element, SetKind};
 pub use family::Family;
 pub use firewall::{Firewall, Settled};

@@ -440,6 +440,43 @@ fn what_works_here_is_found_by_trying_and_leaves_nothing() {
 }
 
 #[test]
+fn nobody_writes_while_another_holds_the_lock() {
+    on_each_kernel(|which, kernel| {
+        let backend = match which {
+            Which::Nftables => Backend::Nftables,
+            Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
+            Which::Iptables(..) => return,
+        };
+        let path = std::env::temp_dir().join(format!("netman-held-{}", std::process::id()));
+        let held = std::fs::File::create(&path).unwrap();
+        held.lock().unwrap();
+        let write = |lock: Option<&std::path::PathBuf>, prefix: &'static str, times: usize| {
+            let mut own = backend.open(lock.cloned()).unwrap();
+            let mut wanted = Ruleset::new();
+            wanted.chain(Table::Filter, chain(&format!("{prefix}x")), vec![]);
+            for _ in 0..times {
+                own.settle(&Ruleset::new(), &Scope::prefix(prefix)).unwrap();
+                own.settle(&wanted, &Scope::prefix(prefix)).unwrap();
+            }
+        };
+        let is_there = |kernel: &mut dyn Kernel, name: &str| {
+            kernel.observe().unwrap().rules(Table::Filter, name).is_some()
+        };
+        thread::scope(|threads| {
+            let waits = threads.spawn(|| write(Some(&path), "a--", 1));
+            // Who does not ask has time to write over and over.
+            write(None, "b--", 10);
+            assert!(is_there(kernel, "b--x") && !is_there(kernel, "a--x"));
+            assert!(!waits.is_finished());
+            held.unlock().unwrap();
+            waits.join().unwrap();
+        });
+        assert!(is_there(kernel, "a--x"));
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
 fn many_who_write_at_once_under_a_lock_all_succeed() {
     on_each_kernel(|which, kernel| {
         let lock = std::env::temp_dir().join(format!("netman-lock-{}", std::process::id()));

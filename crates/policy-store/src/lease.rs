@@ -16,6 +16,13 @@ pub trait LeaseStore: Send + Sync {
     /// The leases on the list, in no particular order.
     async fn leases(&self) -> Result<Vec<Lease>, StoreError>;
 
+    /// How many of them were renewed within `age`, or acquired: cells that were there not long ago.
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError>;
+
     /// The lease of the cell at `underlay_ip`.
     ///
     /// A lease it has already is returned as it is, not renewed, if `pool` can lend it; one outside

@@ -212,6 +212,9 @@ measured! {
     end_quarantine(lifetime: Duration) -> usize;
     count_quarantined() -> usize;
     report_server(server: &str, confirmed: Option<Revision>, lifetime: Duration) -> bool;
+    leave_server(server: &str) -> ();
+    is_server_lost(silent_for: Duration) -> bool;
+    forget_servers(silent_for: Duration) -> ();
     confirmed() -> Vec<Revision>;
     put_receipts(server: &str, receipts: &[ReceiptRow]) -> ();
     receipts() -> Vec<HeardRow>;

@@ -217,6 +217,18 @@ impl Session for PostgresSession {
         on!(self, quarantine::report(server, confirmed, lifetime))
     }
 
+    async fn leave_server(&mut self, server: &str) -> Result<(), StoreError> {
+        on!(self, quarantine::leave(server))
+    }
+
+    async fn is_server_lost(&mut self, silent_for: Duration) -> Result<bool, StoreError> {
+        on!(self, quarantine::is_lost(silent_for))
+    }
+
+    async fn forget_servers(&mut self, silent_for: Duration) -> Result<(), StoreError> {
+        on!(self, quarantine::forget(silent_for))
+    }
+
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         on!(self, quarantine::confirmed())
     }

@@ -52,8 +52,8 @@ pub trait ReceiptStore: Send + Sync {
     /// server.
     async fn receipts(&self) -> Result<Vec<HeardReceipt>, StoreError>;
 
-    /// Forgets the receipts of servers that have given no sign of life for `silent_for`; returns how
-    /// many. Those of a server that lives are its own to forget.
+    /// Forgets servers that have given no sign of life for `silent_for`, and their receipts; returns how
+    /// many of these. Those of a server that lives are its own to forget.
     async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError>;
 
     /// Forgets `cells`, which `server` does not hear any more, unless they have spoken to another since.

@@ -126,8 +126,9 @@ pub(crate) trait Session: Send {
         at: Revision,
     ) -> Result<(), StoreError>;
 
-    /// Forgets servers that have not reported for `lifetime`, and frees the tags released at a revision
-    /// before the lowest that those left have confirmed, or all if none says; returns how many.
+    /// Takes back what servers reported that have not done so for `lifetime`, and frees the tags released
+    /// at a revision before the lowest that the others have confirmed, or all if none says; returns how
+    /// many.
     async fn end_quarantine(&mut self, lifetime: Duration) -> Result<usize, StoreError>;
 
     async fn count_quarantined(&mut self) -> Result<usize, StoreError>;
@@ -141,6 +142,15 @@ pub(crate) trait Session: Send {
         confirmed: Option<Revision>,
         lifetime: Duration,
     ) -> Result<bool, StoreError>;
+
+    /// Notes that a server took leave, by giving it another name, which begins with `left:`.
+    async fn leave_server(&mut self, server: &str) -> Result<(), StoreError>;
+
+    /// Whether a server has not reported for `silent_for` and has not taken leave.
+    async fn is_server_lost(&mut self, silent_for: Duration) -> Result<bool, StoreError>;
+
+    /// Forgets servers that have not reported for `silent_for`.
+    async fn forget_servers(&mut self, silent_for: Duration) -> Result<(), StoreError>;
 
     /// What the cells of each server have confirmed, where they say.
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError>;

@@ -278,6 +278,18 @@ impl Session for SqliteSession {
         quarantine::report(&mut self.0, server, confirmed, lifetime).await
     }
 
+    async fn leave_server(&mut self, server: &str) -> Result<(), StoreError> {
+        quarantine::leave(&mut self.0, server).await
+    }
+
+    async fn is_server_lost(&mut self, silent_for: Duration) -> Result<bool, StoreError> {
+        quarantine::is_lost(&mut self.0, silent_for).await
+    }
+
+    async fn forget_servers(&mut self, silent_for: Duration) -> Result<(), StoreError> {
+        quarantine::forget(&mut self.0, silent_for).await
+    }
+
     async fn confirmed(&mut self) -> Result<Vec<Revision>, StoreError> {
         quarantine::confirmed(&mut self.0).await
     }

@@ -352,6 +352,16 @@ impl<B: Backend> LeaseStore for Store<B> {
         })
     }
 
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        let held: Result<Vec<HeldLease>, StoreError> =
+            ask!(self, "counting leases", |session| session.leases().await);
+        Ok(held?.iter().filter(|held| held.renewed_within(age, now)).count())
+    }
+
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         let held: Result<Vec<HeldLease>, StoreError> =
             ask!(self, "looking over the leases", |session| session.leases().await);
@@ -404,6 +414,16 @@ impl<B: Backend> TagQuarantine for Store<B> {
         })
     }
 
+    async fn take_leave(&self, server: &str) -> Result<(), StoreError> {
+        note!(self, "noting that a server ends", |session| session.leave_server(server).await)
+    }
+
+    async fn is_server_lost(&self, silent_for: Duration) -> Result<bool, StoreError> {
+        ask!(self, "looking for lost servers", |session| {
+            session.is_server_lost(silent_for).await
+        })
+    }
+
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {
         ask!(self, "counting quarantined tags", |session| session.count_quarantined().await)
     }
@@ -431,7 +451,9 @@ impl<B: Backend> ReceiptStore for Store<B> {
 
     async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
         note!(self, "forgetting servers that are gone", |session| {
-            session.forget_receipts(silent_for).await
+            let forgotten = session.forget_receipts(silent_for).await?;
+            session.forget_servers(silent_for).await?;
+            Ok(forgotten)
         })
     }
 

@@ -23,6 +23,16 @@ struct Enforcement {
     enforced: Option<serde_json::Value>,
     containers: u64,
     repairs: u64,
+    unguarded: Vec<String>,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Waiting {
+    lock: String,
+    holder: String,
+    seconds: u64,
 }
 
 pub(super) fn examine(address: SocketAddr) -> Finding {
@@ -46,9 +56,22 @@ fn ask(address: SocketAddr) -> Result<Body, ureq::Error> {
 }
 
 fn judge(body: &Body) -> Finding {
-    let Enforcement { held, enforced, containers, repairs } = &body.enforcement;
+    let Enforcement { held, enforced, containers, repairs, unguarded, waiting } = &body.enforcement;
+    if let Some(Waiting { lock, holder, seconds }) = waiting {
+        let says =
+            format!("it has waited {seconds} seconds for the lock {lock}, which {holder} holds");
+        return Finding::broken("agent", says);
+    }
     if let Some(held) = held {
         return Finding::broken("agent", format!("it leaves the rules as they are: {held}"));
+    }
+    if let Some(first) = unguarded.first() {
+        let says = format!(
+            "what the networker wrote is not whole, and only wiring containers anew puts it right: \
+             {first}; in all: {}",
+            unguarded.len()
+        );
+        return Finding::broken("agent", says);
     }
     if let Some(failure) = &body.server_failure {
         let says = format!("it enforces what it knows; no news of policies: {failure}");
@@ -75,6 +98,14 @@ mod tests {
         let held = judged(r#"{"enforcement":{"held":"no iptables","enforced":null}}"#);
         assert_eq!(held.verdict, Verdict::Broken);
         assert!(held.says.contains("no iptables"));
+        let open = judged(r#"{"enforcement":{"enforced":{},"unguarded":["container web: gone"]}}"#);
+        assert_eq!(open.verdict, Verdict::Broken);
+        assert!(open.says.contains("container web: gone; in all: 1"), "{}", open.says);
+        let waits = judged(
+            r#"{"enforcement":{"waiting":{"lock":"/l","holder":"process 7 (sh)","seconds":9}}}"#,
+        );
+        assert_eq!(waits.verdict, Verdict::Broken);
+        assert!(waits.says.contains("9 seconds for the lock /l"), "{}", waits.says);
         let away = judged(r#"{"enforcement":{"enforced":{}},"server_failure":"no answer"}"#);
         assert_eq!(away.verdict, Verdict::Warning);
         assert_eq!(judged("{}").verdict, Verdict::Warning);

@@ -8,7 +8,7 @@ use nix::sys::stat::{major, minor};
 use super::Finding;
 
 /// The lock of iptables itself; its nf_tables engine does without.
-const XTABLES: &str = "/run/xtables.lock";
+pub(crate) const XTABLES: &str = "/run/xtables.lock";
 
 /// Rules are written in a fraction of this.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,15 +20,45 @@ pub(super) fn examine(shared: Option<&Path>) -> Vec<Finding> {
     [Some(xtables), shared].into_iter().flatten().map(|(name, path)| look(name, path)).collect()
 }
 
-fn look(name: &str, path: &Path) -> Finding {
-    let Ok(of) = fs::metadata(path) else {
-        return Finding::fine(name, format!("{} is not there, so nobody holds it", path.display()));
-    };
+/// The kernel's list leaves out a lock now and then while others come and go (one look in fifty when it
+/// is busy), so one that is not there is looked for again before it is believed to be free.
+const SURE: usize = 6;
+
+/// How things stand with a lock.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub holder: Option<u32>,
+    /// Processes that sleep until it is free; others may ask for it again and again.
+    pub waiting: Vec<u32>,
+}
+
+/// How things stand with the lock on a file. A holder that cannot be seen from here is not told.
+pub(crate) fn state(path: &Path) -> State {
+    let Ok(of) = fs::metadata(path) else { return State::default() };
     let file = format!("{:02x}:{:02x}:{}", major(of.dev()), minor(of.dev()), of.ino());
+    let look = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        State { holder: holder_of(&locks, &file), waiting: waiting_for(&locks, &file) }
+    };
+    let mut looks = std::iter::repeat_with(look).take(SURE);
+    looks.find(|state| state.holder.is_some()).unwrap_or_default()
+}
+
+/// A process, and its program if it can be seen.
+pub(crate) fn named(process: u32) -> String {
+    let program = fs::read_to_string(format!("/proc/{process}/comm"));
+    let program =
+        program.map_or_else(|_| "another namespace".into(), |name| name.trim().to_owned());
+    format!("process {process} ({program})")
+}
+
+fn look(name: &str, path: &Path) -> Finding {
+    if !path.exists() {
+        return Finding::fine(name, format!("{} is not there, so nobody holds it", path.display()));
+    }
     let mut holder = None;
     for _ in 0..LOOKS {
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        match (holder_of(&locks, &file), holder) {
+        match (state(path).holder, holder) {
             (None, _) => return Finding::fine(name, format!("{} is free", path.display())),
             (Some(now), Some(before)) if now != before => {
                 let says = format!("{} passes from hand to hand", path.display());
@@ -38,13 +68,10 @@ fn look(name: &str, path: &Path) -> Finding {
         }
         thread::sleep(PATIENCE / LOOKS);
     }
-    let process = holder.unwrap_or_default();
-    let program = fs::read_to_string(format!("/proc/{process}/comm"));
-    let program =
-        program.map_or_else(|_| "another namespace".into(), |name| name.trim().to_owned());
     let says = format!(
-        "{} has been held for a second by process {process} ({program}); rules cannot be written meanwhile",
-        path.display()
+        "{} has been held for a second by {}; rules cannot be written meanwhile",
+        path.display(),
+        named(holder.unwrap_or_default())
     );
     Finding::warning(name, says)
 }
@@ -63,6 +90,18 @@ fn holder_of(locks: &str, file: &str) -> Option<u32> {
     })
 }
 
+/// Who sleeps until it is free.
+fn waiting_for(locks: &str, file: &str) -> Vec<u32> {
+    let waiting = locks.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "->", _, _, _, process, of, ..] if of == file => process.parse().ok(),
+            _ => None,
+        }
+    });
+    waiting.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -77,6 +116,8 @@ mod tests {
 2: POSIX  ADVISORY  READ  7 fe:01:9 0 EOF
 ";
         assert_eq!(holder_of(locks, "00:1a:77"), Some(4242));
+        assert_eq!(waiting_for(locks, "00:1a:77"), [4343]);
+        assert!(waiting_for(locks, "fe:01:9").is_empty());
         assert_eq!(holder_of(locks, "fe:01:9"), Some(7));
         assert_eq!(holder_of(locks, "fe:01:77"), None);
     }
@@ -97,7 +138,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_listing_names_a_holder_or_none(text: String) {
-            let _ = holder_of(&text, "00:1a:77");
+            let _ = (holder_of(&text, "00:1a:77"), waiting_for(&text, "00:1a:77"));
         }
     }
 }

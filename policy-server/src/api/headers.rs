@@ -12,6 +12,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tower::Service;
 
 const CAUTION: [(HeaderName, &str); 4] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -27,9 +28,14 @@ pub(crate) async fn caution(request: Request, next: Next) -> Response {
     with(CAUTION, next.run(request).await)
 }
 
-/// For answers over TLS.
-pub(crate) async fn hsts(request: Request, next: Next) -> Response {
-    with(HSTS, next.run(request).await)
+/// For answers over TLS. Those to cells may be long in coming, so `next` is called, and not run: what
+/// waits for it has no room for the request.
+pub(crate) fn hsts(request: Request, mut next: Next) -> impl Future<Output = Response> {
+    let answering = next.call(request);
+    async move {
+        let Ok(response) = answering.await;
+        with(HSTS, response)
+    }
 }
 
 fn with<const N: usize>(

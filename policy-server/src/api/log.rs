@@ -12,6 +12,7 @@ use service::{
     log::{ACCESS, LAGER},
     serve::Peer,
 };
+use tower::Service;
 use uuid::Uuid;
 
 use super::{conditional, error::Explanation};
@@ -25,7 +26,7 @@ pub(crate) struct RequestId(pub String);
 
 /// Passes the request on; then logs how it ended. The query is left out: it may be long, and nothing
 /// stops a caller from putting a secret there.
-pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
+pub(crate) fn one_line(mut request: Request, mut next: Next) -> impl Future<Output = Response> {
     let mut line = Line::of(&request);
     tracing::debug!(
         name: "serving", target: LAGER,
@@ -37,14 +38,19 @@ pub(crate) async fn one_line(mut request: Request, next: Next) -> Response {
         "Asked."
     );
     request.extensions_mut().insert(RequestId(line.request_id.clone()));
-    let mut response = next.run(request).await;
-    line.status = Some(response.status());
-    line.user = response.extensions_mut().remove::<Identity>().map(|identity| identity.subject);
-    line.error = response.extensions_mut().remove::<Explanation>().map(|Explanation(text)| text);
-    if let Ok(id) = HeaderValue::from_str(&line.request_id) {
-        response.headers_mut().insert(REQUEST_ID, id);
+    // Called, and not run: what waits for the answer has no room for the request.
+    let answering = next.call(request);
+    async move {
+        let Ok(mut response) = answering.await;
+        line.status = Some(response.status());
+        line.user = response.extensions_mut().remove::<Identity>().map(|identity| identity.subject);
+        line.error =
+            response.extensions_mut().remove::<Explanation>().map(|Explanation(text)| text);
+        if let Ok(id) = HeaderValue::from_str(&line.request_id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
     }
-    response
 }
 
 /// What is known of a request. Written when dropped, so that a caller who hangs up leaves a line too.

@@ -20,6 +20,7 @@ use axum::{
 };
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
+use tower::Service;
 
 use super::{Metrics, Status};
 use crate::api::{Measured, error::ApiError};
@@ -34,18 +35,25 @@ tokio::task_local! {
 struct Rested(Arc<AtomicU64>);
 
 /// Passes the request on, and tells how it ended and how long that took. Preflights are not measured.
-pub(crate) async fn measure(
+pub(crate) fn measure(
     State(metrics): State<Metrics>,
     request: Request,
-    next: Next,
-) -> Response {
-    if request.method() == Method::OPTIONS {
-        return next.run(request).await;
+    mut next: Next,
+) -> impl Future<Output = Response> {
+    let is_measured = request.method() != Method::OPTIONS;
+    let route = request.extensions().get().copied();
+    let measuring = is_measured.then(|| Measuring::begin(metrics, route));
+    // Called, and not run: what waits for the answer has no room for the request.
+    let answering = next.call(request);
+    async move {
+        let Some(mut measuring) = measuring else {
+            let Ok(response) = answering.await;
+            return response;
+        };
+        let Ok(response) = RESTED.scope(measuring.rested.clone(), answering).await;
+        measuring.answered(&response);
+        response.map(|body| Body::new(Sending { body, _measuring: measuring }))
     }
-    let mut measuring = Measuring::begin(metrics, request.extensions().get().copied());
-    let response = RESTED.scope(measuring.rested.clone(), next.run(request)).await;
-    measuring.answered(&response);
-    response.map(|body| Body::new(Sending { body, _measuring: measuring }))
 }
 
 /// Awaits `change`, and does not count the time as part of the answer's.

@@ -211,6 +211,14 @@ impl LeaseStore for Told {
         self.store.release_lease(underlay_ip).await
     }
 
+    async fn leases_renewed_within(
+        &self,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        self.store.leases_renewed_within(age, now).await
+    }
+
     async fn lapse_leases(&self, expiry: Duration, now: SystemTime) -> Result<usize, StoreError> {
         self.store.lapse_leases(expiry, now).await
     }
@@ -227,6 +235,14 @@ impl AuditTrail for Told {
 impl TagQuarantine for Told {
     async fn report_cells(&self, server: &str, report: CellsReport) -> Result<usize, StoreError> {
         self.store.report_cells(server, report).await
+    }
+
+    async fn take_leave(&self, server: &str) -> Result<(), StoreError> {
+        self.store.take_leave(server).await
+    }
+
+    async fn is_server_lost(&self, silent_for: Duration) -> Result<bool, StoreError> {
+        self.store.is_server_lost(silent_for).await
     }
 
     async fn quarantined_tags(&self) -> Result<usize, StoreError> {

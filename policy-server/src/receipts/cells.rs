@@ -33,8 +33,10 @@ pub(super) struct Cell {
     silent: Duration,
     /// Whether it is this server that must vouch for it.
     is_ours: bool,
-    /// Whether it may have said something else that was lost.
+    /// Whether it may have said something else a moment ago that was lost.
     is_in_doubt: bool,
+    /// Whether it may have said something else, however long ago, that was lost.
+    may_lack_the_last: bool,
 }
 
 /// The last words of all cells, at one moment.
@@ -42,8 +44,9 @@ pub(super) struct Cell {
 pub(crate) struct Cells {
     /// Ordered by name.
     pub(super) cells: Vec<Cell>,
-    /// Whether the database told what cells said to other servers.
-    pub(super) is_read: bool,
+    /// How many hold a lease and are not gone; `None` if the database does not tell, nor what cells said
+    /// to other servers.
+    pub(super) leased: Option<usize>,
     /// Whether cells poll this process.
     pub(super) are_here: bool,
     /// For how long this process has been up.
@@ -54,7 +57,7 @@ impl Cells {
     /// The cells that ask about one of `apps`, or all, beside what `snapshot` wants of them.
     pub(crate) fn status(self, snapshot: &Snapshot, apps: Option<&BTreeSet<AppGuid>>) -> Status {
         let (life, revision) = life_and_revision(snapshot);
-        let complete = self.is_complete(snapshot);
+        let complete = self.is_complete();
         let concerned = self.cells.into_iter().filter(|cell| cell.is_concerned(apps));
         let cells = concerned.map(|cell| cell.status(snapshot)).collect();
         Status { life, revision, complete, cells }
@@ -65,23 +68,25 @@ impl Cells {
         let (life, revision) = life_and_revision(snapshot);
         let index = Index::of(&self.cells, entries, snapshot);
         let policies = entries.iter().map(|entry| index.status(entry)).collect();
-        PoliciesStatus { life, revision, complete: self.is_complete(snapshot), policies }
+        PoliciesStatus { life, revision, complete: self.is_complete(), policies }
     }
 
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
-    /// anything, so it is waited for as long as if it had been heard of. Where cells hold none, those
+    /// anything, so it is waited for as long as if it had been heard of: until it has neither spoken nor
+    /// renewed its lease for [`FORGET_AFTER`]. Where cells hold none, those
     /// that some server has ever heard of are there at once, and the others when they have had the time.
     /// A process that no cell polls, and that knows of none, knows nothing: they may poll a server that
     /// keeps what they say to itself.
-    fn is_complete(&self, snapshot: &Snapshot) -> bool {
+    fn is_complete(&self) -> bool {
         let knows_none = self.cells.is_empty() && !self.are_here;
-        if !self.is_read || knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
+        if knows_none || self.cells.iter().any(|cell| cell.is_in_doubt) {
             return false;
         }
-        match snapshot.leases().count() {
-            0 => self.up >= RETURN,
-            leased => self.cells.len() >= leased || self.up > FORGET_AFTER,
+        match self.leased {
+            None => false,
+            Some(0) => self.up >= RETURN,
+            Some(leased) => self.cells.len() >= leased || self.up > FORGET_AFTER,
         }
     }
 }
@@ -99,12 +104,17 @@ pub(super) fn all(
     let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
     for (cell, row) in rows.iter() {
         let is_in_doubt = row.server != server && row.is_in_doubt(started, now);
-        last.insert(cell, Cell::elsewhere(cell, row, is_in_doubt, now));
+        let may_lack_the_last = rows.may_lack_the_last_of(row);
+        last.insert(
+            cell,
+            Cell { is_in_doubt, may_lack_the_last, ..Cell::elsewhere(cell, row, now) },
+        );
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
         if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
-            last.insert(cell, Cell::here(cell, receipt, server, now));
+            let may_lack_the_last = receipt.has_left(now) && rows.is_server_lost;
+            last.insert(cell, Cell { may_lack_the_last, ..Cell::here(cell, receipt, server, now) });
         }
     }
     last.into_values().filter(|cell| cell.silent <= FORGET_AFTER).collect()
@@ -112,7 +122,7 @@ pub(super) fn all(
 
 /// What all cells this server vouches for have confirmed; `None` if there are none.
 pub(super) fn confirmed(cells: &[Cell], snapshot: &Snapshot) -> Option<Revision> {
-    cells.iter().filter(|cell| cell.is_ours).map(|cell| cell.word.confirmed(snapshot)).min()
+    cells.iter().filter(|cell| cell.is_ours).map(|cell| cell.confirmed(snapshot)).min()
 }
 
 impl Cell {
@@ -125,10 +135,11 @@ impl Cell {
             silent: receipt.silent(now),
             is_ours: true,
             is_in_doubt: false,
+            may_lack_the_last: false,
         }
     }
 
-    fn elsewhere(cell: &str, row: &Row, is_in_doubt: bool, now: Instant) -> Self {
+    fn elsewhere(cell: &str, row: &Row, now: Instant) -> Self {
         let Row { server, word, said, heard, is_orphan, .. } = row;
         Self {
             cell: cell.to_owned(),
@@ -138,7 +149,18 @@ impl Cell {
             silent: now.duration_since(*heard),
             // Nobody else does.
             is_ours: *is_orphan,
-            is_in_doubt,
+            is_in_doubt: false,
+            may_lack_the_last: false,
+        }
+    }
+
+    /// What it has confirmed. If its last word may be lost, it may have asked about more apps since, and
+    /// enforce of those what stood at any time after what is known: not more than that is confirmed.
+    fn confirmed(&self, snapshot: &Snapshot) -> Revision {
+        if self.may_lack_the_last {
+            self.word.enforced(snapshot).unwrap_or_default()
+        } else {
+            self.word.confirmed(snapshot)
         }
     }
 
@@ -149,7 +171,7 @@ impl Cell {
 
     pub(super) fn status(self, snapshot: &Snapshot) -> CellStatus {
         let (enforced, wanted) = (self.word.enforced(snapshot), self.word.wanted(snapshot));
-        let Self { cell, server, word, said, silent, is_ours: _, is_in_doubt: _ } = self;
+        let Self { cell, server, word, said, silent, .. } = self;
         let Word { subject, enforced: _, backend, error } = word;
         CellStatus {
             cell,

@@ -93,12 +93,26 @@ impl Here {
     /// Forgets cells that are gone, and lets go of those that are silent.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.cells.retain(|_, receipt| receipt.silent(now) <= FORGET_AFTER);
+        self.release(|receipt| receipt.has_left(now));
+    }
+
+    /// Lets go of all cells that are not there.
+    pub(super) fn part(&mut self) {
+        self.release(|receipt| receipt.holding == 0);
+    }
+
+    fn release(&mut self, which: impl Fn(&Receipt) -> bool) {
         for (cell, receipt) in &mut self.cells {
-            if receipt.silent(now) > SILENCE && !receipt.released {
+            if !receipt.released && which(receipt) {
                 receipt.released = true;
                 self.unwritten.insert(cell.clone());
             }
         }
+    }
+
+    /// Whether this server speaks for any cell.
+    pub(super) fn speaks_for_any(&self) -> bool {
+        self.cells.values().any(|receipt| !receipt.released)
     }
 
     /// Finds what `rows` do not say as it is, because another server speaks for a cell that came back
@@ -117,7 +131,7 @@ impl Here {
                 self.unwritten.insert(cell.clone());
             } else if is_told {
                 continue;
-            } else if receipt.silent(now) > SILENCE {
+            } else if receipt.has_left(now) {
                 // Whatever stands there is a later word, or the same.
                 receipt.released = row.is_some();
             } else if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
@@ -162,6 +176,11 @@ impl Receipt {
     /// How long the cell has been away.
     pub(super) fn silent(&self, now: Instant) -> Duration {
         if self.holding > 0 { Duration::ZERO } else { now.duration_since(self.heard) }
+    }
+
+    /// Whether the cell is not just between two polls.
+    pub(super) fn has_left(&self, now: Instant) -> bool {
+        self.silent(now) > SILENCE
     }
 
     /// Whether the cell was here after it was elsewhere, then.

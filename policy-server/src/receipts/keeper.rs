@@ -31,7 +31,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(20);
 /// How often receipts of cells that are gone are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Runs until `stop`; then writes what is left.
+/// Runs until `stop`; then writes what is left, and takes leave.
 pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
     let Server { receipts, store, feed, .. } = &*server;
     Keeper { receipts, store: &**store, feed, failing: false }.keep(stop).await;
@@ -75,7 +75,19 @@ impl Keeper<'_> {
                 }
             }
         }
-        self.write().await;
+        self.take_leave().await;
+    }
+
+    /// Lets go of all cells. If none is there that could say more, and everything is written that they
+    /// said, nobody need ever ask whether something is lost.
+    async fn take_leave(&mut self) {
+        let receipts = self.receipts;
+        receipts.here().part();
+        let is_written = self.write().await;
+        if is_written && !receipts.here().speaks_for_any() {
+            let left = self.store.take_leave(receipts.server()).await;
+            self.note(left);
+        }
     }
 
     /// Writes what the database does not know yet. Whether it does now.
@@ -108,21 +120,7 @@ impl Keeper<'_> {
 
     async fn compare(&mut self) {
         let read = self.receipts.read(self.store).await;
-        if self.note(read) {
-            let taken_over = self.take_over().await;
-            self.note(taken_over);
-        }
-    }
-
-    /// Notes for how long cells have been silent whose server is gone, before that is forgotten.
-    async fn take_over(&self) -> Result<(), StoreError> {
-        let abandoned: Vec<_> =
-            self.receipts.rows().abandoned(Instant::now()).map(stored).collect();
-        if abandoned.is_empty() {
-            Ok(())
-        } else {
-            self.store.write_receipts(NOBODY, &abandoned).await
-        }
+        self.note(read);
     }
 
     async fn forget(&mut self) {
@@ -171,7 +169,7 @@ async fn tell(
 #[cfg(test)]
 mod tests {
     use policy::TagLength;
-    use policy_store::{Options, StoreUrl};
+    use policy_store::{CellsReport, Options, StoreUrl};
     use tokio::task::yield_now;
 
     use super::*;
@@ -218,7 +216,23 @@ mod tests {
         assert!(steps < 100, "{steps} steps of transactions");
         let kept = store.receipts().await.unwrap();
         assert_eq!(kept.len(), 500);
-        assert!(kept.iter().all(|heard| heard.server == receipts.server()));
+    }
+
+    #[tokio::test]
+    async fn who_ends_takes_leave_unless_a_cell_is_still_there() {
+        for is_held in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+            store.report_cells(receipts.server(), CellsReport::Silent).await.unwrap();
+            let hearing = receipts.hear("cell-1", word());
+            let held = is_held.then_some(hearing);
+            keeping(&store, &receipts, async {}).await;
+            let server = store.receipts().await.unwrap()[0].server.clone();
+            assert_eq!(server, if is_held { receipts.server() } else { NOBODY });
+            sleep_until(time::Instant::now() + Duration::from_millis(5)).await;
+            assert_eq!(store.is_server_lost(Duration::ZERO).await.unwrap(), is_held);
+            drop(held);
+        }
     }
 
     #[tokio::test]

@@ -9,10 +9,9 @@ use policy_store::{HeardReceipt, StoredReceipt};
 use super::{Backend, RETURN, Word, here::Here};
 use crate::snapshot::Subject;
 
-/// A server without a sign of life for this long is gone: it gives one every ten seconds. The database
-/// remembers for a minute that there was one, by which time somebody else must have noted how long its
-/// cells have been silent.
-const GONE: Duration = Duration::from_secs(25);
+/// A server without a sign of life for this long is gone: it gives one every ten seconds. What it
+/// reported counts for a minute, by which time others must speak for its cells.
+pub(super) const GONE: Duration = Duration::from_secs(25);
 
 /// A server that lives has given a sign within this.
 const SIGN_DUE: Duration = Duration::from_secs(12);
@@ -25,6 +24,8 @@ pub(super) const NOBODY: &str = "";
 pub(super) struct Rows {
     cells: BTreeMap<String, Row>,
     read: Option<Instant>,
+    /// Whether a server is gone that did not take leave.
+    pub is_server_lost: bool,
 }
 
 /// What one cell said.
@@ -49,7 +50,7 @@ impl Rows {
     /// What was read just now.
     pub(super) fn of_heard(heard: Vec<HeardReceipt>, now: Instant) -> Self {
         let cells = heard.into_iter().map(|heard| Row::of_heard(heard, now)).collect();
-        Self { cells, read: Some(now) }
+        Self { cells, read: Some(now), is_server_lost: false }
     }
 
     /// Keeps what `here` has as well in one place with that.
@@ -67,11 +68,10 @@ impl Rows {
         self.cells.iter()
     }
 
-    /// Cells of servers that are gone, and for how long they have been silent.
-    pub(super) fn abandoned(&self, now: Instant) -> impl Iterator<Item = Ago> {
-        let abandoned = self.cells.iter().filter(|(_, row)| row.is_orphan && row.server != NOBODY);
-        abandoned
-            .map(move |(cell, row)| (cell.clone(), row.word.clone(), now.duration_since(row.heard)))
+    /// Whether a cell's last word may be lost: the one it said to the server it said `row` to, which
+    /// went without leave, or to any such server.
+    pub(super) fn may_lack_the_last_of(&self, row: &Row) -> bool {
+        row.is_orphan && (row.server != NOBODY || self.is_server_lost)
     }
 
     /// Whether they were read within `age`.

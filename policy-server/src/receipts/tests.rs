@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use policy::{AppGuid, Life, Revision, TagLength, Version, wire::status::Status};
-use policy_store::{HeardReceipt, State, StoredReceipt};
+use policy_store::{
+    Change, HeardReceipt, LeaseKind, LeasePool, Options, State, StoreUrl, StoredReceipt,
+};
 
 use super::{rows::NOBODY, *};
 use crate::snapshot::Subject;
@@ -14,24 +16,21 @@ fn version(revision: u64) -> Version {
 }
 
 fn snapshot(revision: u64) -> Snapshot {
-    with_leases(revision, 0)
-}
-
-fn with_leases(revision: u64, leases: u8) -> Snapshot {
-    let lease = |host: u8| {
-        let subnet = format!("10.255.{host}.0/24").parse().unwrap();
-        policy::Lease::new([10, 0, 16, host].into(), subnet)
-    };
     let version = version(revision);
     let state = State {
         compacted: version.revision,
         version,
         policies: vec![],
-        leases: (1..=leases).map(lease).collect(),
+        leases: vec![],
         security_groups: vec![],
         log: vec![],
     };
     Snapshot::of(state, TagLength::DEFAULT)
+}
+
+fn lease(host: u8) -> policy::Lease {
+    let subnet = format!("10.255.{host}.0/24").parse().unwrap();
+    policy::Lease::new([10, 0, 16, host].into(), subnet)
 }
 
 fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
@@ -237,8 +236,6 @@ fn the_last_word_counts_whichever_server_heard_it() {
         cells::confirmed(&ours, &snapshot(revision))
     };
     assert_eq!(confirmed(9), Some(Revision(3)), "of ours, and of those who are nobody's");
-    let abandoned: Vec<_> = rows.abandoned(now).collect();
-    assert_eq!(cells_of(&abandoned), [("left alone", 40)]);
 }
 
 #[test]
@@ -296,36 +293,33 @@ fn a_word_comes_back_from_the_database_as_it_was() {
 fn known(here: &Here, rows: &Rows, up: Duration) -> Cells {
     let now = Instant::now();
     let cells = cells::all(here, rows, US, now - up, now);
-    Cells { cells, is_read: true, are_here: true, up }
+    Cells { cells, leased: Some(0), are_here: true, up }
 }
 
-fn is_complete(cells: Cells, snapshot: &Snapshot) -> bool {
-    cells.status(snapshot, None).complete
+/// Whether that is all, when so many cells hold leases.
+fn is_complete(cells: Cells, leased: usize) -> bool {
+    Cells { leased: Some(leased), ..cells }.status(&snapshot(5), None).complete
 }
 
 #[test]
 fn a_server_knows_when_it_may_not_know_every_cell_yet() {
     let (mut here, none, soon) = (Here::default(), Rows::default(), seconds(1));
-    let (leases, no_leases) = (with_leases(5, 2), snapshot(5));
     here.hear("one", word(None), Instant::now());
-    assert!(!is_complete(known(&here, &none, soon), &leases));
-    assert!(!is_complete(known(&here, &none, seconds(60)), &leases), "the other may be cut off");
-    assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), &leases), "or gone");
+    assert!(!is_complete(known(&here, &none, soon), 2));
+    assert!(!is_complete(known(&here, &none, seconds(60)), 2), "the other may be cut off");
+    assert!(is_complete(known(&here, &none, FORGET_AFTER + soon), 2), "or gone");
     let rows = Rows::of_heard(vec![row(THEM, "two", None, 1, 0)], Instant::now());
-    assert!(is_complete(known(&here, &rows, soon), &leases), "it speaks to another server");
-    let unread = Cells { is_read: false, ..known(&here, &rows, FORGET_AFTER + soon) };
-    assert!(!is_complete(unread, &leases), "others may have said something since");
+    assert!(is_complete(known(&here, &rows, soon), 2), "it speaks to another server");
+    let unread = Cells { leased: None, ..known(&here, &rows, FORGET_AFTER + soon) };
+    assert!(!unread.status(&snapshot(5), None).complete, "others may have said something since");
 
-    assert!(!is_complete(known(&here, &none, soon), &no_leases));
-    assert!(is_complete(known(&here, &none, seconds(10)), &no_leases), "they have had the time");
+    assert!(!is_complete(known(&here, &none, soon), 0));
+    assert!(is_complete(known(&here, &none, seconds(10)), 0), "they have had the time");
     let nobody = Here::default();
-    assert!(is_complete(known(&nobody, &none, seconds(10)), &no_leases), "there is none");
+    assert!(is_complete(known(&nobody, &none, seconds(10)), 0), "there is none");
     let elsewhere = |rows| Cells { are_here: false, ..known(&nobody, rows, seconds(10)) };
-    assert!(
-        !is_complete(elsewhere(&none), &no_leases),
-        "or it speaks to a server that keeps silent"
-    );
-    assert!(is_complete(elsewhere(&rows), &no_leases));
+    assert!(!is_complete(elsewhere(&none), 0), "or it speaks to a server that keeps silent");
+    assert!(is_complete(elsewhere(&rows), 0));
 }
 
 #[test]
@@ -333,21 +327,18 @@ fn a_cell_whose_server_was_killed_may_have_said_something_else_since() {
     let (mut here, now) = (Here::default(), Instant::now());
     let told_to = |server, silent| Rows::of_heard(vec![row(server, "one", None, 60, silent)], now);
     let (gone, soon, later) = (told_to("killed", 2), seconds(1), seconds(10));
-    assert!(!is_complete(known(&here, &gone, soon), &with_leases(5, 1)));
-    assert!(
-        is_complete(known(&here, &gone, later), &with_leases(5, 1)),
-        "it had the time to say so"
-    );
+    assert!(!is_complete(known(&here, &gone, soon), 1));
+    assert!(is_complete(known(&here, &gone, later), 1), "it had the time to say so");
     let here_before = told_to(THEM, 2);
-    assert!(is_complete(known(&here, &here_before, seconds(600)), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &here_before, seconds(600)), 1));
     let overdue = told_to(THEM, 13);
-    assert!(!is_complete(known(&here, &overdue, seconds(600)), &with_leases(5, 1)));
+    assert!(!is_complete(known(&here, &overdue, seconds(600)), 1));
     let is_gone = told_to(THEM, 26);
-    assert!(is_complete(known(&here, &is_gone, seconds(600)), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &is_gone, seconds(600)), 1));
     let is_written_down = told_to(NOBODY, 26);
-    assert!(is_complete(known(&here, &is_written_down, soon), &with_leases(5, 1)));
+    assert!(is_complete(known(&here, &is_written_down, soon), 1));
     here.hear("one", word(None), now);
-    assert!(is_complete(known(&here, &gone, soon), &with_leases(5, 1)), "it came back");
+    assert!(is_complete(known(&here, &gone, soon), 1), "it came back");
 }
 
 #[test]
@@ -396,4 +387,79 @@ fn cells_confirm_what_the_slowest_of_them_enforces() {
     assert_eq!(confirmed(&here, 6), Some(6));
     here.hear("new", everything(None), now);
     assert_eq!(confirmed(&here, 6), Some(0), "it may enforce anything");
+}
+
+#[test]
+fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
+    let now = Instant::now();
+    let change = (Revision(6), Change::LeaseAdded(lease(9)));
+    let later = snapshot(5).after(vec![change]).unwrap();
+    let confirmed = |here: &Here, row: Option<HeardReceipt>, is_server_lost| {
+        let mut rows = Rows::of_heard(row.into_iter().collect(), now);
+        rows.is_server_lost = is_server_lost;
+        let all = cells::all(here, &rows, US, long_ago(now), now);
+        cells::confirmed(&all, &later).map(|revision| revision.0)
+    };
+    let none = Here::default();
+    let told_to = |server, silent| Some(row(server, "one", Some(5), 600, silent));
+    assert_eq!(confirmed(&none, told_to(THEM, 4), true), None, "they vouch for it");
+    assert_eq!(confirmed(&none, told_to("killed", 40), true), Some(5));
+    assert_eq!(confirmed(&none, told_to("killed", 40), false), Some(5), "what else became of it");
+    assert_eq!(confirmed(&none, told_to(NOBODY, 0), false), Some(6), "nothing later concerns it");
+    assert_eq!(confirmed(&none, told_to(NOBODY, 0), true), Some(5), "it may have spoken since");
+    let unsaid = Some(row(NOBODY, "one", None, 600, 0));
+    assert_eq!(confirmed(&none, unsaid, true), Some(0));
+
+    let left = |ago: u64| {
+        let mut here = Here::default();
+        here.hear("one", word(Some(5)), now - seconds(ago));
+        here.leave("one", now - seconds(ago));
+        here
+    };
+    let mut held = left(60);
+    held.hear("one", word(Some(5)), now);
+    assert_eq!(confirmed(&held, told_to("killed", 40), true), Some(6), "it spoke again");
+    assert_eq!(confirmed(&left(9), None, true), Some(6), "it is between two polls");
+    assert_eq!(confirmed(&left(11), None, true), Some(5));
+    assert_eq!(confirmed(&left(11), None, false), Some(6));
+}
+
+#[test]
+fn a_server_that_ends_lets_go_of_all_cells_but_those_that_are_there() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("gone", word(Some(4)), now);
+    here.leave("gone", now);
+    here.hear("there", word(Some(4)), now);
+    here.take_unwritten(now);
+    here.part();
+    let unwritten = here.take_unwritten(now);
+    assert_eq!(
+        (cells_of(&unwritten.ours), cells_of(&unwritten.nobodys)),
+        (vec![], vec![("gone", 0)])
+    );
+    assert!(here.speaks_for_any());
+    here.leave("there", now);
+    here.part();
+    assert!(!here.speaks_for_any());
+}
+
+#[tokio::test]
+async fn a_cell_that_is_gone_is_not_waited_for_whatever_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
+    let store = policy_store::open(&url, &Options::default()).await.unwrap();
+    let receipts = Receipts::new(Metrics::new());
+    let _held = receipts.hear("one", word(None));
+    let pool = LeasePool::new("10.255.0.0/16".parse().unwrap(), 24, LeasePool::EXPIRY).unwrap();
+    let acquire = async |host: u8, ago| {
+        let (cell, then) = ([10, 0, 16, host].into(), SystemTime::now() - ago);
+        store.acquire_lease(&pool, cell, LeaseKind::Block, then).await.unwrap();
+    };
+    let is_complete =
+        async || receipts.of_all_servers(&*store).await.status(&snapshot(5), None).complete;
+    acquire(1, Duration::ZERO).await;
+    acquire(2, FORGET_AFTER + seconds(1)).await;
+    assert!(is_complete().await, "the second has not been there for a day");
+    acquire(3, FORGET_AFTER - seconds(60)).await;
+    assert!(!is_complete().await);
 }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{convert::Infallible, future::ready, sync::Arc};
 
 use axum::{
     Router,
@@ -11,7 +11,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, any},
 };
-use tower::ServiceExt;
+use futures::{TryFutureExt, future::Either};
+use tower::Service;
 
 use super::{pattern::Pattern, pipeline::Pipeline};
 use crate::{
@@ -113,33 +114,32 @@ impl Table {
     /// segment, and what a 404 and a 405 say is part of the contract (§2.3).
     pub(super) fn into_router(self) -> Router {
         let endpoints: Arc<[Endpoint]> = self.endpoints.into();
-        Router::new().fallback(move |request| {
-            let endpoints = endpoints.clone();
-            async move { answer(&endpoints, request).await }
-        })
+        Router::new().fallback(move |request| answer(&endpoints, request))
     }
 }
 
-async fn answer(endpoints: &[Endpoint], mut request: Request) -> Response {
+/// What answers `request`. A poll may be held for a minute, so there is no room in it for anything
+/// that is only needed before.
+fn answer(
+    endpoints: &[Endpoint],
+    mut request: Request,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
     let (method, path) = (request.method(), request.uri().path());
     let fits = |endpoint: &&Endpoint| endpoint.method == *method && endpoint.path.matches(path);
-    let Some(endpoint) = endpoints.iter().find(fits) else {
-        return refusal(endpoints, path);
+    let Some(Endpoint { answer, measured, .. }) = endpoints.iter().find(fits) else {
+        return Either::Left(ready(Ok(refusal(endpoints, path))));
     };
-    let Some(measured) = endpoint.measured else {
-        return answered(&endpoint.answer, request).await;
-    };
-    request.extensions_mut().insert(measured);
-    let mut response = answered(&endpoint.answer, request).await;
-    response.extensions_mut().insert(measured);
-    response
-}
-
-async fn answered(answer: &MethodRouter, request: Request) -> Response {
-    match answer.clone().oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let measured = *measured;
+    if let Some(measured) = measured {
+        request.extensions_mut().insert(measured);
     }
+    let answering = Service::call(&mut answer.clone(), request);
+    Either::Right(answering.map_ok(move |mut response| {
+        if let Some(measured) = measured {
+            response.extensions_mut().insert(measured);
+        }
+        response
+    }))
 }
 
 /// What is said where no endpoint fits: which methods `path` has, or that there is no such path.

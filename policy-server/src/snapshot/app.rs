@@ -16,9 +16,7 @@ pub(super) struct App {
     pub policies: OrdSet<Arc<Entry>>,
     pub changed: Revision,
     recent: Recent,
-    /// Somebody has asked for the lines since they are these.
-    asked: OnceLock<()>,
-    /// Put together when they are asked for once more; `None` inside where there are too many.
+    /// Put together when somebody first asks; `None` inside where there are too many.
     lines: OnceLock<Option<Arc<Lines>>>,
 }
 
@@ -63,7 +61,6 @@ impl App {
     /// Notes what happened, of which the policies tell already.
     pub(super) fn recall(&mut self, event: Event) {
         self.changed = event.revision;
-        self.asked.take();
         self.lines.take();
         let Recent { since, events } = &mut self.recent;
         events.push_back(event);
@@ -81,14 +78,7 @@ impl App {
         (revision >= *since).then_some(later)
     }
 
-    /// Lines that are asked for once are not kept: a cell that follows changes asks for the whole when
-    /// it comes, and most apps run on one cell. Those of all apps would take as much memory as
-    /// thousands of cells.
     pub(super) fn lines(&self, guid: &AppGuid) -> Option<Arc<Lines>> {
-        let lines = || Lines::of(guid, &self.policies).map(Arc::new);
-        if self.asked.set(()).is_ok() {
-            return lines();
-        }
-        self.lines.get_or_init(lines).clone()
+        self.lines.get_or_init(|| Lines::of(guid, &self.policies).map(Arc::new)).clone()
     }
 }

@@ -1,4 +1,4 @@
-//! The lines of one app's policies, put together once for all the polls that ask for them again. The cells
+//! The lines of one app's policies, put together once for all the polls that ask for them. The cells
 //! that run an app ask for the same lines over and over; copied from one place instead of from one
 //! place per policy, they cost a fraction.
 

@@ -111,6 +111,21 @@ async fn who_has_another_version_is_answered_in_full_at_once() {
 /// As after a backup was restored: what the cell enforces is of a past that never comes, and a number
 /// that will come again.
 #[tokio::test]
+async fn a_first_list_is_as_new_as_everything_and_a_later_one_as_what_it_tells() {
+    let world = World::start().await;
+    let before = world.create(&["other third tcp 1"]).await;
+    let of_web = world.create(&["web db tcp 1"]).await;
+    let newest = world.create(&["other third tcp 2"]).await;
+    let path = format!("{POLICIES}?id=web");
+    assert_eq!(version_of(&world, &path).await, newest, "a list of more apps would look older");
+    let knowing =
+        async |known: &str| world.ask(&path, &[("If-None-Match", &format!("\"{known}\""))]).await;
+    let answer = knowing(&before).await;
+    assert_eq!((answer.status, etag(&answer)), (200, of_web));
+    assert_eq!(knowing(&newest).await.status, 304);
+}
+
+#[tokio::test]
 async fn a_later_version_than_the_database_has_ends_its_life_once() {
     let world = World::start().await;
     let version = world.create(&["web db tcp 1"]).await;

@@ -5,11 +5,15 @@
 //! matrix sees to; what is open is open under traffic, what is closed is refused at once.
 
 mod allows;
+mod alone;
 mod container_store;
+mod crowd;
 mod denied_log;
 mod denies_by_default;
 mod explains;
 mod groups;
+mod kills;
+mod locks;
 mod net_in_out;
 mod revokes;
 mod same_cell;
@@ -17,4 +21,5 @@ mod security_groups;
 mod server_away;
 mod shadow;
 mod survives_restart;
+mod vandals;
 mod wiring;

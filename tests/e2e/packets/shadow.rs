@@ -46,8 +46,11 @@ fn what_no_policy_allows_passes_until_it_is_promoted() {
         world.matrix([&web, &db]).sweep()?;
         watch(world, "default_deny")?;
         let both = world.matrix([&web, &db]).may(&web, &db, tcp(5432)).may(&db, &web, tcp(8080));
-        both.hold()?;
+        // First and alone, since of packets of the same apps only one is told at a time.
+        let seen = web.dial(db.address(), tcp(5432))?;
+        ensure!(seen.outcome == Outcome::Open, "only watched, and {seen}");
         told(world.cell(2), 5432, "no_policy")?;
+        both.pings_pass().hold()?;
         let metrics = world.cell(2).agent_metrics()?;
         ensure!(metrics.contains("verdict=\"would_deny\",reason=\"no_policy\""), "{metrics}");
         let doomed = web.connect(&db, 5432)?;

@@ -84,6 +84,17 @@ impl Daemon {
         }
     }
 
+    /// Runs it to its end, which it must come to by itself: its exit code, and the last it said.
+    pub fn ends(&mut self) -> Result<(Option<i32>, String)> {
+        self.start()?;
+        let Some(child) = &mut self.child else { bail!("{} is not running", self.name) };
+        let status = poll::until(&format!("{} ends", self.name), || {
+            child.try_wait()?.context("still running")
+        })?;
+        self.child = None;
+        Ok((status.code(), self.tail(5)))
+    }
+
     /// SIGKILL, the worst day: no handler runs.
     pub fn kill(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };

@@ -7,6 +7,7 @@
 //! probe     the program inside the containers: answers, dials, holds a connection open
 //! reach     the reachability matrix: every pair, every port, both ways, until it holds
 //! traffic   a connection, or a row of them, kept going while something is done to the world
+//! chance    random choices that can be made again
 //! ```
 //!
 //! Start reading at [`world::World`]; a test is told in terms of it:
@@ -26,6 +27,7 @@
 //! then says what it saw last.
 
 pub mod binaries;
+pub mod chance;
 pub mod daemon;
 pub mod netns;
 pub mod poll;

@@ -1,7 +1,7 @@
 //! The reachability matrix: who may reach whom, on which port; everything else must be refused.
 //!
 //! All ordered pairs, on all ports anyone answers on, are tried at once, and again until the whole of
-//! it holds in one sweep. So every "may" stands beside its "may not", and a matrix that holds cannot
+//! it holds in one sweep. Each is pinged as well, which no policy allows. So every "may" stands beside its "may not", and a matrix that holds cannot
 //! be held by a pulled cable, nor by a missing firewall.
 
 use std::fmt;
@@ -43,6 +43,7 @@ impl fmt::Display for Port {
 pub struct Matrix<'a> {
     containers: Vec<&'a Container>,
     may: Vec<(String, String, Port)>,
+    pings: Outcome,
     patience: Duration,
 }
 
@@ -50,19 +51,26 @@ pub struct Matrix<'a> {
 struct Try<'a> {
     from: &'a Container,
     to: &'a Container,
-    port: Port,
+    /// `None` for a ping.
+    port: Option<Port>,
     expected: Outcome,
 }
 
 impl<'a> Matrix<'a> {
     pub(crate) fn of(containers: impl IntoIterator<Item = &'a Container>) -> Self {
         let containers = containers.into_iter().collect();
-        Self { containers, may: Vec::new(), patience: poll::PATIENCE }
+        Self { containers, may: Vec::new(), pings: Outcome::Refused, patience: poll::PATIENCE }
     }
 
     /// This one is allowed. What is not allowed is forbidden.
     pub fn may(mut self, from: &Container, to: &Container, port: Port) -> Self {
         self.may.push((from.name().to_owned(), to.name().to_owned(), port));
+        self
+    }
+
+    /// Pings pass, since what no policy allows is only watched.
+    pub fn pings_pass(mut self) -> Self {
+        self.pings = Outcome::Open;
         self
     }
 
@@ -90,10 +98,7 @@ impl<'a> Matrix<'a> {
     pub fn sweep(&self) -> Result<()> {
         let tries = self.tries();
         let seen: Vec<Result<Dialled>> = thread::scope(|scope| {
-            let running: Vec<_> = tries
-                .iter()
-                .map(|this| scope.spawn(|| this.from.dial(this.to.address(), this.port)))
-                .collect();
+            let running: Vec<_> = tries.iter().map(|this| scope.spawn(|| this.seen())).collect();
             running
                 .into_iter()
                 .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -105,7 +110,7 @@ impl<'a> Matrix<'a> {
             wrong += usize::from(fault.is_some());
             let seen = seen.map_or_else(|error| format!("{error:#}"), |seen| seen.to_string());
             let (from, to) = (this.from.name(), this.to.name());
-            let port = this.port.to_string();
+            let port = this.port.map_or_else(|| "ping".to_owned(), |port| port.to_string());
             table.push_str(&format!(
                 "\n  {} {from:>14} → {to:<14} {port:<9} expected {:<8} seen {seen} {}",
                 if fault.is_some() { "✗" } else { "✓" },
@@ -126,8 +131,9 @@ impl<'a> Matrix<'a> {
                         source == from.name() && destination == to.name() && *allowed == port
                     });
                     let expected = if may { Outcome::Open } else { Outcome::Refused };
-                    tries.push(Try { from, to, port, expected });
+                    tries.push(Try { from, to, port: Some(port), expected });
                 }
+                tries.push(Try { from, to, port: None, expected: self.pings });
             }
         }
         tries
@@ -135,6 +141,17 @@ impl<'a> Matrix<'a> {
 }
 
 impl Try<'_> {
+    fn seen(&self) -> Result<Dialled> {
+        let to = self.to.address();
+        match self.port {
+            Some(port) => self.from.dial(to, port),
+            None => {
+                let (outcome, ms) = (self.from.ping(to)?, 0.0);
+                Ok(Dialled { outcome, ms, server: None, peer_sees: None })
+            }
+        }
+    }
+
     /// Why what was seen is not what was expected. An open port must be answered by the right
     /// container, which must see the caller's own overlay address.
     fn fault(&self, seen: &Result<Dialled>) -> Option<String> {
@@ -144,7 +161,7 @@ impl Try<'_> {
         if *outcome != self.expected {
             return Some("←".into());
         }
-        if *outcome != Outcome::Open {
+        if *outcome != Outcome::Open || self.port.is_none() {
             return None;
         }
         if server.as_deref() != Some(self.to.name()) {

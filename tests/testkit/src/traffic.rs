@@ -27,14 +27,14 @@ pub struct Traffic {
 #[derive(Debug)]
 enum Account {
     Held(Held),
-    Calls { made: u64, failed: Vec<String> },
+    Calls { made: u64, failed: Vec<String>, answered: Vec<String> },
 }
 
 /// How a connection is kept busy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Talk {
-    /// We ask, over TCP, and are answered.
-    Ask(u16),
+    /// We ask, and are answered.
+    Ask(Port),
     /// The other end pushes, we only listen.
     Listen(Port),
 }
@@ -49,7 +49,9 @@ impl Traffic {
             let go_on = || !asked.load(Ordering::Relaxed);
             let opened = move || _ = opened.send(());
             let held = netns.inside(|| match talk {
-                Talk::Ask(port) => probe::hold(to.into(), port, opened, go_on),
+                Talk::Ask(Port { transport, number }) => {
+                    probe::hold(transport, to.into(), number, opened, go_on)
+                }
                 Talk::Listen(Port { transport, number }) => {
                     probe::hear(transport, to.into(), number, opened, go_on)
                 }
@@ -73,17 +75,19 @@ impl Traffic {
         let asked = stop.clone();
         let worker = thread::spawn(move || {
             netns.inside(|| {
-                let (mut made, mut failed) = (0, Vec::new());
+                let (mut made, mut failed, mut answered) = (0, Vec::new(), Vec::new());
                 while !asked.load(Ordering::Relaxed) {
                     let patience = Duration::from_secs(2);
                     let seen = probe::dial(port.transport, to.into(), port.number, patience);
                     made += 1;
-                    if seen.outcome != Outcome::Open {
-                        failed.push(format!("call {made} to {to} {port}: {seen}"));
+                    let account = format!("call {made} to {to} {port}: {seen}");
+                    match seen.outcome {
+                        Outcome::Open => answered.push(account),
+                        _ => failed.push(account),
                     }
                     thread::sleep(EVERY);
                 }
-                Account::Calls { made, failed }
+                Account::Calls { made, failed, answered }
             })
         });
         Self { stop, worker: Some(worker) }
@@ -121,7 +125,7 @@ impl Traffic {
                 );
                 Ok(held.answered)
             }
-            Account::Calls { made, failed } => {
+            Account::Calls { made, failed, answered: _ } => {
                 let first: Vec<_> = failed.iter().take(5).map(String::as_str).collect();
                 ensure!(
                     failed.is_empty(),
@@ -131,6 +135,26 @@ impl Traffic {
                 );
                 ensure!(made > 0, "no call was made");
                 Ok(made)
+            }
+        }
+    }
+
+    /// Stops it; not one call may have been answered since it began. Returns those that were not
+    /// refused outright.
+    pub fn denied(mut self) -> Result<Vec<String>> {
+        match self.end()? {
+            Account::Held(held) => bail!("a connection was to be denied, and stood: {held:?}"),
+            Account::Calls { made, mut failed, answered } => {
+                let first: Vec<_> = answered.iter().take(5).map(String::as_str).collect();
+                ensure!(
+                    answered.is_empty(),
+                    "{} of {made} denied calls were answered, such as\n  {}",
+                    answered.len(),
+                    first.join("\n  ")
+                );
+                ensure!(made > 0, "no call was made");
+                failed.retain(|account| !account.contains(&Outcome::Refused.to_string()));
+                Ok(failed)
             }
         }
     }

@@ -1,4 +1,8 @@
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{Kernel, KernelError, lock_file::LockFile, program::run};
 use crate::{Dialect, Family, Observed, Plan};
@@ -10,8 +14,12 @@ const XTABLES_WAIT: &str = "10";
 /// The exit code of "somebody else is writing, try again" (spec/cell.md §I.14).
 const RESOURCE_PROBLEM: i32 = 4;
 
-/// How often that is tried again, a little later each time.
+/// How often that is tried again, a little later each time. Whoever has waited for the lock for all of its
+/// time is not sent to wait again: why nothing is written is to be known first.
 const ATTEMPTS: u32 = 5;
+
+/// A refusal for another reason than the lock comes sooner than this.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Which of its two engines iptables drives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +126,13 @@ impl Kernel for Iptables {
         let text = plan.render();
         let restore = self.program("restore");
         let _held = self.lock_file.take()?;
-        let mut attempt = 1;
+        let (mut attempt, began) = (1, Instant::now());
         loop {
             match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {
                 Err(KernelError::Failed { status, .. })
-                    if status.code() == Some(RESOURCE_PROBLEM) && attempt < ATTEMPTS =>
+                    if status.code() == Some(RESOURCE_PROBLEM)
+                        && attempt < ATTEMPTS
+                        && began.elapsed() < AT_ONCE =>
                 {
                     thread::sleep(Duration::from_millis(20) * attempt);
                     attempt += 1;

@@ -63,12 +63,13 @@ pub(super) async fn add(
 
 pub(super) async fn end(tx: &mut MySqlConnection, lifetime: Duration) -> Result<usize, StoreError> {
     sqlx::query(super::fixed(format!(
-        "DELETE FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS}"
+        "UPDATE netman_servers SET confirmed = NULL
+         WHERE confirmed IS NOT NULL AND heard_at + ? < {NOW_MILLIS}"
     )))
     .bind(millis(lifetime))
     .execute(&mut *tx)
     .await
-    .doing("forgetting servers that are gone")?;
+    .doing("taking back what servers said that are gone")?;
     let ended = sqlx::query(
         "DELETE FROM netman_quarantine
          WHERE revision < COALESCE((SELECT MIN(confirmed) FROM netman_servers), ?)",
@@ -110,7 +111,8 @@ pub(super) async fn report(
     .await
     .doing(doing)?;
     sqlx::query_scalar(super::fixed(format!(
-        "SELECT EXISTS (SELECT 1 FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS})
+        "SELECT EXISTS (SELECT 1 FROM netman_servers
+                        WHERE confirmed IS NOT NULL AND heard_at + ? < {NOW_MILLIS})
              OR EXISTS (SELECT 1 FROM netman_quarantine
                         WHERE revision < COALESCE((SELECT MIN(confirmed) FROM netman_servers), ?))"
     )))
@@ -119,6 +121,43 @@ pub(super) async fn report(
     .fetch_one(tx)
     .await
     .doing("asking whether cells confirmed what is quarantined")
+}
+
+pub(super) async fn leave(tx: &mut MySqlConnection, server: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_servers SET server = CONCAT('left:', server) WHERE server = ?")
+        .bind(server)
+        .execute(tx)
+        .await
+        .doing("noting that a server ends")?;
+    Ok(())
+}
+
+pub(super) async fn is_lost(
+    tx: &mut MySqlConnection,
+    silent_for: Duration,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(super::fixed(format!(
+        "SELECT EXISTS (SELECT 1 FROM netman_servers
+                        WHERE server NOT LIKE 'left:%' AND heard_at + ? < {NOW_MILLIS})"
+    )))
+    .bind(millis(silent_for))
+    .fetch_one(tx)
+    .await
+    .doing("looking for lost servers")
+}
+
+pub(super) async fn forget(
+    tx: &mut MySqlConnection,
+    silent_for: Duration,
+) -> Result<(), StoreError> {
+    sqlx::query(super::fixed(format!(
+        "DELETE FROM netman_servers WHERE heard_at + ? < {NOW_MILLIS}"
+    )))
+    .bind(millis(silent_for))
+    .execute(tx)
+    .await
+    .doing("forgetting servers that are gone")?;
+    Ok(())
 }
 
 pub(super) async fn confirmed(tx: &mut MySqlConnection) -> Result<Vec<Revision>, StoreError> {

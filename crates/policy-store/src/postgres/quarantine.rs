@@ -45,13 +45,14 @@ pub(super) async fn add(
 
 pub(super) async fn end(tx: &mut PgConnection, lifetime: Duration) -> Result<usize, StoreError> {
     sqlx::query(
-        "DELETE FROM netman_servers
-         WHERE heard_at + $1 * interval '1 millisecond' < clock_timestamp()",
+        "UPDATE netman_servers SET confirmed = NULL
+         WHERE confirmed IS NOT NULL
+           AND heard_at + $1 * interval '1 millisecond' < clock_timestamp()",
     )
     .bind(millis(lifetime))
     .execute(&mut *tx)
     .await
-    .doing("forgetting servers that are gone")?;
+    .doing("taking back what servers said that are gone")?;
     let ended = sqlx::query(
         "DELETE FROM netman_quarantine
          WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), $1)",
@@ -90,7 +91,8 @@ pub(super) async fn report(
          others AS (SELECT confirmed, heard_at FROM netman_servers WHERE server <> $1),
          confirmed AS (SELECT confirmed FROM heard UNION ALL SELECT confirmed FROM others)
          SELECT EXISTS (SELECT 1 FROM others
-                        WHERE heard_at + $3 * interval '1 millisecond' < clock_timestamp())
+                        WHERE confirmed IS NOT NULL
+                          AND heard_at + $3 * interval '1 millisecond' < clock_timestamp())
              OR EXISTS (SELECT 1 FROM netman_quarantine
                         WHERE revision < coalesce((SELECT min(confirmed) FROM confirmed), $4))",
     )
@@ -101,6 +103,40 @@ pub(super) async fn report(
     .fetch_one(tx)
     .await
     .doing("noting what a server's cells enforce")
+}
+
+pub(super) async fn leave(tx: &mut PgConnection, server: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_servers SET server = 'left:' || server WHERE server = $1")
+        .bind(server)
+        .execute(tx)
+        .await
+        .doing("noting that a server ends")?;
+    Ok(())
+}
+
+pub(super) async fn is_lost(
+    tx: &mut PgConnection,
+    silent_for: Duration,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM netman_servers
+                        WHERE server NOT LIKE 'left:%' AND heard_at + $1 * interval '1 millisecond' < clock_timestamp())",
+    )
+    .bind(millis(silent_for))
+    .fetch_one(tx)
+    .await
+    .doing("looking for lost servers")
+}
+
+pub(super) async fn forget(tx: &mut PgConnection, silent_for: Duration) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM netman_servers WHERE heard_at + $1 * interval '1 millisecond' < clock_timestamp()",
+    )
+    .bind(millis(silent_for))
+    .execute(tx)
+    .await
+    .doing("forgetting servers that are gone")?;
+    Ok(())
 }
 
 pub(super) async fn confirmed(tx: &mut PgConnection) -> Result<Vec<Revision>, StoreError> {

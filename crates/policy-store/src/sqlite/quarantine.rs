@@ -47,11 +47,15 @@ pub(super) async fn end(
     tx: &mut SqliteConnection,
     lifetime: Duration,
 ) -> Result<usize, StoreError> {
-    sqlx::query("DELETE FROM netman_servers WHERE heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER)")
-        .bind(millis(lifetime))
-        .execute(&mut *tx)
-        .await
-        .doing("forgetting servers that are gone")?;
+    sqlx::query(
+        "UPDATE netman_servers SET confirmed = NULL
+         WHERE confirmed IS NOT NULL
+           AND heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+    )
+    .bind(millis(lifetime))
+    .execute(&mut *tx)
+    .await
+    .doing("taking back what servers said that are gone")?;
     let ended = sqlx::query(
         "DELETE FROM netman_quarantine
          WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), ?)",
@@ -89,7 +93,9 @@ pub(super) async fn report(
     .await
     .doing("noting what a server's cells enforce")?;
     sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM netman_servers WHERE heard_at + ?1 < CAST(unixepoch('subsec') * 1000 AS INTEGER))
+        "SELECT EXISTS (SELECT 1 FROM netman_servers
+                        WHERE confirmed IS NOT NULL
+                          AND heard_at + ?1 < CAST(unixepoch('subsec') * 1000 AS INTEGER))
              OR EXISTS (SELECT 1 FROM netman_quarantine
                         WHERE revision < coalesce((SELECT min(confirmed) FROM netman_servers), ?2))",
     )
@@ -98,6 +104,43 @@ pub(super) async fn report(
     .fetch_one(tx)
     .await
     .doing("asking whether cells confirmed what is quarantined")
+}
+
+pub(super) async fn leave(tx: &mut SqliteConnection, server: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_servers SET server = 'left:' || server WHERE server = ?")
+        .bind(server)
+        .execute(tx)
+        .await
+        .doing("noting that a server ends")?;
+    Ok(())
+}
+
+pub(super) async fn is_lost(
+    tx: &mut SqliteConnection,
+    silent_for: Duration,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM netman_servers
+                        WHERE server NOT LIKE 'left:%' AND heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER))",
+    )
+    .bind(millis(silent_for))
+    .fetch_one(tx)
+    .await
+    .doing("looking for lost servers")
+}
+
+pub(super) async fn forget(
+    tx: &mut SqliteConnection,
+    silent_for: Duration,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM netman_servers WHERE heard_at + ? < CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+    )
+    .bind(millis(silent_for))
+    .execute(tx)
+    .await
+    .doing("forgetting servers that are gone")?;
+    Ok(())
 }
 
 pub(super) async fn confirmed(tx: &mut SqliteConnection) -> Result<Vec<Revision>, StoreError> {

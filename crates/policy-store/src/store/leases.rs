@@ -124,6 +124,11 @@ impl HeldLease {
         !self.lapsed && self.expired(expiry, now)
     }
 
+    /// Whether it is on the list, and its cell said so within `age`.
+    pub(super) fn renewed_within(&self, age: Duration, now: SystemTime) -> bool {
+        !self.lapsed && !self.expired(age, now)
+    }
+
     fn expired(&self, expiry: Duration, now: SystemTime) -> bool {
         let expiry = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
         self.renewed_at.saturating_add(expiry) <= seconds(now)

@@ -15,6 +15,7 @@ stories! {
     no_address_is_lent_to_two_cells,
     releasing_frees_the_block,
     what_nobody_renews_leaves_the_list,
+    leases_of_cells_that_are_gone_do_not_count,
     only_an_expired_block_is_given_to_another_cell,
     reopening_keeps_leases,
 }
@@ -159,6 +160,18 @@ async fn only_an_expired_block_is_given_to_another_cell(database: Database) {
     let given = acquire(&*store, 5, 3603).await.unwrap();
     assert_eq!(given.overlay_subnet, leases[1].overlay_subnet);
     assert!(acquire(&*store, 1, 3602).await.is_err(), "the late cell finds none");
+}
+
+async fn leases_of_cells_that_are_gone_do_not_count(database: Database) {
+    let store = database.open().await;
+    let first = acquire(&*store, 1, 0).await.unwrap();
+    acquire(&*store, 2, 10).await.unwrap();
+    let count = async |second| store.leases_renewed_within(HOUR, at(second)).await.unwrap();
+    assert_eq!((count(3599).await, count(3600).await, count(3610).await), (2, 1, 0));
+    store.renew_lease(&first, at(3000)).await.unwrap();
+    assert_eq!(count(3610).await, 1);
+    store.lapse_leases(Duration::from_secs(1), at(3610)).await.unwrap();
+    assert_eq!(count(3610).await, 0, "it left the list");
 }
 
 async fn reopening_keeps_leases(database: Database) {

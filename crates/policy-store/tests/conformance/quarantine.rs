@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use policy::Revision;
 use policy_store::{CellsReport, Options, PolicyStore};
 
@@ -10,6 +12,7 @@ stories! {
     the_slowest_of_several_servers_decides,
     quarantined_tags_are_not_given_when_all_others_are,
     a_store_told_so_quarantines_nothing,
+    a_server_that_went_without_leave_is_remembered_but_not_waited_for,
 }
 
 fn confirmed(revision: u64) -> CellsReport {
@@ -104,4 +107,31 @@ async fn a_store_told_so_quarantines_nothing(database: Database) {
     delete(&*store, "web db tcp 1").await;
     create(&*store, "a b tcp 1").await;
     assert_eq!(tags(&*store).await, ["a=1", "b=2"]);
+}
+
+async fn a_server_that_went_without_leave_is_remembered_but_not_waited_for(database: Database) {
+    let store = database.open().await;
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    create(&*store, "web db tcp 1").await;
+    for server in ["gone", "left"] {
+        report(&*store, server, confirmed(1)).await;
+    }
+    store.take_leave("left").await.unwrap();
+    store.take_leave("never heard of").await.unwrap();
+    delete(&*store, "web db tcp 1").await;
+    create(&*store, "a b tcp 1").await;
+    assert_eq!(report(&*store, "alive", confirmed(3)).await, 0, "what both said counts");
+    assert!(!store.is_server_lost(minutes(30)).await.unwrap());
+    let hour = database.hours_ago(1);
+    let sign = |server| format!("UPDATE netman_servers SET heard_at = {hour} WHERE {server}");
+    database.by_hand(&sign("server LIKE 'left%'")).await;
+    assert!(!store.is_server_lost(minutes(30)).await.unwrap(), "it took leave");
+    database.by_hand(&sign("server = 'gone'")).await;
+    assert!(store.is_server_lost(minutes(30)).await.unwrap());
+    assert_eq!(report(&*store, "alive", confirmed(3)).await, 2, "for a minute");
+    assert!(store.is_server_lost(minutes(30)).await.unwrap(), "it still is");
+    store.forget_receipts(minutes(90)).await.unwrap();
+    assert!(store.is_server_lost(minutes(30)).await.unwrap());
+    store.forget_receipts(minutes(45)).await.unwrap();
+    assert!(!store.is_server_lost(minutes(30)).await.unwrap());
 }

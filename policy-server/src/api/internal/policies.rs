@@ -27,8 +27,10 @@ struct Asked {
     shape: Shape,
     poll: Poll,
     takes_changes: bool,
-    /// Whose poll it is, and what that says of it.
-    said: Option<(Box<str>, Word)>,
+    /// Whose poll it is.
+    cell: Option<Box<str>>,
+    /// What it says of that, until it is heard.
+    word: Option<Word>,
 }
 
 /// Policies with tags, possibly after a while. What the cell says it has is its receipt.
@@ -39,7 +41,7 @@ pub(crate) fn index(
     headers: HeaderMap,
 ) -> impl Future<Output = Response> {
     let shape = Shape::of_version(&version::named_in(uri.path()));
-    let asked = Asked::of(shape, &server, uri.query(), &headers);
+    let mut asked = Asked::of(shape, &server, uri.query(), &headers);
     async move { asked.answered(&server).await }
 }
 
@@ -50,7 +52,7 @@ pub(crate) fn index_of_2016(
     uri: Uri,
     headers: HeaderMap,
 ) -> impl Future<Output = Response> {
-    let asked = Asked::of(Shape::Of2016, &server, uri.query(), &headers);
+    let mut asked = Asked::of(Shape::Of2016, &server, uri.query(), &headers);
     async move { asked.answered(&server).await }
 }
 
@@ -58,65 +60,77 @@ impl Asked {
     fn of(shape: Shape, server: &Server, query: Option<&str>, headers: &HeaderMap) -> Self {
         let subject = Arc::new(server.feed.snapshot().sharing(query::subject(query)));
         let (known, wait) = (conditional::known(headers), conditional::wait(headers));
+        let cell = conditional::cell(headers).map(Box::from);
         let word = || conditional::word(headers, &subject, known.as_ref());
         Self {
             shape,
             takes_changes: shape == Shape::V1 && conditional::takes_changes(headers),
-            said: conditional::cell(headers).map(|cell| (cell.into(), word())),
+            word: cell.is_some().then(word),
+            cell,
             poll: Poll { topic: Topic::Policies(subject), known, wait },
         }
     }
 
-    async fn answered(self, server: &Server) -> Response {
-        let Self { shape, mut poll, takes_changes, said } = self;
-        if poll.known.is_none() && said.is_none() {
+    async fn answered(&mut self, server: &Server) -> Response {
+        if self.poll.known.is_none() && self.cell.is_none() {
             // An agent of the existing system asks once for what it was told is new, and not again if
             // it missed it. Ours is told of whatever comes later when it asks with the version it got.
             server.catch_up().await;
         }
-        let (cell, word) = said.unzip();
-        let hearing =
-            cell.as_deref().zip(word).map(|(cell, word)| server.receipts.hear(cell, word));
+        let said = self.cell.as_deref().zip(self.word.take());
+        let hearing = said.map(|(cell, word)| server.receipts.hear(cell, word));
         if let Some(hearing) = &hearing {
-            poll.topic = Topic::Policies(hearing.subject.clone());
+            self.poll.topic = Topic::Policies(hearing.subject.clone());
         }
-        let outcome = server.hold(&poll).await;
-        let (answer, version, how) = answer(&outcome, &poll, shape, takes_changes, server);
+        let outcome = server.hold(&self.poll).await;
+        let (answer, version, how) = self.answer(&outcome, server);
         server.metrics.poll_answered(how);
-        conditional::stamped(answer, &version, poll.wait)
+        conditional::stamped(answer, &version, self.poll.wait)
     }
-}
 
-/// What `poll` is answered, of which version, and how it was told.
-fn answer(
-    outcome: &Outcome,
-    poll: &Poll,
-    shape: Shape,
-    takes_changes: bool,
-    server: &Server,
-) -> (Response, Version, PollAnswer) {
-    let (snapshot, version) = match outcome {
-        // A list for one who knows nothing is as of now. By an older version, right as it were, a cell
-        // that asks about one more app than before would take it for older than what it has.
-        Outcome::Fresh(snapshot, _) if poll.known.is_none() => {
-            (snapshot, snapshot.version().clone())
-        }
-        Outcome::Fresh(snapshot, version) => (snapshot, version.clone()),
-        Outcome::Unchanged(snapshot, known) => {
-            let (now, then) = (snapshot.version().revision.0, known.revision.0);
-            if !takes_changes || now.saturating_sub(then) < STALE {
-                return (conditional::not_modified(), known.clone(), PollAnswer::Unchanged);
+    /// What is answered, of which version, and how it is told.
+    fn answer(&self, outcome: &Outcome, server: &Server) -> (Response, Version, PollAnswer) {
+        let known = self.poll.known.as_ref();
+        let (snapshot, version) = match outcome {
+            // A list for one who knows nothing is as of now. By an older version, right as it were, a
+            // cell that asks about one more app than before would take it for older than what it has.
+            Outcome::Fresh(snapshot, _) if known.is_none() => {
+                (snapshot, snapshot.version().clone())
             }
-            (snapshot, snapshot.version().clone())
+            Outcome::Fresh(snapshot, version) => (snapshot, version.clone()),
+            Outcome::Unchanged(snapshot, known) => {
+                let (now, then) = (snapshot.version().revision.0, known.revision.0);
+                if !self.takes_changes || now.saturating_sub(then) < STALE {
+                    return (conditional::not_modified(), known.clone(), PollAnswer::Unchanged);
+                }
+                (snapshot, snapshot.version().clone())
+            }
+        };
+        let Topic::Policies(subject) = &self.poll.topic else {
+            unreachable!("policies were asked for")
+        };
+        if self.takes_changes
+            && let Some(change) = change(snapshot, subject, known)
+        {
+            return (change, version, PollAnswer::Delta);
         }
-    };
-    let Topic::Policies(subject) = &poll.topic else { unreachable!("policies were asked for") };
-    if takes_changes && let Some(change) = change(snapshot, subject, poll.known.as_ref()) {
-        return (change, version, PollAnswer::Delta);
+        let list = || self.list(snapshot, subject, server);
+        let list = server.metrics.lookup(Operation::about(subject), list);
+        (list, version, PollAnswer::Whole)
     }
-    let operation = Operation::about(subject);
-    let list = server.metrics.lookup(operation, || listed(snapshot, subject, shape, server));
-    (list, version, PollAnswer::Whole)
+
+    /// The list of what `subject` asks for. Agents of the existing system ask for it over and over, and
+    /// are told in a form that is kept. A cell of ours asks once, when it comes: kept for all of those,
+    /// the lines of all apps would take as much memory as thousands of cells.
+    fn list(&self, snapshot: &Snapshot, subject: &Subject, server: &Server) -> Response {
+        if let (Subject::Apps(apps), Shape::V1, None) = (subject, self.shape, &self.cell)
+            && let Some((count, lines)) = snapshot.lines_of(apps)
+        {
+            return json_text(format!("{{\"total_policies\":{count},\"policies\":[{lines}]}}"));
+        }
+        let form = self.shape.form(server.tag_length);
+        list(snapshot.policies_of(subject), form, self.shape.counts())
+    }
 }
 
 /// What became of the list of `subject` since `known`, if that is known and the list is one of apps.
@@ -129,17 +143,6 @@ fn change(snapshot: &Snapshot, subject: &Subject, known: Option<&Version>) -> Op
 
 fn line(entry: &Arc<Entry>) -> &str {
     entry.line.tagged()
-}
-
-/// The list of what `subject` asks for. Agents of today ask about a few apps in the form that is kept;
-/// the others are told line by line.
-fn listed(snapshot: &Snapshot, subject: &Subject, shape: Shape, server: &Server) -> Response {
-    if let (Subject::Apps(apps), Shape::V1) = (subject, shape)
-        && let Some((count, lines)) = snapshot.lines_of(apps)
-    {
-        return json_text(format!("{{\"total_policies\":{count},\"policies\":[{lines}]}}"));
-    }
-    list(snapshot.policies_of(subject), shape.form(server.tag_length), shape.counts())
 }
 
 /// A bare number (§5.2).

@@ -38,14 +38,17 @@ pub(crate) async fn index(
 ) -> Result<Response, ApiError> {
     let question = Question::of(query.as_deref())?;
     let (known, wait) = (conditional::known(&headers), conditional::wait(&headers));
+    let cell: Option<Box<str>> = conditional::cell(&headers).map(Box::from);
+    let word = cell
+        .is_some()
+        .then(|| conditional::groups_word(&headers, &question.spaces, known.as_ref()));
+    // They keep whole buffers of their connection.
+    drop(headers);
     if known.is_none() {
         server.catch_up().await;
     }
-    let cell = conditional::cell(&headers);
-    let _hearing = cell.map(|cell| {
-        let word = conditional::groups_word(&headers, &question.spaces, known.as_ref());
-        server.receipts.hear_of_groups(cell, word)
-    });
+    let said = cell.as_deref().zip(word);
+    let _hearing = said.map(|(cell, word)| server.receipts.hear_of_groups(cell, word));
     let poll = Poll { topic: Topic::SecurityGroups(question.spaces.clone()), known, wait };
     Ok(match server.hold(&poll).await {
         Outcome::Unchanged(_, version) => {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use policy::{Revision, TagLength};
 use policy_store::{Change, Changes, PolicyStore, State, StoreError};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Source;
 use crate::snapshot::{Snapshot, Touched};
@@ -17,6 +17,12 @@ const LOOKS_APART: Duration = Duration::from_millis(2);
 /// How often security groups are compared with the database's. A syncer of the existing system, which may
 /// run beside ours while they are being exchanged, changes them and leaves no trace but that.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long an older server may keep everything from being read. Cells are told what was known last.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Before everything is read once more; the next pause is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Feeder {
     store: Arc<dyn PolicyStore>,
@@ -194,13 +200,33 @@ impl Reason {
 }
 
 /// Everything, without changes that have no revision yet: whoever was told of such a one would be
-/// believed to know nothing of it once it has one. A look finds them and gives them their revision.
+/// believed to know nothing of it once it has one. A look finds them and gives them their revision; then
+/// everything is read once more, unless somebody changes it faster than that for longer than
+/// [`PATIENCE`].
 pub(super) async fn whole(store: &dyn PolicyStore) -> Result<State, StoreError> {
+    whole_within(PATIENCE, store).await
+}
+
+pub(super) async fn whole_within(
+    patience: Duration,
+    store: &dyn PolicyStore,
+) -> Result<State, StoreError> {
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
     loop {
         let state = store.state().await?;
-        if !matches!(store.changes_since(&state.version).await, Ok(Changes::Forgotten)) {
-            return Ok(state);
+        match store.changes_since(&state.version).await {
+            Ok(Changes::Forgotten) => {}
+            Ok(Changes::Log(_)) | Err(StoreError::Unreadable { .. }) => return Ok(state),
+            Err(error) => return Err(error),
         }
+        if Instant::now() + pause > deadline {
+            return Err(StoreError::TooSlow {
+                doing: "reading everything between two changes of an older server",
+            });
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(LOOK_EVERY);
     }
 }
 

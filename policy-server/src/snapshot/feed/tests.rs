@@ -208,3 +208,20 @@ async fn who_slept_over_what_the_log_keeps_takes_the_whole_once() {
     feeder.look(false).await.unwrap();
     assert_eq!(feed.snapshot().delta(&web, &awake).unwrap().added.len(), 1);
 }
+
+#[tokio::test]
+async fn who_changes_policies_faster_than_they_are_read_is_not_waited_for_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let (feed, mut feeder) =
+        start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap();
+    let restless = "CREATE TRIGGER restless AFTER UPDATE OF explained ON netman_revision BEGIN
+        UPDATE policies_info SET last_updated = last_updated + 1000; END";
+    write_as_of_old(&dir, &[restless]).await;
+    let whole = feeder::whole_within(Duration::from_millis(50), &*store).await;
+    assert!(matches!(whole, Err(StoreError::TooSlow { .. })), "{whole:?}");
+
+    write_as_of_old(&dir, &["DROP TRIGGER restless"]).await;
+    feeder.look(false).await.unwrap();
+    assert_eq!(*feed.snapshot().version(), store.version().await.unwrap());
+}

@@ -79,7 +79,8 @@ fn hold(words: &[&str]) -> Result<()> {
     let ["tcp", to, port] = words else { bail!("{USAGE}") };
     let to: IpAddr = to.parse()?;
     let opened = || println!("{}", serde_json::json!({"event": "open"}));
-    let held = probe::hold(to, port.parse()?, opened, || true).context("cannot connect")?;
+    let held = probe::hold(Transport::Tcp, to, port.parse()?, opened, || true)
+        .context("cannot connect")?;
     println!("{}", serde_json::json!({"event": "cut", "held": held}));
     Ok(())
 }

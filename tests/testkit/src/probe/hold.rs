@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use super::Transport;
 
 /// Between two lines.
 const EVERY: Duration = Duration::from_millis(20);
@@ -51,27 +53,44 @@ pub struct Held {
     pub slowest_ms: u128,
 }
 
-/// Opens a connection, calls `opened`, then exchanges lines until it is cut or `go_on` says no.
+/// Opens a connection (over UDP: speaks from one socket), calls `opened`, then exchanges lines until it
+/// is cut or `go_on` says no.
 pub fn hold(
+    transport: Transport,
     to: IpAddr,
     port: u16,
     opened: impl FnOnce(),
     mut go_on: impl FnMut() -> bool,
 ) -> io::Result<Held> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, port), SILENCE)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    let mut writer = stream.try_clone()?;
-    let mut reader = BufReader::new(stream);
-    let ask = || {
-        writer.write_all(b"?\n")?;
-        reader.read_line(&mut String::new())
-    };
+    let to = SocketAddr::new(to, port);
     let unhurried = || {
         thread::sleep(EVERY);
         go_on()
     };
-    Ok(lines(ask, opened, unhurried))
+    match transport {
+        Transport::Tcp => {
+            let stream = TcpStream::connect_timeout(&to, SILENCE)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(SILENCE))?;
+            let mut writer = stream.try_clone()?;
+            let mut reader = BufReader::new(stream);
+            let ask = || {
+                writer.write_all(b"?\n")?;
+                reader.read_line(&mut String::new())
+            };
+            Ok(lines(ask, opened, unhurried))
+        }
+        Transport::Udp => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect(to)?;
+            socket.set_read_timeout(Some(SILENCE))?;
+            let ask = || {
+                socket.send(b"?\n")?;
+                socket.recv(&mut [0; 1024])
+            };
+            Ok(lines(ask, opened, unhurried))
+        }
+    }
 }
 
 /// Takes lines from `next` until there are no more, or `go_on` says no; calls `opened` at the first.
@@ -106,8 +125,9 @@ pub(super) fn lines(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::TcpListener;
 
+    use super::super::serve::{Listen, serve};
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -126,7 +146,7 @@ mod tests {
             then(stream);
         });
         let mut opened = false;
-        let held = hold(HERE, port, || opened = true, || true).unwrap();
+        let held = hold(Transport::Tcp, HERE, port, || opened = true, || true).unwrap();
         assert!(opened);
         held
     }
@@ -144,10 +164,26 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_are_exchanged_from_one_socket_until_nobody_answers() {
+        let listen = Listen { bind: HERE, tcp: vec![], udp: vec![0], push: false };
+        let (_, udp) = serve("backend", &listen).unwrap();
+        let mut left = 3;
+        let go_on = || {
+            left -= 1;
+            left >= 0
+        };
+        let held = hold(Transport::Udp, HERE, udp[0], || {}, go_on).unwrap();
+        assert_eq!((held.how, held.answered), (Cut::Stopped, 3));
+        let free = UdpSocket::bind((HERE, 0)).unwrap().local_addr().unwrap().port();
+        let held = hold(Transport::Udp, HERE, free, || {}, || true).unwrap();
+        assert_eq!((held.how, held.answered), (Cut::Reset, 0));
+    }
+
+    #[test]
     fn whoever_is_told_to_stop_was_not_cut() {
         let listener = TcpListener::bind((HERE, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let held = hold(HERE, port, || {}, || false).unwrap();
+        let held = hold(Transport::Tcp, HERE, port, || {}, || false).unwrap();
         assert_eq!((held.how, held.answered), (Cut::Stopped, 0));
     }
 }

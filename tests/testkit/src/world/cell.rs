@@ -22,6 +22,8 @@ use crate::reach::Port;
 
 /// Debian's package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// The old engine of iptables, of Debian's package iptables.
+const LEGACY: &str = "/usr/sbin/xtables-legacy-multi";
 /// Where the agent listens, on the cell's loopback.
 const AGENT: &str = "127.0.0.1:8722";
 
@@ -103,9 +105,11 @@ impl Cell {
         let daemon = |program: &str, config: &Value| -> Result<Mutex<Daemon>> {
             let config = configure(&directory, &format!("{program}.json"), config)?;
             let (binary, within) = (binaries::path(program)?, netns.clone());
+            let programs = directory.clone();
             let make = move || {
                 let mut command = within.command(&binary);
                 command.arg("--config-file").arg(&config);
+                finds_programs_of(&programs, &mut command);
                 command
             };
             let logs = world.join("logs");
@@ -149,6 +153,43 @@ impl Cell {
     /// Kills the agent outright and starts it again; returns once it enforces.
     pub fn restart_agent(&self) -> Result<()> {
         self.agent().kill()?;
+        self.start_agent()
+    }
+
+    /// A second agent, with a configuration of its own that says the same but for these keys.
+    pub fn second_agent(&self, keys: &Value) -> Result<Daemon> {
+        let text =
+            fs::read(self.file("policy-agent.json")).context("cannot read its configuration")?;
+        let config: Value = serde_json::from_slice(&text).context("it is not JSON")?;
+        let config = configure(&self.directory, "second-agent.json", &with(&config, keys.clone()))?;
+        let (binary, within) = (binaries::path("policy-agent")?, self.netns.clone());
+        let logs = self.directory.with_file_name("logs");
+        Ok(Daemon::new(format!("{}-second-agent", self.name), &logs, move || {
+            let mut command = within.command(&binary);
+            command.arg("--config-file").arg(&config);
+            command
+        }))
+    }
+
+    /// From now on the programs of the cell drive the old engine of iptables, if they drive iptables at
+    /// all; what stands in the new one is gone. To be said before anything runs here.
+    pub fn use_legacy_iptables(&self) -> Result<()> {
+        self.agent().kill()?;
+        let bin = self.directory.join("bin");
+        fs::create_dir(&bin).context("cannot make a directory of programs")?;
+        for family in ["iptables", "ip6tables"] {
+            for verb in ["", "-save", "-restore"] {
+                std::os::unix::fs::symlink(LEGACY, bin.join(format!("{family}{verb}")))
+                    .context("cannot link to the old engine of iptables")?;
+            }
+        }
+        if Firewall::of_this_run() == Firewall::Iptables {
+            for table in ["filter", "mangle", "nat"] {
+                for verb in ["-F", "-X"] {
+                    self.netns.run("iptables", ["-t", table, verb])?;
+                }
+            }
+        }
         self.start_agent()
     }
 
@@ -231,6 +272,7 @@ impl Cell {
         let config = self.file("external-networker.json");
         command.arg(format!("--configFile={}", config.display()));
         command.args(["--action", action, "--handle", handle]);
+        finds_programs_of(&self.directory, &mut command);
         Ok(command)
     }
 
@@ -252,6 +294,45 @@ impl Cell {
             Firewall::Nftables => ("nft", nft),
         };
         self.netns.run(program, words.split(' ')).map(drop)
+    }
+
+    /// Deletes the rule of a chain, such as `filter/FORWARD`, that stands at a place, counted from 0.
+    pub fn delete_rule(&self, chain: &str, place: usize) -> Result<()> {
+        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
+        let iptables = format!("-t {table} -D {name} {}", place + 1);
+        self.meddle(
+            &iptables,
+            &format!("delete rule inet netman {chain} {}", self.nth(chain, place)?),
+        )
+    }
+
+    /// Puts a rule in the place of another, in the words of a listing.
+    pub fn replace_rule(&self, chain: &str, place: usize, rule: &str) -> Result<()> {
+        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
+        let iptables = format!("-t {table} -R {name} {} {}", place + 1, unquoted(rule));
+        let nth = self.nth(chain, place)?;
+        self.meddle(&iptables, &format!("replace rule inet netman {chain} {nth} {rule}"))
+    }
+
+    /// Puts a rule in front of a chain's, in the words of a listing.
+    pub fn insert_rule(&self, chain: &str, rule: &str) -> Result<()> {
+        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
+        let iptables = format!("-t {table} -I {name} 1 {}", unquoted(rule));
+        self.meddle(&iptables, &format!("insert rule inet netman {chain} {rule}"))
+    }
+
+    /// How nft calls a rule; iptables can count.
+    fn nth(&self, chain: &str, place: usize) -> Result<String> {
+        if Firewall::of_this_run() == Firewall::Iptables {
+            return Ok(String::new());
+        }
+        let listing = self.netns.run("nft", ["-a", "list", "chain", "inet", "netman", chain])?;
+        let is_rule =
+            |line: &&str| !line.trim_end().ends_with('}') && !line.contains(" { # handle");
+        let mut rules = listing.lines().filter(is_rule).filter(|line| line.contains(" # handle "));
+        let rule = rules.nth(place).with_context(|| format!("no rule {place} in {chain}"))?;
+        let handle = rule.split(" # handle ").nth(1).context("nft tells no handle")?;
+        Ok(format!("handle {handle}"))
     }
 
     /// The agent's jump from FORWARD, taken away by hand.
@@ -332,6 +413,20 @@ impl Cell {
             let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// What is linked to in the cell's own directory of programs, if it has one, is found first.
+fn finds_programs_of(cell: &Path, command: &mut Command) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(cell.join("bin")).chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(all) {
+        command.env("PATH", path);
+    }
+}
+
+/// Without the quotes a shell would take away.
+fn unquoted(rule: &str) -> String {
+    rule.replace('"', "")
 }
 
 /// Two JSON objects in one.

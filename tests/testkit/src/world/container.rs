@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Cell;
 use crate::netns::{Netns, complaint};
-use crate::probe::{self, Dialled, Outcome};
+use crate::probe::{self, Dialled, Outcome, Transport};
 use crate::reach::Port;
 use crate::traffic::{Talk, Traffic};
 use crate::{binaries, poll};
@@ -191,7 +191,7 @@ impl Container {
 
     /// Opens a connection to an address and keeps it busy.
     pub fn connect_to(&self, to: Ipv4Addr, port: u16) -> Result<Traffic> {
-        Traffic::hold(self.netns.clone(), to, Talk::Ask(port))
+        Traffic::hold(self.netns.clone(), to, Talk::Ask(crate::tcp(port)))
     }
 
     /// Calls an address over and over, a new connection each time.
@@ -208,6 +208,11 @@ impl Container {
 
     /// Opens a connection to another container and keeps it busy.
     pub fn connect(&self, to: &Self, port: u16) -> Result<Traffic> {
+        self.converse(to, crate::tcp(port))
+    }
+
+    /// The same over either protocol; datagrams come from one socket.
+    pub fn converse(&self, to: &Self, port: Port) -> Result<Traffic> {
         Traffic::hold(self.netns.clone(), to.address(), Talk::Ask(port))
     }
 
@@ -219,6 +224,32 @@ impl Container {
     /// Calls another container over and over, a new connection each time.
     pub fn keep_calling(&self, to: &Self, port: Port) -> Traffic {
         Traffic::calls(self.netns.clone(), to.address(), port)
+    }
+
+    /// From now on counts packets of another container that get as far as this one's port, whatever
+    /// becomes of them here. Resets do not count: a firewall that refuses what this one sends writes them
+    /// itself, in the other's name.
+    pub fn watch(&self, from: &Self, port: Port) -> Result<Watch> {
+        let Port { transport, number } = port;
+        let name = format!("{}-{transport}-{number}", from.name());
+        let like = format!("ip saddr {} {transport} dport {number}", from.address());
+        let (like, new) = match transport {
+            Transport::Tcp => {
+                let flags = "tcp flags & (fin|syn|rst|ack) == syn";
+                (format!("{like} tcp flags & rst == 0"), flags)
+            }
+            Transport::Udp => (like, "ct state new"),
+        };
+        let mut rules = format!(
+            "add table ip watch\n\
+             add chain ip watch input {{ type filter hook input priority 0; policy accept; }}\n\
+             add counter ip watch {name}\n\
+             add counter ip watch {name}-new\n\
+             add rule ip watch input {like} counter name {name}\n"
+        );
+        rules.push_str(&format!("add rule ip watch input {like} {new} counter name {name}-new"));
+        self.netns.run("nft", [rules.as_str()])?;
+        Ok(Watch { netns: self.netns.clone(), name })
     }
 
     /// Calls `up` again for the container that is up already, as after an answer that got lost.
@@ -237,6 +268,25 @@ impl Container {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = process.kill();
         let _ = process.wait();
+    }
+}
+
+/// Counts packets that reach a port of a container.
+pub struct Watch {
+    netns: Netns,
+    name: String,
+}
+
+impl Watch {
+    /// How many there were, and how many of them began something.
+    pub fn packets(&self) -> Result<[u64; 2]> {
+        let count = |counter: &str| {
+            let listing = self.netns.run("nft", ["list", "counter", "ip", "watch", counter])?;
+            let mut words = listing.split_whitespace().skip_while(|word| *word != "packets");
+            let packets = words.nth(1).context("nft tells no packets")?;
+            packets.parse().with_context(|| format!("not a number of packets: {packets}"))
+        };
+        Ok([count(&self.name)?, count(&format!("{}-new", self.name))?])
     }
 }
 

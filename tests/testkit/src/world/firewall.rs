@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::netns::Netns;
 
@@ -25,10 +25,20 @@ pub struct Listing {
 
 impl Firewall {
     /// Which of the two.
+    ///
+    /// # Panics
+    /// If `NETMAN_BACKEND` names neither: a story told of the wrong firewall proves nothing.
     pub fn of_this_run() -> Self {
-        match std::env::var("NETMAN_BACKEND").as_deref() {
-            Ok("nftables") => Self::Nftables,
-            _ => Self::Iptables,
+        let named = std::env::var_os("NETMAN_BACKEND");
+        let named = named.as_deref().map(std::ffi::OsStr::to_string_lossy);
+        Self::named(named.as_deref()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn named(name: Option<&str>) -> Result<Self> {
+        match name {
+            None | Some("iptables") => Ok(Self::Iptables),
+            Some("nftables") => Ok(Self::Nftables),
+            Some(other) => bail!("NETMAN_BACKEND is {other:?}; it can be iptables or nftables"),
         }
     }
 
@@ -79,6 +89,40 @@ impl Listing {
         self.chains.keys().map(String::as_str).filter(own)
     }
 
+    /// What of it is called like this, without its table.
+    pub fn of(&self, prefix: &str) -> Self {
+        let is_called = |name: &String| {
+            name.split_once('/').map_or(name.as_str(), |(_, name)| name).starts_with(prefix)
+        };
+        let chains = self.chains.iter().filter(|(name, _)| is_called(name));
+        let sets = self.sets.iter().filter(|(name, _)| is_called(name));
+        Self {
+            chains: chains.map(|(name, rules)| (name.clone(), rules.clone())).collect(),
+            sets: sets.map(|(name, elements)| (name.clone(), elements.clone())).collect(),
+        }
+    }
+
+    /// What nft lists of a set or map.
+    pub fn set(&self, name: &str) -> Option<&str> {
+        self.sets.get(name).map(String::as_str)
+    }
+
+    /// The names of sets and maps.
+    pub fn sets(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
+    }
+
+    /// The chains and sets that are not the same in another.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> std::collections::BTreeSet<&'a str> {
+        let differ = |one: &'a Self, other: &'a Self| {
+            let chains =
+                one.chains.iter().filter(|(name, rules)| other.chains.get(*name) != Some(rules));
+            let sets = one.sets.iter().filter(|(name, all)| other.sets.get(*name) != Some(all));
+            chains.map(|(name, _)| name.as_str()).chain(sets.map(|(name, _)| name.as_str()))
+        };
+        differ(self, other).chain(differ(other, self)).collect()
+    }
+
     /// How many rules there are in all chains.
     pub fn rules(&self) -> usize {
         self.chains.values().map(Vec::len).sum()
@@ -125,6 +169,17 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_firewall_that_is_misspelt_is_none() {
+        assert_eq!(Firewall::named(None).unwrap(), Firewall::Iptables);
+        for firewall in [Firewall::Iptables, Firewall::Nftables] {
+            assert_eq!(Firewall::named(Some(firewall.name())).unwrap(), firewall);
+        }
+        for misspelt in ["", "nft", "nftable", "NFTABLES", "iptables "] {
+            assert!(Firewall::named(Some(misspelt)).is_err(), "{misspelt:?}");
+        }
+    }
 
     #[test]
     fn both_listings_name_chains_and_rules_alike() {

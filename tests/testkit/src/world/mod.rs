@@ -33,7 +33,7 @@ use crate::reach::{Matrix, Port};
 use crate::{poll, sandbox};
 
 pub use cell::Cell;
-pub use container::{Container, MappedPort, Reply, Spec, down};
+pub use container::{Container, MappedPort, Reply, Spec, Watch, down};
 pub use firewall::{Firewall, Listing};
 pub use http::get;
 pub use outside::Outside;

@@ -296,6 +296,20 @@ async fn an_older_answer_is_not_followed_unless_it_stands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_older_answer_is_checked_at_another_server() {
+    let mut cell = Cell::beside(2);
+    cell.will(Duration::ZERO, whole(&["a", "b"], "x.7"));
+    cell.will(Duration::ZERO, whole(&["a"], "x.6"));
+    cell.will(Duration::ZERO, unchanged("x.7"));
+    cell.ask().await;
+    assert!(matches!(cell.ask().await, News::Unchanged));
+    let late = cell.last().server;
+    assert!(matches!(cell.ask().await, News::Unchanged));
+    assert_ne!(cell.last().server, late);
+    assert_eq!((cell.holds.len(), cell.enforced.clone()), (2, Some(version("x.7"))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_about_more_apps_must_not_be_older_either() {
     let mut cell = Cell::beside(1);
     cell.will(Duration::ZERO, whole(&["a", "b"], "x.7"));

@@ -1,0 +1,123 @@
+//! What the networker wrote for each container stands between it and the world, the cell, and packets
+//! that no policy speaks of. It is not ours to write, and whoever wrote it has long ended: what is seen to
+//! be missing of it is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netfilter::{ChainName, Observed, Table, egress};
+
+/// What has been seen whole of each container.
+#[derive(Debug, Default)]
+pub(crate) struct Guards {
+    whole: BTreeMap<String, BTreeSet<(Table, String)>>,
+}
+
+/// The chains of a container, by the names operators know (spec/cell.md §C.5).
+fn chains_of(handle: &str) -> [(Table, String); 5] {
+    let named = |prefix| ChainName::owned(prefix, handle).to_string();
+    [
+        (Table::Filter, named("input")),
+        (Table::Filter, egress::netout_chain(handle).to_string()),
+        (Table::Filter, named("overlay")),
+        (Table::Mangle, named("netin")),
+        (Table::Nat, named("netin")),
+    ]
+}
+
+impl Guards {
+    /// What is wrong, a sentence for each chain, for the containers with these handles. Of a container
+    /// that somebody else has wired, under other names, nothing is ever seen, and nothing missed.
+    pub fn missing(&mut self, handles: &BTreeSet<String>, observed: &Observed) -> Vec<String> {
+        self.whole.retain(|handle, _| handles.contains(handle));
+        let led_to = Table::ALL.map(|table| (table, observed.led_to(table)));
+        let led_to: BTreeMap<_, _> = led_to.into_iter().collect();
+        let mut missing = Vec::new();
+        for handle in handles {
+            let whole = self.whole.entry(handle.clone()).or_default();
+            for (table, chain) in chains_of(handle) {
+                let leads = led_to.get(&table).is_some_and(|all| all.contains(chain.as_str()));
+                match fault(observed.rules(table, &chain), table, leads) {
+                    None => _ = whole.insert((table, chain)),
+                    Some(what) if whole.contains(&(table, chain.clone())) => {
+                        missing.push(format!("container {handle}: chain {chain} ({table}) {what}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        missing
+    }
+}
+
+/// What is wrong with a chain.
+fn fault(rules: Option<&[String]>, table: Table, is_led_to: bool) -> Option<&'static str> {
+    let Some(rules) = rules else { return Some("is gone") };
+    let refuses = |rule: &String| {
+        let words = ["-j REJECT", "-j DROP", "reject", "drop"];
+        words.iter().any(|word| format!(" {rule}").contains(&format!(" {word}")))
+    };
+    if !is_led_to {
+        return Some("is there, and nothing leads to it");
+    }
+    if table != Table::Filter {
+        return None;
+    }
+    if rules.iter().any(|rule| ["-j ACCEPT", "accept"].contains(&rule.as_str())) {
+        return Some("lets everything through");
+    }
+    (!rules.last().is_some_and(refuses)).then_some("does not refuse what it does not allow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "\
+*filter
+:FORWARD ACCEPT
+:INPUT ACCEPT
+:input--web -
+:netout--web -
+:overlay--web -
+-A INPUT -s 10.255.30.2/32 -j input--web
+-A FORWARD -s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web
+-A FORWARD -d 10.255.30.2/32 -j overlay--web
+-A input--web -j REJECT --reject-with icmp-port-unreachable
+-A netout--web -d 10.0.0.1/32 -j ACCEPT
+-A netout--web -j REJECT --reject-with icmp-port-unreachable
+-A overlay--web -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+";
+
+    /// What is told of a container that was whole, after an edit.
+    fn told(what: &str, instead: &str) -> Vec<String> {
+        let mut guards = Guards::default();
+        let handles = ["web".to_owned(), "unseen".to_owned()].into();
+        let observe = |text: &str| Observed::parse(text).unwrap();
+        assert!(guards.missing(&handles, &observe(WHOLE)).is_empty());
+        assert!(WHOLE.contains(what));
+        guards.missing(&handles, &observe(&WHOLE.replace(what, instead)))
+    }
+
+    #[test]
+    fn what_was_whole_and_is_not_any_more_is_told() {
+        assert!(told("10.0.0.1/32", "10.0.0.2/32").is_empty());
+        let of_netout = |what| vec![format!("container web: chain netout--web (filter) {what}")];
+        let jump = "-A FORWARD -s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web\n";
+        assert_eq!(told(jump, ""), of_netout("is there, and nothing leads to it"));
+        let refusal = "-A netout--web -j REJECT --reject-with icmp-port-unreachable\n";
+        assert_eq!(told(refusal, ""), of_netout("does not refuse what it does not allow"));
+        let accept = format!("-A netout--web -j ACCEPT\n{refusal}");
+        assert_eq!(told(refusal, &accept), of_netout("lets everything through"));
+        assert_eq!(told(WHOLE, "*filter\nCOMMIT\n").len(), 3);
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_not_missed() {
+        let mut guards = Guards::default();
+        guards.missing(&["web".to_owned()].into(), &Observed::parse(WHOLE).unwrap());
+        let nothing = Observed::parse("*filter\nCOMMIT\n").unwrap();
+        assert!(guards.missing(&BTreeSet::new(), &nothing).is_empty());
+        assert!(guards.missing(&["web".to_owned()].into(), &nothing).is_empty());
+    }
+}
