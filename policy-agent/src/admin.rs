@@ -28,7 +28,7 @@ use crate::{
     denied::{Reason, Verdict},
     explain::{Explanation, Flow},
     groups, metrics,
-    poll::Reach,
+    poll::{Reach, Taken},
     probe::Attempt,
     shadow::{Kind, Report},
     status::Status,
@@ -89,10 +89,19 @@ struct StatusBody {
     enforcement: Status,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
+    /// The last answer that said something new.
+    last_answer: Option<LastAnswer>,
     /// Packets the rules told of as denied, at least.
     packets_denied: u64,
     /// And as such that would be, if they were not only watched.
     packets_would_deny: u64,
+}
+
+#[derive(Serialize)]
+struct LastAnswer {
+    version: Option<String>,
+    /// From its arrival until the kernel held what it asks for.
+    enforced_after_us: u64,
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -103,11 +112,16 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
     let enforcement = admin.statuses.borrow().clone();
-    let server_failure = admin.reach.borrow().failure.clone();
+    let Reach { failure: server_failure, taken, apps: _ } = admin.reach.borrow().clone();
+    let last_answer = taken.map(|Taken { version, after }| LastAnswer {
+        version: version.as_ref().map(ToString::to_string),
+        enforced_after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
+    });
     let packets = |verdict| admin.pages.told.ledger().packets(verdict);
     Json(StatusBody {
         enforcement,
         server_failure,
+        last_answer,
         packets_denied: packets(Verdict::Denied),
         packets_would_deny: packets(Verdict::WouldDeny),
     })
@@ -306,7 +320,7 @@ mod tests {
             }
         });
         let (statuses, watching) = watch::channel(healthy(&[]));
-        let (reach, reaching) = watch::channel(Reach { apps: apps(&[]), failure: None });
+        let (reach, reaching) = watch::channel(Reach::default());
         let patience = Duration::from_millis(50);
         let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
         let pages = metrics::Sources { told, vtep: "silk-vtep".parse().unwrap() };
@@ -340,7 +354,7 @@ mod tests {
     async fn while_the_server_is_away_containers_may_start_shut() {
         let fake = fake(&["web"]);
         let failure = Some("no answer".to_owned());
-        fake.reach.send_replace(Reach { apps: apps(&["web"]), failure });
+        fake.reach.send_replace(Reach { apps: apps(&["web"]), failure, taken: None });
         let text = "shut until the policy server answers: no answer".to_owned();
         assert_eq!(forced(&fake).await, (200, text));
     }
@@ -349,7 +363,7 @@ mod tests {
     async fn a_failure_about_other_apps_says_nothing() {
         let fake = fake(&["web"]);
         let failure = Some("no answer".to_owned());
-        fake.reach.send_replace(Reach { apps: apps(&["db"]), failure });
+        fake.reach.send_replace(Reach { apps: apps(&["db"]), failure, taken: None });
         assert_eq!(forced(&fake).await.0, 500);
     }
 

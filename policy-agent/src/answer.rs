@@ -1,29 +1,24 @@
-//! What the policy server last said, checked, and kept on disk for a cell that starts while the server
-//! is away.
+//! What the policy server last said, checked.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use files::Manner;
-use policy::{AppGuid, TagLength, TaggedPolicy, Version, wire::v1::PolicyList};
-use policy_client::internal::follow::Given;
-use serde::{Deserialize, Serialize};
+use imbl::ordset::DiffItem;
+use policy::{AppGuid, TaggedPolicy, Version};
+use policy_client::internal::follow::{Given, Policies};
 use thiserror::Error;
 
-use crate::world::{Allowance, Allowances};
+use crate::allowances::{Allowance, Allowances};
 
 /// A complete and consistent answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The apps that were asked about. Of others, nothing is known.
     pub apps: BTreeSet<AppGuid>,
-    pub allowances: Arc<Allowances>,
+    pub allowances: Allowances,
     /// `None` from a server that has no versions.
     pub version: Option<Version>,
+    /// What it was made of.
+    policies: Policies,
 }
 
 /// An answer that must not be enforced; the last good one stays.
@@ -40,122 +35,88 @@ pub(crate) enum Refused {
 impl Answer {
     /// Checks what was given: one unusable tag refuses it all.
     pub fn check(given: &Given) -> Result<Self, Refused> {
+        Self::default().then(given)
+    }
+
+    /// Checks what was given after this, which costs what has changed.
+    pub fn then(&self, given: &Given) -> Result<Self, Refused> {
         let Given { apps, policies, version } = given;
-        let mut owners: HashMap<u32, &AppGuid> = HashMap::new();
-        let mut tags: HashMap<&AppGuid, u32> = HashMap::new();
-        let mut allowances = Vec::with_capacity(policies.len());
-        for TaggedPolicy { policy, source_tag, destination_tag } in &**policies {
-            for (app, tag) in [(&policy.source, source_tag), (&policy.destination, destination_tag)]
-            {
-                let owner = *owners.entry(tag.id()).or_insert(app);
-                if owner != app {
-                    return Err(Refused::TagShared(owner.clone(), app.clone(), tag.id()));
-                }
-                if *tags.entry(app).or_insert(tag.id()) != tag.id() {
-                    return Err(Refused::TwoTags(app.clone()));
-                }
-            }
-            let mark = source_tag.group_policy_id().ok_or_else(|| Refused::TagTooWide {
-                app: policy.source.clone(),
-                tag: source_tag.id(),
-            })?;
-            allowances.push(Allowance {
-                destination: policy.destination.clone(),
-                source: policy.source.clone(),
-                mark,
-                destination_mark: destination_tag.group_policy_id(),
-                protocol: policy.protocol,
-                ports: policy.ports,
-            });
-        }
-        let allowances = Arc::new(Allowances::from_iter(allowances));
-        Ok(Self { apps: apps.clone(), allowances, version: version.clone() })
-    }
-}
-
-/// The file the last good answer is kept in, if there is to be one.
-#[derive(Debug, Clone)]
-pub(crate) struct Saved {
-    path: Option<PathBuf>,
-}
-
-/// The shape on disk: the question, the answer as it came, and its version.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct OnDisk {
-    apps: Vec<String>,
-    version: Option<String>,
-    answer: PolicyList,
-}
-
-#[derive(Debug, Error)]
-enum Unusable {
-    #[error("it cannot be read")]
-    Read(#[source] io::Error),
-    #[error("it is not the JSON we wrote")]
-    Json(#[source] gocompat::json::JsonError),
-    #[error("an app of it has no name")]
-    App(#[source] policy::EmptyAppGuid),
-    #[error("its version is unreadable")]
-    Version(#[source] policy::ParseVersionError),
-    #[error(transparent)]
-    Policy(#[from] policy::wire::UnreadablePolicy),
-    #[error(transparent)]
-    Refused(#[from] Refused),
-}
-
-impl Saved {
-    pub fn at(path: Option<PathBuf>) -> Self {
-        Self { path }
-    }
-
-    /// What a former life of this agent was given last, and what that means, unless it cannot be used.
-    pub fn load(&self) -> Option<(Given, Answer)> {
-        let path = self.path.as_deref().filter(|path| path.exists())?;
-        match read(path) {
-            Ok(kept) => Some(kept),
-            Err(error) => {
-                let error = service::log::chain(&error);
-                let file = path.display().to_string();
-                tracing::warn!(file, error, "The last good answer on disk cannot be used.");
-                None
+        let mut allowances = self.allowances.clone();
+        let mut new = Vec::new();
+        for difference in self.policies.diff(policies) {
+            match difference {
+                // What is here has been checked.
+                DiffItem::Remove(gone) => allowances.remove(&allowance(gone)?),
+                DiffItem::Add(tagged) => new.push(tagged),
             }
         }
+        // Behind all that has gone, so that what had been of one app may be of another. Every other one
+        // first: the rest then fills what these leave empty in nodes.
+        for tagged in new.iter().step_by(2).chain(new.iter().skip(1).step_by(2)) {
+            let allowance = allowance(tagged)?;
+            agrees(&allowances, &allowance)?;
+            allowances.insert(allowance);
+        }
+        let (apps, version) = (apps.clone(), version.clone());
+        Ok(Self { apps, allowances, version, policies: policies.clone() })
     }
 
-    /// Keeps an answer; blocking, as it waits for the disk. Failing to is no reason not to enforce it.
-    pub fn store(&self, given: &Given) {
-        let Some(path) = &self.path else { return };
-        let Given { apps, policies, version } = given;
-        let policies: Vec<TaggedPolicy> = policies.iter().cloned().collect();
-        let on_disk = OnDisk {
-            apps: apps.iter().map(ToString::to_string).collect(),
-            version: version.as_ref().map(ToString::to_string),
-            answer: PolicyList::of_tagged(&policies, TagLength::DEFAULT),
-        };
-        if let Err(error) =
-            files::replace(path, gocompat::json::to_string(&on_disk).as_bytes(), Manner::PRIVATE)
-        {
-            let file = path.display().to_string();
-            tracing::warn!(file, %error, "The answer of the policy server could not be kept on disk.");
+    /// One that allows this, whatever policies say so.
+    #[cfg(test)]
+    pub fn allowing(apps: &[&str], allowances: &[&str]) -> Self {
+        let allowance = |text: &&str| crate::world::tests::allowance(text);
+        Self {
+            apps: apps.iter().map(|app| app.parse().unwrap()).collect(),
+            allowances: allowances.iter().map(allowance).collect(),
+            ..Self::default()
         }
     }
+
+    /// What it was made of.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// As it was given.
+    pub fn given(&self) -> Given {
+        let Self { apps, allowances: _, version, policies } = self.clone();
+        Given { apps, policies, version }
+    }
 }
 
-fn read(path: &Path) -> Result<(Given, Answer), Unusable> {
-    parse(&fs::read(path).map_err(Unusable::Read)?)
+fn allowance(tagged: &TaggedPolicy) -> Result<Allowance, Refused> {
+    let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
+    let mark = source_tag
+        .group_policy_id()
+        .ok_or_else(|| Refused::TagTooWide { app: policy.source.clone(), tag: source_tag.id() })?;
+    Ok(Allowance {
+        destination: policy.destination.clone(),
+        source: policy.source.clone(),
+        mark,
+        protocol: policy.protocol,
+        ports: policy.ports,
+        destination_tag: *destination_tag,
+    })
 }
 
-fn parse(bytes: &[u8]) -> Result<(Given, Answer), Unusable> {
-    let OnDisk { apps, version, answer } =
-        gocompat::json::from_slice(bytes).map_err(Unusable::Json)?;
-    let apps =
-        apps.iter().map(|app| app.parse()).collect::<Result<_, _>>().map_err(Unusable::App)?;
-    let version = version.map(|v| v.parse()).transpose().map_err(Unusable::Version)?;
-    let policies = BTreeSet::from_iter(answer.into_tagged()?).into();
-    let given = Given { apps, policies, version };
-    let answer = Answer::check(&given)?;
-    Ok((given, answer))
+/// Whether each app has one tag, and each tag one app, with this as well.
+fn agrees(allowances: &Allowances, new: &Allowance) -> Result<(), Refused> {
+    for (app, tag) in new.ends() {
+        match allowances.owner_of(tag) {
+            Some(owner) if owner != app => {
+                return Err(Refused::TagShared(owner.clone(), app.clone(), tag));
+            }
+            Some(_) => {}
+            None if allowances.tag_of(app).is_some() => return Err(Refused::TwoTags(app.clone())),
+            None => {}
+        }
+    }
+    let [(source, source_tag), (destination, destination_tag)] = new.ends();
+    match (source == destination, source_tag == destination_tag) {
+        (true, false) => Err(Refused::TwoTags(source.clone())),
+        (false, true) => Err(Refused::TagShared(source.clone(), destination.clone(), source_tag)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -179,7 +140,7 @@ mod tests {
     }
 
     fn given(policies: &[TaggedPolicy], at: &str) -> Given {
-        let policies = policies.iter().cloned().collect::<BTreeSet<_>>().into();
+        let policies = policies.iter().cloned().collect();
         Given { apps: ["web".parse().unwrap()].into(), policies, version: at.parse().ok() }
     }
 
@@ -200,27 +161,47 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_answer_survives_the_disk_and_a_torn_file_is_no_answer() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state/answer.json");
-        let saved = Saved::at(Some(path.clone()));
-        assert_eq!(saved.load(), None);
+    /// The rule, said for all policies at once.
+    fn is_consistent(policies: &Policies) -> bool {
+        let ends = || {
+            policies.iter().flat_map(|p| {
+                [(&p.policy.source, p.source_tag), (&p.policy.destination, p.destination_tag)]
+            })
+        };
+        let one = ends().all(|(app, tag)| ends().all(|(a, t)| (a == app) == (t == tag)));
+        one && policies.iter().all(|policy| policy.source_tag.group_policy_id().is_some())
+    }
 
-        let given = given(&[tagged(("web", 1), ("db", 2))], "life.7");
-        let answer = Answer::check(&given).unwrap();
-        saved.store(&given);
-        assert_eq!(saved.load(), Some((given, answer)));
-
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(saved.load(), None);
+    /// Mostly of apps that have the tags one would think.
+    fn lists() -> impl Strategy<Value = Policies> {
+        let tag = || prop_oneof![12 => Just(0u32), 1 => 1u32..5, 1 => Just(0x1_0000)];
+        let one = (1u32..5, 1u32..5, tag(), tag());
+        let one = one.prop_map(|(source, destination, odd, odd_too)| {
+            let name = |app: u32| format!("app-{app}");
+            let tag = |app: u32, odd: u32| if odd == 0 { app } else { odd };
+            let (from, to) = (name(source), name(destination));
+            tagged((&from, tag(source, odd)), (&to, tag(destination, odd_too)))
+        });
+        prop::collection::vec(one, 0..6).prop_map(|all| all.into_iter().collect())
     }
 
     proptest! {
+        /// Answer after answer, what is checked by what has changed is what is checked as a whole.
         #[test]
-        fn any_file_is_an_answer_or_none(bytes: Vec<u8>) {
-            let _ = parse(&bytes);
+        fn what_follows_an_answer_is_what_is_checked_anew(lists in prop::collection::vec(lists(), 1..6)) {
+            let mut last = Answer::default();
+            for policies in lists {
+                let given = Given { policies, ..given(&[], "life.7") };
+                let (then, anew) = (last.then(&given), Answer::check(&given));
+                prop_assert_eq!(then.is_ok(), is_consistent(&given.policies));
+                prop_assert_eq!(anew.is_ok(), then.is_ok());
+                if let (Ok(then), Ok(anew)) = (then, anew) {
+                    let owner = |answer: &Answer, tag| answer.allowances.owner_of(tag).cloned();
+                    prop_assert!((1..6).all(|tag| owner(&then, tag) == owner(&anew, tag)));
+                    prop_assert_eq!(&then, &anew);
+                    last = then;
+                }
+            }
         }
     }
 }

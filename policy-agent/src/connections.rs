@@ -14,15 +14,19 @@ use netfilter::Allow;
 use netfilter_events::conntrack::{Connection, Portless};
 use policy::AppGuid;
 
-use crate::world::World;
+use crate::{lists::Lists, world::World};
 
 /// The connections from and to containers of this cell that must be judged anew.
 ///
-/// Costs a look at each connection, and one at each policy of the apps that have connections; not one
-/// for every pair of them.
+/// Costs a look at each connection, and one at what the apps that have opened connections may reach;
+/// not one for every pair of them.
 ///
 /// What is only watched is not judged, and nothing is where policies are disabled.
-pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
+pub(crate) fn unlawful(
+    connections: &[Connection],
+    world: &World,
+    lists: &Lists,
+) -> Vec<Connection> {
     if world.leniency.no_policy || world.policies_disabled {
         return Vec::new();
     }
@@ -37,7 +41,7 @@ pub(crate) fn unlawful(connections: &[Connection], world: &World) -> Vec<Connect
         (Some(app), _) => {
             let admitted = admitted
                 .entry(*app)
-                .or_insert_with(|| [world.admitted_to(app), world.still_admitted_to(app)]);
+                .or_insert_with(|| [lists.admitted_to(app), world.still_admitted_to(app)]);
             !may_come(connection, admitted, world)
         }
         // Outside the overlay and on the host itself it is no matter of policy.
@@ -91,7 +95,7 @@ fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     world.allowances.from(app).chain(removed).any(|allowance| {
         allowance.protocol == *protocol
             && allowance.ports.contains(*destination_port)
-            && meant(allowance.destination_mark)
+            && meant(allowance.destination_mark())
     })
 }
 
@@ -106,15 +110,17 @@ fn in_overlay(address: IpAddr, world: &World) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use policy::Protocol;
+    use policy::{Protocol, Tag};
 
     use super::*;
-    use crate::world::{
-        Allowance,
-        tests::{allowance, world},
+    use crate::{
+        allowances::Allowance,
+        world::tests::{allowance, world},
     };
+
+    fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
+        super::unlawful(connections, world, &Lists::of(world))
+    }
 
     fn connection(source: &str, responder: &str, port: u16, mark: u32) -> Connection {
         Connection {
@@ -182,8 +188,9 @@ mod tests {
     #[test]
     fn a_policy_for_another_destination_does_not_keep_it() {
         let mut world = world(&[("10.255.30.2", "web")], &[]);
-        let to_log = Allowance { destination_mark: Some(7), ..allowance("web 1 log tcp 8080") };
-        world.allowances = Arc::new([to_log].into_iter().collect());
+        let to_log =
+            Allowance { destination_tag: Tag::new(7).unwrap(), ..allowance("web 1 log tcp 8080") };
+        world.allowances = [to_log].into_iter().collect();
         let judged = |mark| {
             !unlawful(&[connection("10.255.30.2", "10.255.31.3", 8080, mark)], &world).is_empty()
         };
@@ -201,7 +208,7 @@ mod tests {
         ];
         assert_eq!(unlawful(&live, &world), live);
         let removed = ["far 9 db tcp 8080", "web 1 log tcp 8080"].map(allowance);
-        world.leniency.removed = Arc::new(removed.into_iter().collect());
+        world.leniency.removed = std::sync::Arc::new(removed.into_iter().collect());
         assert_eq!(unlawful(&live, &world), []);
         let other = connection("10.255.31.2", "10.255.30.3", 8081, 9);
         assert_eq!(unlawful(&[other], &world), [other]);

@@ -206,7 +206,14 @@ impl Cycle {
         let started = Instant::now();
         let thorough = matches!(why, Why::Start | Why::Repair);
         let (locks, statuses) = (self.locks.clone(), self.statuses.clone());
-        let pass = self.beside(move |enforcer, answer| enforcer.pass(answer, thorough));
+        let pass = self.beside(move |enforcer, answer| {
+            let result = enforcer.pass(answer, thorough);
+            if thorough {
+                // All that the kernel holds has been read, of which little is kept.
+                hostnet::heap::trim();
+            }
+            result
+        });
         let result = locks.during(&statuses, pass).await;
 
         let mut status = self.statuses.borrow().clone();
@@ -246,7 +253,7 @@ impl Cycle {
         status.containers_stale = stale;
         status.rules = rules;
         status.elements = elements;
-        status.chains = chains.into();
+        status.chains = chains;
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.shadow = shadow;
@@ -305,7 +312,7 @@ fn hold(status: &mut Status, held: &Held) {
         tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
     }
     status.held = Some(reason);
-    if matches!(held, Held::Disagrees(_)) {
+    if matches!(held, Held::Disagrees(..)) {
         status.enforced = None;
     }
 }
@@ -323,7 +330,7 @@ mod tests {
             Status { held: None, enforced: Some(enforced.clone()), ..Status::unknown() };
         hold(&mut status, &Held::Kernel(KernelError::Fake("told to fail".into())));
         assert_eq!(status.enforced, Some(enforced));
-        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into()));
+        hold(&mut status, &Held::Disagrees(["vpa--forward".to_owned()].into(), None));
         assert_eq!(status.enforced, None);
     }
 }

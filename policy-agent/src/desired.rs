@@ -36,6 +36,7 @@ use policy::AppGuid;
 
 use crate::{
     denied::{self, Reason},
+    lists::Lists,
     world::World,
 };
 
@@ -97,19 +98,24 @@ fn ours(owner: &str) -> ChainName {
 
 /// The rules that enforce the world.
 pub(crate) fn ruleset(world: &World) -> Ruleset {
+    with_lists(world, &Lists::of(world))
+}
+
+/// The same, for whoever has the lists that follow from it.
+pub(crate) fn with_lists(world: &World, lists: &Lists) -> Ruleset {
     let mut rules = Ruleset::new();
     let [ingress, egress, input] = ["ingress", "egress", "input"].map(ours);
     hook(&mut rules);
     rules.chain(Table::Filter, entrance(), forward(world, &ingress, &egress));
     rules.chain(Table::Filter, ingress, arrivals(world));
     rules.chain(Table::Filter, egress, departures(world));
-    rules.set(sendable(), SetBody::Allow(world.sendable()));
+    rules.set(sendable(), SetBody::Allow(lists.sendable()));
     if !world.leniency.removed.is_empty() {
         rules.set(still_sendable(), SetBody::Allow(world.still_sendable()));
         let tell = denied::tell(Reason::Removed);
         rules.chain(Table::Filter, ours("removed"), vec![tell, accept()]);
     }
-    residents(world, &mut rules);
+    residents(world, lists, &mut rules);
 
     // Cells speak to each other unmarked; what is marked comes from a container of another cell.
     let of_containers = jump(&input).in_through(&world.vtep).marked();
@@ -131,7 +137,7 @@ pub(crate) fn hook(rules: &mut Ruleset) {
 }
 
 /// What is said of each container: its mark and its door; and of each app, what its doors let in.
-fn residents(world: &World, rules: &mut Ruleset) {
+fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
         to_chains.insert(resident.ip.into(), door(&resident.app));
@@ -150,7 +156,7 @@ fn residents(world: &World, rules: &mut Ruleset) {
         let door = door(app);
         let let_in = if world.told_accepted.is_some() { jump(&told) } else { accept() };
         let admit = let_in.allowed_by(&door).comment(&format!("dst:{app}"));
-        rules.set(door.clone(), SetBody::Allow(world.admitted_to(app)));
+        rules.set(door.clone(), SetBody::Allow(lists.admitted_to(app)));
         let mut let_in = vec![admit];
         let still_admits = world.still_admitted_to(app);
         if !still_admits.is_empty() {

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    allowances::Allowance,
     model::{self, Fate, Why},
     probe::Probe,
-    world::{Allowance, World},
+    world::World,
 };
 
 /// The first packet of a connection somebody asks about.

@@ -13,6 +13,7 @@
 //! the last good answer of the server is on disk, and both are recognised at the next start.
 
 mod admin;
+mod allowances;
 mod answer;
 mod ask;
 mod backend;
@@ -30,11 +31,13 @@ mod firewall;
 mod groups;
 mod guards;
 mod keeper;
+mod lists;
 mod metrics;
 mod model;
 mod pass;
 mod poll;
 mod probe;
+mod saved;
 mod shadow;
 mod single;
 mod stale;
@@ -49,10 +52,7 @@ use std::net::SocketAddr;
 
 use netfilter::Backend;
 use netfilter_events::conntrack::Conntrack;
-use policy_client::internal::{
-    Client, Follower, SettingsError,
-    follow::{self, Given},
-};
+use policy_client::internal::{Client, Follower, SettingsError, follow};
 use service::log::LevelSwitch;
 use thiserror::Error;
 use tokio::{
@@ -114,24 +114,25 @@ pub async fn run(
     let _watching =
         watch::start(std::iter::once(&config.datastore).chain(config.subnet.file()), &wake)?;
 
-    let saved = answer::Saved::at(config.state_file.clone());
+    let mut saved = saved::Saved::at(config.state_file.clone());
     let (backend, firewall, former) = backend::open(&config)?;
     let firewall = firewall::Shared::new(firewall);
     let accepted = denied::Accepted::new(config.tells_accepted, config.accepted_per_second);
     let connections = Box::new(Conntrack::default());
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, connections, accepted.clone());
-    let (kept, answer) = saved.load().unzip();
+    let kept = saved.load();
     let watches_groups = enforcer.watches_groups();
-    let (cycle, statuses) = cycle::Cycle::new(&config, enforcer, told(backend), answer, wakes);
-    let follower = follower(&config, servers, kept.clone());
-    let (keeper, latest) = keeper::Keeper::after(kept);
+    let (cycle, statuses) =
+        cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
+    let follower = follower(&config, servers, kept.as_ref());
+    let (keeper, latest) = keeper::Keeper::after(kept.clone());
     let told = denied::Told::new(config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
     let who = denied::Sources::new(store, statuses.clone(), latest.told());
     let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
     let debug = debug::routes(level, accepted, wake.clone());
-    let (poller, reach) = poll::Poller::new(follower, keeper, wake.clone(), statuses.clone());
+    let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
     let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
     let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
@@ -196,7 +197,7 @@ fn told(backend: Backend) -> policy_client::internal::Backend {
     }
 }
 
-fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follower {
+fn follower(config: &Config, servers: Vec<Client>, kept: Option<&answer::Answer>) -> Follower {
     let settings = follow::Settings {
         cell: config.cell_id.clone(),
         hold: follow::HOLD,
@@ -204,7 +205,7 @@ fn follower(config: &Config, servers: Vec<Client>, kept: Option<Given>) -> Follo
     };
     let mut follower = Follower::new(servers, settings);
     if let Some(kept) = kept {
-        follower.resume(kept);
+        follower.resume(kept.given());
     }
     follower
 }

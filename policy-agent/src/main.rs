@@ -42,6 +42,7 @@ const TRY_AGAIN: u8 = 75;
 const ADDRESS: &str = "127.0.0.1:8722";
 
 fn main() -> ExitCode {
+    hostnet::heap::give_back();
     service::install_crypto_provider();
     let words: Vec<_> = std::env::args().skip(1).collect();
     match words.split_first() {

@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use netfilter::judge::{Packet, State};
 use policy::{PortRange, Protocol};
 
-use crate::world::{Allowance, Allowances, World};
+use crate::{
+    allowances::{Allowance, Allowances},
+    world::World,
+};
 
 /// What becomes of a packet that the cell forwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +124,10 @@ fn arrives<'a>(
     let Some(app) = world.app_at(destination) else { return (Fate::Refused, Why::Nobody) };
     let allows =
         |a: &&Allowance| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet);
-    if let Some(allowance) = world.allowances.to(app).iter().find(allows) {
+    if let Some(allowance) = world.allowances.to(app).find(allows) {
         return (Fate::Accepted, Why::Policy(allowance));
     }
-    match world.leniency.removed.to(app).iter().find(allows) {
+    match world.leniency.removed.to(app).find(allows) {
         Some(_) => (Fate::Accepted, Why::Removed),
         None => (Fate::Refused, Why::NoPolicy),
     }

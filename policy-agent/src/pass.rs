@@ -1,6 +1,9 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use containers::Store;
 use netfilter::{
@@ -21,6 +24,7 @@ use crate::{
     files::{Files, Unknown},
     firewall::{self, Seen, Shared},
     guards::Guards,
+    lists::Lists,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -44,13 +48,15 @@ pub(crate) struct Enforcer {
     guards: Guards,
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
+    /// What the kernel was last said to hold, which is what receipts were given for.
+    promised: Option<Arc<Rendered>>,
 }
 
-/// A world, and how much the kernel holds because of it.
+/// A world, and what the kernel holds because of it.
 struct Agreed {
     world: World,
-    rules: usize,
-    elements: usize,
+    lists: Lists,
+    rules: Arc<Rendered>,
 }
 
 /// What a pass did.
@@ -65,7 +71,7 @@ pub(crate) struct Outcome {
     pub rules: usize,
     pub elements: usize,
     /// How many rules each chain of the host had when it was last looked at, whosever they are.
-    pub chains: BTreeMap<(Table, String), usize>,
+    pub chains: Arc<BTreeMap<(Table, String), usize>>,
     /// Chains and sets that were changed.
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
@@ -89,7 +95,7 @@ pub(crate) enum Held {
     #[error(
         "the kernel does not hold what was committed, in chains or sets {0:?}; is another program writing them?"
     )]
-    Disagrees(BTreeSet<String>),
+    Disagrees(BTreeSet<String>, #[source] Option<KernelError>),
     #[error("live connections could not be judged")]
     Connections(#[from] ConntrackError),
 }
@@ -119,6 +125,7 @@ impl Enforcer {
             seen: Seen::default(),
             guards: Guards::default(),
             unguarded: Vec::new(),
+            promised: None,
         }
     }
 
@@ -141,27 +148,33 @@ impl Enforcer {
             return self.keep_what_is_true(world, firewall);
         }
         // Taken out, so that a pass in which something fails leaves connections to the next.
-        let agreed = self.settled.take().filter(|agreed| agreed.world == world);
-        let unchanged = agreed.is_some();
-        if let Some(agreed) = agreed
-            && firewall::stands(firewall, self.seen)? == Some(true)
-        {
-            return Ok(self.nothing_to_do(agreed, answer, firewall));
-        }
-        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
-        let drift = if unchanged { drift::found(&rules, firewall)? } else { Vec::new() };
-        let Settled { plan, left, moved: _ } =
-            firewall.settle_rendered(&rules, &desired::scope())?;
-        // A receipt speaks of what the kernel holds, not of what it was told.
-        if !left.is_empty() {
-            return Err(Held::Disagrees(left));
-        }
-        if let Some(observed) = firewall.known() {
+        let agreed = self.settled.take();
+        let unchanged = agreed.as_ref().is_some_and(|agreed| agreed.world == world);
+        let stands = firewall::stands(firewall, self.seen)? == Some(true);
+        let agreed = match agreed {
+            Some(agreed) if unchanged && stands => {
+                return Ok(self.nothing_to_do(agreed, answer, firewall));
+            }
+            agreed => agreed,
+        };
+        let before = agreed.as_ref();
+        let only_more =
+            !unchanged && before.is_some_and(|agreed| world.only_allows_more(&agreed.world));
+        let as_seen =
+            stands && before.is_some_and(|agreed| world.residents == agreed.world.residents);
+        let drift = match before.filter(|_| unchanged) {
+            Some(agreed) => drift::found(&agreed.rules, firewall)?,
+            None => Vec::new(),
+        };
+        let settled = settle(world, agreed, stands, firewall);
+        let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
+        // Nobody else has written, and nobody else is here.
+        if !as_seen && let Some(observed) = firewall.known() {
             self.unguarded = self.guards.missing(self.files.handles(), observed);
         }
-        let connections_cut =
-            if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&world)? };
-        let agreed = Agreed { world, rules: rules.rules(), elements: rules.elements() };
+        // What was lawful still is, if there is only more that is.
+        let judged = only_more || unchanged && plan.is_empty();
+        let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty(),
@@ -169,6 +182,26 @@ impl Enforcer {
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })
+    }
+
+    /// What failed may have left the kernel as it was, which is then said to be held, and is not if
+    /// somebody else has changed it: a repair that fails leaves nothing to give a receipt for.
+    fn doubt(&mut self, held: Held, firewall: &mut Firewall) -> Held {
+        let Some(promised) = self.promised.take() else { return held };
+        let error = match held {
+            Held::Kernel(error) => error,
+            held => return held,
+        };
+        // What cannot be looked at is believed to be as it was.
+        let missing = match firewall.observed() {
+            Ok(observed) => Plan::new(&promised, observed, &desired::scope()).touched(),
+            Err(_) => BTreeSet::new(),
+        };
+        if missing.is_empty() {
+            self.promised = Some(promised);
+            return Held::Kernel(error);
+        }
+        Held::Disagrees(missing, Some(error))
     }
 
     /// The kernel holds what is wanted.
@@ -185,13 +218,14 @@ impl Enforcer {
             residents: agreed.world.residents.clone(),
             stale: self.files.are_stale(),
             enforced: answer.is_some(),
-            rules: agreed.rules,
-            elements: agreed.elements,
-            chains: firewall.known().map(lengths).unwrap_or_default(),
+            rules: agreed.rules.rules(),
+            elements: agreed.rules.elements(),
+            chains: Arc::new(firewall.known().map(lengths).unwrap_or_default()),
             shadow: self.shadow.report(),
             unguarded: self.unguarded.clone(),
             ..Outcome::default()
         };
+        self.promised = answer.is_some().then(|| agreed.rules.clone());
         self.settled = Some(agreed);
         self.seen = firewall::seen(firewall);
         outcome
@@ -268,11 +302,41 @@ impl Enforcer {
         })
     }
 
-    fn cut_unlawful(&mut self, world: &World) -> Result<u64, ConntrackError> {
-        let unlawful = connections::unlawful(&self.connections.list()?, world);
+    fn cut_unlawful(&mut self, agreed: &Agreed) -> Result<u64, ConntrackError> {
+        let Agreed { world, lists, .. } = agreed;
+        let unlawful = connections::unlawful(&self.connections.list()?, world, lists);
         let portless = connections::unlawful_portless(world);
         Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
+}
+
+/// Makes the kernel agree with `world`, from what it agreed with before if that is known, and `stands`.
+fn settle(
+    world: World,
+    before: Option<Agreed>,
+    stands: bool,
+    firewall: &mut Firewall,
+) -> Result<(Agreed, Plan), Held> {
+    let (mut lists, before) = match before {
+        Some(Agreed { lists, rules, world: _ }) => (lists, Some(rules)),
+        None => (Lists::default(), None),
+    };
+    lists.follow(&world);
+    let wanted = desired::with_lists(&world, &lists);
+    let rules = match &before {
+        Some(before) => before.then(&wanted),
+        None => Rendered::new(&wanted, firewall.dialect()),
+    };
+    let scope = desired::scope();
+    let Settled { plan, left, moved: _ } = match before.filter(|_| stands) {
+        Some(before) => firewall.settle_from(&before, &rules, &scope)?,
+        None => firewall.settle_rendered(&rules, &scope)?,
+    };
+    // A receipt speaks of what the kernel holds, not of what it was told.
+    if !left.is_empty() {
+        return Err(Held::Disagrees(left, None));
+    }
+    Ok((Agreed { world, lists, rules: Arc::new(rules) }, plan))
 }
 
 fn lengths(observed: &Observed) -> BTreeMap<(Table, String), usize> {

@@ -1,28 +1,46 @@
 //! Asks the policy server about the apps of this cell, and holds the question open (design §2.3). Whom
 //! to ask and when is the [`Follower`]'s to decide; here its news become rules, and rules a receipt.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, time::Duration};
 
-use policy::{AppGuid, TaggedPolicy, Version};
-use policy_client::internal::{Follower, News, ReceiptWords, follow::Given};
+use policy::{AppGuid, Version};
+use policy_client::internal::{
+    Follower, News, ReceiptWords,
+    follow::{Given, Policies},
+};
 use service::log::chain;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
 
 /// What became of the last question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// The apps it was about.
     pub apps: BTreeSet<AppGuid>,
     /// Why there was no usable answer.
     pub failure: Option<String>,
+    /// How long it took the last answer that said something new to be enforced.
+    pub taken: Option<Taken>,
+}
+
+/// An answer that is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub version: Option<Version>,
+    /// From its arrival until the kernel held what it asks for.
+    pub after: Duration,
 }
 
 /// The loop that asks.
 pub(crate) struct Poller {
     follower: Follower,
+    /// What was given last that could be used, beside which the next costs what it changes.
+    last: Answer,
     keeper: Keeper,
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
@@ -40,12 +58,14 @@ struct Question {
 impl Poller {
     pub fn new(
         follower: Follower,
+        last: Option<Answer>,
         keeper: Keeper,
         wake: mpsc::Sender<Wake>,
         statuses: watch::Receiver<Status>,
     ) -> (Self, watch::Receiver<Reach>) {
-        let (reach, reaching) = watch::channel(Reach { apps: BTreeSet::new(), failure: None });
-        (Self { follower, keeper, wake, statuses, reach }, reaching)
+        let (reach, reaching) = watch::channel(Reach::default());
+        let last = last.unwrap_or_default();
+        (Self { follower, last, keeper, wake, statuses, reach }, reaching)
     }
 
     /// Asks until `shutdown`.
@@ -75,40 +95,52 @@ impl Poller {
                 tracing::info!(error, "A policy server gives no usable answer; asking another.");
                 continue;
             }
-            let failure = self.heed(apps, news).await.err();
-            self.report(Reach { apps: question.apps, failure });
+            let (failure, taken) = match self.heed(apps, news).await {
+                Ok(taken) => (None, taken),
+                Err(failure) => (Some(failure), None),
+            };
+            let taken = taken.or_else(|| self.reach.borrow().taken.clone());
+            self.report(Reach { apps: question.apps, failure, taken });
         }
     }
 
     /// Acts on news. An error says why the kernel enforces nothing newer.
-    async fn heed(&mut self, apps: &BTreeSet<AppGuid>, news: News) -> Result<(), String> {
+    async fn heed(
+        &mut self,
+        apps: &BTreeSet<AppGuid>,
+        news: News,
+    ) -> Result<Option<Taken>, String> {
         let (policies, version) = match news {
-            News::Unchanged => return Ok(()),
+            News::Unchanged => return Ok(None),
             News::Failed { error, retry_in: _ } => return Err(chain(&error)),
             News::Policies { all, version } => (all, version),
         };
-        let taken = self.take(apps.clone(), policies, version).await;
+        let came = self.follower.answered();
+        let taken = self.take(apps.clone(), policies, version.clone()).await;
         if taken.is_err() {
             self.follower.not_enforced();
         }
-        taken
+        let after = taken?.zip(came).map(|(enforced, came)| enforced - came);
+        Ok(after.map(|after| Taken { version, after }))
     }
 
     /// Hands a new answer to the cycle and waits until the kernel enforces it. Only then is it kept, so
     /// that no rule waits for the disk; the receipt, which the next question is, waits for both: what is
-    /// confirmed must not be undone by a kill.
+    /// confirmed must not be undone by a kill. Returns when the kernel enforced it, unless the agent is
+    /// about to end.
     async fn take(
         &mut self,
         apps: BTreeSet<AppGuid>,
-        policies: Arc<BTreeSet<TaggedPolicy>>,
+        policies: Policies,
         version: Option<Version>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Instant>, String> {
         let given = Given { apps, policies, version };
-        let answer = Answer::check(&given).map_err(|error| chain(&error))?;
+        let answer = self.last.then(&given).map_err(|error| chain(&error))?;
+        self.last = answer.clone();
         let mut statuses = self.statuses.clone();
         let before = statuses.borrow().pass;
-        if self.wake.send(Wake::Answer(answer)).await.is_err() {
-            return Ok(()); // the cycle has ended, and so shall we
+        if self.wake.send(Wake::Answer(answer.clone())).await.is_err() {
+            return Ok(None); // the cycle has ended, and so shall we
         }
         let settled = |status: &Status| {
             let enforced = status.enforced.as_ref();
@@ -120,11 +152,12 @@ impl Poller {
         match statuses.wait_for(passed).await {
             Ok(status) if settled(&status) => {}
             Ok(status) => return Err(status.held.clone().unwrap_or_else(|| "not enforced".into())),
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         }
-        self.keeper.keep(given);
+        let enforced = Instant::now();
+        self.keeper.keep(answer);
         self.keeper.kept().await;
-        Ok(())
+        Ok(Some(enforced))
     }
 
     fn report(&self, reach: Reach) {

@@ -23,7 +23,7 @@ use service::log::chain;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::{answer::Answer, world::Allowances};
+use crate::{allowances::Allowances, answer::Answer};
 
 use kept::{Kept, KeptError, Memory};
 
@@ -90,7 +90,7 @@ pub(crate) struct Shadow {
     /// Whether security groups are only watched, for who writes them.
     groups: watch::Sender<bool>,
     /// What was allowed last, and about which apps that was said.
-    last: Option<(BTreeSet<AppGuid>, Arc<Allowances>)>,
+    last: Option<(BTreeSet<AppGuid>, Allowances)>,
 }
 
 impl Shadow {
@@ -133,11 +133,11 @@ impl Shadow {
             return;
         }
         let now = (answer.apps.clone(), answer.allowances.clone());
-        let before = self.last.replace(now);
-        let before = before.as_ref().map(|(_, allowances)| &**allowances);
-        if before.is_some_and(|before| std::ptr::eq(before, &*answer.allowances)) {
+        if self.last.as_ref() == Some(&now) {
             return;
         }
+        let before = self.last.replace(now);
+        let before = before.as_ref().map(|(_, allowances)| allowances);
         let removed = removals::still_let_in(&self.kept.removed, before, answer);
         if removed == self.kept.removed {
             return;

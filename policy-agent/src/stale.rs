@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use imbl::OrdSet;
 use netfilter::{
     ChainName, Dialect, Element, Observed, Plan, Rendered, Ruleset, Scope, Side, Step, Table,
 };
@@ -99,7 +100,7 @@ fn doors_of(residents: &BTreeSet<Resident>) -> BTreeMap<IpAddr, ChainName> {
 /// With nftables, what is said of addresses are elements of two maps.
 fn untrue_elements(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
     let wanted = doors_of(residents);
-    let none = BTreeSet::new();
+    let none = OrdSet::new();
     let map = format!("{}/{}", Table::Filter, doors());
     let led = observed.elements(&map).unwrap_or(&none);
     let lawful = |element: &&Element| match element {

@@ -45,9 +45,18 @@ impl Manner {
 /// The draft has a name of its own, `<path>.draft`, so that a kill leaves at most one behind, which the
 /// next call takes over; its lock keeps two writers from taking the same.
 pub fn replace(path: &Path, content: &[u8], manner: Manner) -> io::Result<()> {
+    replace_with(path, manner, |mut file| file.write_all(content))
+}
+
+/// The same with a content that need not be in memory as a whole: `write` is given the draft.
+pub fn replace_with(
+    path: &Path,
+    manner: Manner,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let draft = draft_of(path);
     let file = take(&draft, PATIENCE)?;
-    let written = write(&file, content, manner, path).and_then(|()| fs::rename(&draft, path));
+    let written = fill(&file, write, manner, path).and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         // A full disk is the likely reason; half a draft must not keep it full.
         let _ = fs::remove_file(&draft);
@@ -59,11 +68,16 @@ pub fn replace(path: &Path, content: &[u8], manner: Manner) -> io::Result<()> {
     Ok(())
 }
 
-fn write(mut file: &File, content: &[u8], manner: Manner, path: &Path) -> io::Result<()> {
+fn fill(
+    file: &File,
+    write: impl FnOnce(&File) -> io::Result<()>,
+    manner: Manner,
+    path: &Path,
+) -> io::Result<()> {
     file.set_len(0)?;
     file.set_permissions(Permissions::from_mode(manner.mode))?;
     keep_owner(path, file)?;
-    file.write_all(content)?;
+    write(file)?;
     if manner.durable { file.sync_all() } else { Ok(()) }
 }
 

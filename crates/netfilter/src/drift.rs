@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
+use imbl::OrdSet;
+
 use crate::{
     Element, Observed, Place, Rendered, Scope, SetKind, Table, observed::target, render::Lines,
 };
@@ -44,8 +46,8 @@ impl Drift {
                 Some(_) if matches!(kind, SetKind::Meter(..)) => None,
                 Some(there) => changes(
                     "element",
-                    &elements.difference(&there.elements).collect::<Vec<_>>(),
-                    &there.elements.difference(elements).collect::<Vec<_>>(),
+                    &missing(elements, &there.elements),
+                    &missing(&there.elements, elements),
                 ),
             };
             found.extend(what.map(at(set)));
@@ -72,12 +74,20 @@ impl Observed {
     }
 }
 
+/// What of `some` is not in `others`.
+fn missing<'a>(some: &'a OrdSet<Element>, others: &OrdSet<Element>) -> Vec<&'a Element> {
+    some.iter().filter(|element| !others.contains(*element)).collect()
+}
+
 fn at(chain: &str) -> impl Fn(String) -> Drift {
     move |what| Drift { chain: chain.to_owned(), what }
 }
 
 fn of_chain(there: Option<&[String]>, wanted: &Lines) -> Option<String> {
     let Some(there) = there else { return Some("the chain was gone".to_owned()) };
+    if there == wanted.rules.as_slice() {
+        return None;
+    }
     let foreign = beyond(there, &wanted.rules);
     let what = changes("rule", &beyond(&wanted.rules, there), &foreign);
     let reordered = !wanted.unordered && there != wanted.rules.as_slice();
@@ -152,6 +162,8 @@ fn changes<T: Display>(noun: &str, missing: &[T], foreign: &[T]) -> Option<Strin
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         Action, Allow, Builtin, ChainName, Dialect, Element, FakeKernel, Kernel, Mark, Plan, Rule,
@@ -181,7 +193,7 @@ mod tests {
     }
 
     fn rules<'a>(state: &'a mut Observed, chain: &str) -> &'a mut Vec<String> {
-        state.tables.get_mut(&Table::Filter).unwrap().get_mut(chain).unwrap()
+        Arc::make_mut(state.tables.get_mut(&Table::Filter).unwrap().get_mut(chain).unwrap())
     }
 
     fn one(chain: &str, what: &str) -> Vec<(String, String)> {

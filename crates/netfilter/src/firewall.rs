@@ -117,6 +117,7 @@ impl Firewall {
         let moved = self.has_moved()?;
         let plan = Plan::new(wanted, self.observed()?, scope);
         if plan.is_empty() {
+            self.share(wanted, None);
             return Ok(Settled { plan, left: BTreeSet::new(), moved });
         }
         self.commit(&plan)?;
@@ -125,7 +126,33 @@ impl Firewall {
             Some(_) => BTreeSet::new(),
             None => Plan::new(wanted, self.observed()?, scope).touched(),
         };
+        self.share(wanted, None);
         Ok(Settled { plan, left, moved })
+    }
+
+    fn share(&mut self, wanted: &Rendered, before: Option<&Rendered>) {
+        if let Some(known) = &mut self.known {
+            known.observed.share(wanted, before);
+        }
+    }
+
+    /// The same where the kernel was last settled on `before`, which costs what the two differ in, unless
+    /// somebody else has written since, or something stands in the way.
+    pub fn settle_from(
+        &mut self,
+        before: &Rendered,
+        wanted: &Rendered,
+        scope: &Scope,
+    ) -> Result<Settled, KernelError> {
+        if self.has_moved()? == Some(false)
+            && let Some(plan) = Plan::between(before, wanted, scope)
+            && self.commit(&plan).is_ok()
+            && self.known.is_some()
+        {
+            self.share(wanted, Some(before));
+            return Ok(Settled { plan, left: BTreeSet::new(), moved: Some(false) });
+        }
+        self.settle_rendered(wanted, scope)
     }
 }
 
@@ -196,7 +223,7 @@ mod tests {
         settle(&mut firewall, 1);
         kernel.lock().unwrap().intruder = Some(Box::new(|state| {
             let chains = state.tables.entry(Table::Filter).or_default();
-            chains.insert("vpa--theirs".into(), Vec::new());
+            chains.insert("vpa--theirs".into(), Arc::default());
         }));
         let settled = settle(&mut firewall, 2);
         assert_eq!(settled.left, ["vpa--theirs".to_owned()].into());

@@ -1,14 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
+use imbl::{OrdSet, ordmap::DiffItem};
 use thiserror::Error;
 
-use crate::{Builtin, Element, SetKind, SetStep, Step, Table};
+use crate::{Builtin, Element, Rendered, SetKind, SetStep, Step, Table};
 
 /// What the kernel holds: every chain of our tables, ours and others', each rule in the kernel's own
-/// words, for iptables those of `iptables-save` without `-A <chain>`; and with nftables the sets.
+/// words, for iptables those of `iptables-save` without `-A <chain>`; and with nftables the sets. Copies
+/// share what they have in common, and so do what is wanted and what is there, once it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    pub(crate) tables: BTreeMap<Table, BTreeMap<String, Vec<String>>>,
+    pub(crate) tables: BTreeMap<Table, BTreeMap<String, Arc<Vec<String>>>>,
     pub(crate) sets: BTreeMap<String, ObservedSet>,
 }
 
@@ -17,7 +19,7 @@ pub struct Observed {
 pub(crate) struct ObservedSet {
     /// `None` if it is of no kind of ours.
     pub kind: Option<SetKind>,
-    pub elements: BTreeSet<Element>,
+    pub elements: OrdSet<Element>,
 }
 
 /// A line of a ruleset listing that cannot be understood.
@@ -79,7 +81,7 @@ impl Observed {
 
     /// The rules of a chain, if the chain is there.
     pub fn rules(&self, table: Table, chain: &str) -> Option<&[String]> {
-        self.tables.get(&table)?.get(chain).map(Vec::as_slice)
+        self.tables.get(&table)?.get(chain).map(|rules| rules.as_slice())
     }
 
     /// The names of all chains of a table.
@@ -93,7 +95,7 @@ impl Observed {
     }
 
     /// What a set or map holds, if it is there.
-    pub fn elements(&self, set: &str) -> Option<&BTreeSet<Element>> {
+    pub fn elements(&self, set: &str) -> Option<&OrdSet<Element>> {
         self.sets.get(set).map(|set| &set.elements)
     }
 
@@ -102,10 +104,10 @@ impl Observed {
         let chains = self.tables.entry(table).or_default();
         match step {
             Step::Declare(chain) => {
-                chains.insert(chain.clone(), Vec::new());
+                chains.insert(chain.clone(), Arc::default());
             }
             Step::Delete(chain, rule) => {
-                let rules = chains.entry(chain.clone()).or_default();
+                let rules = Arc::make_mut(chains.entry(chain.clone()).or_default());
                 let position = rules.iter().position(|there| there == rule);
                 rules.remove(position.ok_or_else(|| format!("no rule {rule:?} in {chain}"))?);
             }
@@ -115,19 +117,14 @@ impl Observed {
                     chains.entry(chain.clone()).or_default();
                 }
                 let rules = chains.get_mut(chain).ok_or_else(|| format!("no chain {chain}"))?;
+                let rules = Arc::make_mut(rules);
                 let front = matches!(step, Step::Prepend(..));
                 rules.insert(if front { 0 } else { rules.len() }, rule.clone());
             }
-            Step::Remove(chain) => {
-                let leads_here = |rule: &String| target(rule) == Some(chain.as_str());
-                if chains.values().flatten().any(leads_here) {
-                    return Err(format!("{chain} is still led to"));
-                }
-                match chains.remove(chain) {
-                    Some(rules) if rules.is_empty() => {}
-                    _ => return Err(format!("{chain} is not there, or not empty")),
-                }
-            }
+            Step::Remove(chain) => match chains.remove(chain) {
+                Some(rules) if rules.is_empty() => {}
+                _ => return Err(format!("{chain} is not there, or not empty")),
+            },
         }
         Ok(())
     }
@@ -137,13 +134,13 @@ impl Observed {
         let missing = |name: &String| format!("no set {name}");
         match step {
             SetStep::Create(name, kind) => {
-                let set = ObservedSet { kind: Some(*kind), elements: BTreeSet::new() };
+                let set = ObservedSet { kind: Some(*kind), elements: OrdSet::new() };
                 if self.sets.insert(name.clone(), set).is_some() {
                     return Err(format!("set {name} is there already"));
                 }
             }
             SetStep::Replace(name, kind) => {
-                let set = ObservedSet { kind: Some(*kind), elements: BTreeSet::new() };
+                let set = ObservedSet { kind: Some(*kind), elements: OrdSet::new() };
                 self.sets.insert(name.clone(), set).ok_or_else(|| missing(name))?;
             }
             SetStep::Flush(name, _) => {
@@ -161,25 +158,61 @@ impl Observed {
             SetStep::Delete(name, elements) => {
                 let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
                 for element in elements {
-                    if !set.elements.remove(element) {
+                    if set.elements.remove(element).is_none() {
                         return Err(format!("no element {element} in {name}"));
                     }
                 }
             }
             SetStep::Drop(name) => {
-                let asks = format!("@{name} ");
-                let rules = self.tables.values().flat_map(BTreeMap::values).flatten();
-                if rules.into_iter().any(|rule| format!("{rule} ").contains(&asks)) {
-                    return Err(format!("set {name} is still asked"));
-                }
                 self.sets.remove(name).ok_or_else(|| missing(name))?;
             }
         }
         Ok(())
     }
 
+    /// Keeps what is here and in `wanted` only once. Of chains, those that are not in `before` as well
+    /// are looked at.
+    pub(crate) fn share(&mut self, wanted: &Rendered, before: Option<&Rendered>) {
+        let mut share = |(table, name): &(Table, String), rules: &Arc<Vec<String>>| {
+            let there = self.tables.get_mut(table).and_then(|chains| chains.get_mut(name));
+            if let Some(there) = there.filter(|there| *there == rules) {
+                *there = rules.clone();
+            }
+        };
+        match before {
+            None => wanted.chains.iter().for_each(|(name, lines)| share(name, &lines.rules)),
+            Some(before) => before.chains.diff(&wanted.chains).for_each(|change| match change {
+                DiffItem::Add(name, lines) | DiffItem::Update { new: (name, lines), .. } => {
+                    share(name, &lines.rules);
+                }
+                DiffItem::Remove(..) => {}
+            }),
+        }
+        for (name, (_, elements)) in &wanted.sets {
+            if let Some(there) = self.sets.get_mut(name).filter(|set| set.elements == *elements) {
+                there.elements = elements.clone();
+            }
+        }
+    }
+
+    /// Whether any rule leads to this chain.
+    pub(crate) fn is_led_to(&self, chain: &str) -> bool {
+        self.all_rules().any(|rule| target(rule) == Some(chain))
+    }
+
+    /// Whether any rule asks this set.
+    pub(crate) fn is_asked(&self, set: &str) -> bool {
+        let asks = format!("@{set} ");
+        self.all_rules().any(|rule| format!("{rule} ").contains(&asks))
+    }
+
+    fn all_rules(&self) -> impl Iterator<Item = &String> {
+        self.tables.values().flat_map(BTreeMap::values).flat_map(|rules| rules.iter())
+    }
+
     fn chain(&mut self, table: Option<Table>, name: &str) -> Option<&mut Vec<String>> {
-        Some(self.tables.entry(table?).or_default().entry(name.to_owned()).or_default())
+        let chain = self.tables.entry(table?).or_default().entry(name.to_owned()).or_default();
+        Some(Arc::make_mut(chain))
     }
 }
 

@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use imbl::OrdSet;
+
 use crate::{Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, render::Lines};
 
 /// How many rules of a chain may differ for them to be changed one by one, if the kernel can: a
@@ -98,6 +100,11 @@ impl Plan {
         self.tables.is_empty() && self.sets.is_empty()
     }
 
+    /// Whether any chain is created, changed or removed.
+    pub fn touches_chains(&self) -> bool {
+        !self.tables.is_empty()
+    }
+
     /// How many lines the transaction has; each element of a set counts as one.
     pub fn len(&self) -> usize {
         let elements = |step: &SetStep| match step {
@@ -128,20 +135,55 @@ impl Plan {
         chains.chain(sets).collect()
     }
 
-    /// What `observed` becomes once the plan is carried out; an error says why no kernel would.
+    /// What `observed` becomes once the plan is carried out; an error says why no kernel would, as far
+    /// as is found without looking at what the plan is not about.
     pub(crate) fn apply(&self, observed: &mut Observed) -> Result<(), String> {
-        let last = |step: &&SetStep| matches!(step, SetStep::Drop(_));
+        self.carry_out(observed, |_, _| Ok(()), |_, _| Ok(()))
+    }
+
+    /// The same as a kernel does it, which removes nothing that is in use.
+    pub(crate) fn apply_strictly(&self, observed: &mut Observed) -> Result<(), String> {
+        let chain = |observed: &Observed, chain: &str| match observed.is_led_to(chain) {
+            true => Err(format!("{chain} is still led to")),
+            false => Ok(()),
+        };
+        let set = |observed: &Observed, set: &str| match observed.is_asked(set) {
+            true => Err(format!("set {set} is still asked")),
+            false => Ok(()),
+        };
+        self.carry_out(observed, chain, set)
+    }
+
+    /// `chain` and `set` are asked whether one may go.
+    fn carry_out(
+        &self,
+        observed: &mut Observed,
+        chain: impl Fn(&Observed, &str) -> Result<(), String>,
+        set: impl Fn(&Observed, &str) -> Result<(), String>,
+    ) -> Result<(), String> {
         for (table, steps) in &self.tables {
-            steps.iter().try_for_each(|step| observed.apply(*table, step))?;
+            for step in steps {
+                if let Step::Remove(name) = step {
+                    chain(observed, name)?;
+                }
+                observed.apply(*table, step)?;
+            }
         }
+        let last = |step: &&SetStep| matches!(step, SetStep::Drop(_));
         self.sets.iter().filter(|s| !last(s)).try_for_each(|step| observed.apply_to_set(step))?;
-        self.sets.iter().filter(last).try_for_each(|step| observed.apply_to_set(step))
+        for step in &self.sets {
+            if let SetStep::Drop(name) = step {
+                set(observed, name)?;
+                observed.apply_to_set(step)?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The sets that are there under a name we want for something else.
 fn unfit<'a>(wanted: &'a Rendered, observed: &Observed) -> Vec<&'a String> {
-    let unfit = |(name, (kind, _)): &(&String, &(SetKind, BTreeSet<Element>))| {
+    let unfit = |(name, (kind, _)): &(&String, &(SetKind, OrdSet<Element>))| {
         observed.sets.get(*name).is_some_and(|there| there.kind != Some(*kind))
     };
     wanted.sets.iter().filter(unfit).map(|(name, _)| name).collect()
@@ -155,7 +197,7 @@ fn set_steps(
 ) -> Vec<SetStep> {
     let mut steps = Vec::new();
     for (name, (kind, elements)) in &wanted.sets {
-        let none = BTreeSet::new();
+        let none = OrdSet::new();
         let there = match observed.sets.get(name) {
             Some(_) if unfit.contains(&name) => {
                 steps.push(SetStep::Replace(name.clone(), *kind));
@@ -178,25 +220,31 @@ fn set_steps(
             steps.retain(|step| !matches!(step, SetStep::Add(_, elements) if elements.is_empty()));
             continue;
         }
-        let gone: Vec<_> = there.difference(elements).cloned().collect();
-        let new: Vec<_> = elements.difference(there).cloned().collect();
-        if !gone.is_empty() {
-            steps.push(SetStep::Delete(name.clone(), gone));
-        }
-        if !new.is_empty() {
-            steps.push(SetStep::Add(name.clone(), new));
-        }
+        let gone = there.iter().filter(|element| !elements.contains(*element)).cloned().collect();
+        let new = elements.iter().filter(|element| !there.contains(*element)).cloned().collect();
+        steps.extend(element_steps(name, gone, new));
     }
     let stale = |name: &&String| scope.owns_set(name) && !wanted.sets.contains_key(*name);
     let stale: Vec<_> = observed.sets.iter().filter(|(name, _)| stale(name)).collect();
-    for (name, there) in stale {
-        // What leads to a chain holds it, so it goes before the chain does.
-        if let Some(kind @ SetKind::Doors(_)) = there.kind {
-            steps.push(SetStep::Flush(name.clone(), kind));
-        }
-        steps.push(SetStep::Drop(name.clone()));
-    }
+    steps.extend(stale.into_iter().flat_map(|(name, there)| removal(name, there.kind)));
     steps
+}
+
+fn element_steps(
+    set: &str,
+    gone: Vec<Element>,
+    new: Vec<Element>,
+) -> impl Iterator<Item = SetStep> {
+    let delete = (!gone.is_empty()).then(|| SetStep::Delete(set.to_owned(), gone));
+    let add = (!new.is_empty()).then(|| SetStep::Add(set.to_owned(), new));
+    delete.into_iter().chain(add)
+}
+
+fn removal(set: &str, kind: Option<SetKind>) -> impl Iterator<Item = SetStep> {
+    // What leads to a chain holds it, so it goes before the chain does.
+    let doors = kind.filter(|kind| matches!(kind, SetKind::Doors(_)));
+    let flush = doors.map(|kind| SetStep::Flush(set.to_owned(), kind));
+    flush.into_iter().chain([SetStep::Drop(set.to_owned())])
 }
 
 fn steps(
@@ -206,12 +254,9 @@ fn steps(
     scope: &Scope,
     unfit: &[&String],
 ) -> Vec<Step> {
-    let chains: BTreeMap<&str, &Lines> = wanted
-        .chains
-        .iter()
-        .filter(|((t, _), _)| *t == table)
-        .map(|((_, name), lines)| (name.as_str(), lines))
-        .collect();
+    let of_table = wanted.chains.iter().filter(|((t, _), _)| *t == table);
+    let chains: BTreeMap<&str, &Lines> =
+        of_table.map(|((_, name), lines)| (name.as_str(), &**lines)).collect();
     let stale = |name: &&str| scope.owns_chain(name) && !chains.contains_key(name);
     let unwanted: Vec<&str> = observed.chains(table).filter(stale).collect();
 
@@ -338,6 +383,7 @@ fn hook_steps(table: Table, wanted: &Rendered, observed: &Observed, scope: &Scop
     steps
 }
 
+mod between;
 mod script;
 #[cfg(test)]
 mod tests;

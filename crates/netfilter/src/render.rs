@@ -7,9 +7,19 @@ pub(crate) mod iptables;
 mod lower;
 pub(crate) mod nft;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use crate::{Element, Family, Place, Ruleset, SetKind, Table};
+use imbl::{OrdMap, OrdSet};
+
+use crate::{
+    Action, Allow, ChainName, Element, Family, Place, Ruleset, SetBody, SetKind, SetName, Table,
+};
+
+/// Copies share the chains they have in common.
+type Chains = OrdMap<(Table, String), Arc<Lines>>;
 
 /// The words a kernel is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +34,29 @@ pub enum Dialect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub(crate) dialect: Dialect,
-    pub(crate) chains: BTreeMap<(Table, String), Lines>,
+    pub(crate) chains: Chains,
     pub(crate) hooks: Vec<(Table, HookLine)>,
-    pub(crate) sets: BTreeMap<String, (SetKind, BTreeSet<Element>)>,
+    pub(crate) sets: BTreeMap<String, (SetKind, OrdSet<Element>)>,
+    /// What the sets of this kind were made of, to make the next ones from.
+    pub(crate) allows: BTreeMap<SetName, Allow>,
+    /// The trees among the chains that sets of this kind were made into, by their roots.
+    pub(crate) trees: BTreeMap<(Table, String), Tree>,
+    /// The other chains.
+    pub(crate) plain: BTreeSet<(Table, String)>,
+}
+
+/// A tree of chains: of which set, and what each of its leaves does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tree {
+    pub root: ChainName,
+    pub set: SetName,
+    pub action: Action,
 }
 
 /// The rules of a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
-    pub rules: Vec<String>,
+    pub rules: Arc<Vec<String>>,
     /// Whether no two of them can match one packet, so that their order says nothing.
     pub unordered: bool,
 }
@@ -48,9 +72,25 @@ pub(crate) struct HookLine {
 impl Rendered {
     /// `wanted` in the words of `dialect`.
     pub fn new(wanted: &Ruleset, dialect: Dialect) -> Self {
+        Self::beside(wanted, dialect, None)
+    }
+
+    /// `wanted` in the same words; of sets that say what may be reached, what they have in common with
+    /// those here is not written again.
+    #[must_use]
+    pub fn then(&self, wanted: &Ruleset) -> Self {
+        Self::beside(wanted, self.dialect, Some(self))
+    }
+
+    /// Nothing at all.
+    pub(crate) fn nothing(dialect: Dialect) -> Self {
+        Self::new(&Ruleset::new(), dialect)
+    }
+
+    fn beside(wanted: &Ruleset, dialect: Dialect, before: Option<&Self>) -> Self {
         match dialect {
-            Dialect::Iptables(family) => lower::ruleset(wanted, family),
-            Dialect::Nft => nft::ruleset(wanted),
+            Dialect::Iptables(family) => lower::ruleset(wanted, family, before),
+            Dialect::Nft => nft::ruleset(wanted, before),
         }
     }
 
@@ -63,6 +103,31 @@ impl Rendered {
     pub fn elements(&self) -> usize {
         self.sets.values().map(|(_, elements)| elements.len()).sum()
     }
+}
+
+impl Lines {
+    /// These rules, which are kept for long and may be many.
+    fn of(mut rules: Vec<String>, unordered: bool) -> Self {
+        rules.iter_mut().for_each(String::shrink_to_fit);
+        rules.shrink_to_fit();
+        Self { rules: Arc::new(rules), unordered }
+    }
+}
+
+/// Puts a chain in place, unless it is there.
+fn put(chains: &mut Chains, name: (Table, String), lines: Lines) {
+    if chains.get(&name).is_none_or(|there| **there != lines) {
+        chains.insert(name, Arc::new(lines));
+    }
+}
+
+/// The sets that say what may be reached.
+fn allows(wanted: &Ruleset) -> BTreeMap<SetName, Allow> {
+    let allow = |(name, body): (&SetName, &SetBody)| match body {
+        SetBody::Allow(allow) => Some((name.clone(), allow.clone())),
+        SetBody::Nets(_) | SetBody::Meter { .. } => None,
+    };
+    wanted.sets.iter().filter_map(allow).collect()
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
+    ops::RangeInclusive,
 };
 
+use imbl::{OrdSet, ordset::DiffItem};
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use policy::{IpRange, PortRange, Protocol};
 
@@ -36,11 +39,12 @@ pub enum MapBody {
 }
 
 /// Which marks may reach which ports, each thing said once: no two entries of a mark and protocol
-/// overlap, and single ports are kept apart from ranges, which cost more.
+/// overlap, and single ports are kept apart from ranges, which cost more. Copies share what they have in
+/// common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allow {
-    pub(crate) exact: BTreeSet<(u16, Protocol, u16)>,
-    pub(crate) ranges: BTreeSet<(u16, Protocol, PortRange)>,
+    pub(crate) exact: OrdSet<(u16, Protocol, u16)>,
+    pub(crate) ranges: OrdSet<(u16, Protocol, PortRange)>,
 }
 
 /// Networks, none of which lies in another, and no two of which make up a larger one.
@@ -53,28 +57,27 @@ impl FromIterator<(u16, Protocol, PortRange)> for Allow {
     /// What overlaps is merged, and so are ranges that touch. Single ports that touch stay apart, so
     /// that taking one away takes one away.
     fn from_iter<I: IntoIterator<Item = (u16, Protocol, PortRange)>>(entries: I) -> Self {
-        let mut allow = Self::default();
+        let mut exact = BTreeSet::new();
         let mut ranges: BTreeMap<(u16, Protocol), Vec<PortRange>> = BTreeMap::new();
         for (mark, protocol, ports) in entries {
             match ports.as_single() {
-                Some(port) => drop(allow.exact.insert((mark, protocol, port))),
+                Some(port) => drop(exact.insert((mark, protocol, port))),
                 None => ranges.entry((mark, protocol)).or_default().push(ports),
             }
         }
+        let mut merged: BTreeSet<(u16, Protocol, PortRange)> = BTreeSet::new();
         for ((mark, protocol), mut ranges) in ranges {
             ranges.sort_unstable();
-            let merged = merge(ranges);
-            allow.ranges.extend(merged.into_iter().map(|ports| (mark, protocol, ports)));
+            merged.extend(merge(ranges).into_iter().map(|ports| (mark, protocol, ports)));
         }
-        let ranges = &allow.ranges;
         let free = |&(mark, protocol, port): &(u16, Protocol, u16)| {
             let of_mark = (mark, protocol, lowest())..=(mark, protocol, highest());
-            !ranges.range(of_mark).any(|(_, _, ports)| ports.contains(port))
+            !merged.range(of_mark).any(|(_, _, ports)| ports.contains(port))
         };
-        if !ranges.is_empty() {
-            allow.exact.retain(free);
+        if !merged.is_empty() {
+            exact.retain(free);
         }
-        allow
+        Self { exact: packed(exact), ranges: packed(merged) }
     }
 }
 
@@ -101,6 +104,18 @@ fn merge(sorted: Vec<PortRange>) -> Vec<PortRange> {
     merged
 }
 
+/// A set of what comes in order. What is put in one after the other leaves every node half empty; the
+/// second half of them fills what the first has left.
+pub(crate) fn packed<T: Ord + Clone>(sorted: impl IntoIterator<Item = T>) -> OrdSet<T> {
+    let mut behind = Vec::new();
+    let mut set = OrdSet::new();
+    for (place, item) in sorted.into_iter().enumerate() {
+        if place % 2 == 0 { drop(set.insert(item)) } else { behind.push(item) }
+    }
+    set.extend(behind);
+    set
+}
+
 impl Allow {
     /// Whether a packet with this mark may pass.
     pub fn permits(&self, mark: u32, protocol: Protocol, port: u16) -> bool {
@@ -108,6 +123,32 @@ impl Allow {
         let of_mark = (mark, protocol, lowest())..=(mark, protocol, highest());
         self.exact.contains(&(mark, protocol, port))
             || self.ranges.range(of_mark).any(|(_, _, ports)| ports.contains(port))
+    }
+
+    /// Says anew what `mark` may reach, and nothing else anew.
+    pub fn replace(&mut self, mark: u16, ports: impl IntoIterator<Item = (Protocol, PortRange)>) {
+        let new = ports.into_iter().map(|(protocol, ports)| (mark, protocol, ports));
+        let new: Self = new.collect();
+        let gone = self.within(mark..=mark).collect::<Vec<_>>();
+        for (mark, protocol, ports) in gone {
+            match ports.as_single() {
+                Some(port) => drop(self.exact.remove(&(mark, protocol, port))),
+                None => drop(self.ranges.remove(&(mark, protocol, ports))),
+            }
+        }
+        self.exact.extend(new.exact);
+        self.ranges.extend(new.ranges);
+    }
+
+    /// Whose entries differ in `later`.
+    pub(crate) fn changed_marks(&self, later: &Self) -> BTreeSet<u16> {
+        let exact = self.exact.diff(&later.exact).map(|difference| match difference {
+            DiffItem::Add((mark, ..)) | DiffItem::Remove((mark, ..)) => *mark,
+        });
+        let ranges = self.ranges.diff(&later.ranges).map(|difference| match difference {
+            DiffItem::Add((mark, ..)) | DiffItem::Remove((mark, ..)) => *mark,
+        });
+        exact.chain(ranges).collect()
     }
 
     /// How many entries there are.
@@ -122,11 +163,26 @@ impl Allow {
 
     /// All entries, ordered by mark.
     pub(crate) fn entries(&self) -> Vec<(u16, Protocol, PortRange)> {
+        self.within(0..=u16::MAX).collect()
+    }
+
+    /// The entries about these marks, ordered by mark.
+    pub(crate) fn within(
+        &self,
+        marks: RangeInclusive<u16>,
+    ) -> impl Iterator<Item = (u16, Protocol, PortRange)> {
+        let (first, last) = marks.into_inner();
         let single = |port| PortRange::new(port, port).expect("came from a range");
-        let exact = self.exact.iter().map(|&(mark, protocol, port)| (mark, protocol, single(port)));
-        let mut entries: Vec<_> = exact.chain(self.ranges.iter().copied()).collect();
-        entries.sort_unstable();
-        entries
+        let exact = self.exact.range((first, Protocol::Tcp, 0)..=(last, Protocol::Udp, u16::MAX));
+        let exact = exact.map(move |&(mark, protocol, port)| (mark, protocol, single(port)));
+        let bounds = (first, Protocol::Tcp, lowest())..=(last, Protocol::Udp, highest());
+        let ranges = self.ranges.range(bounds).copied();
+        let (mut exact, mut ranges) = (exact.peekable(), ranges.peekable());
+        iter::from_fn(move || match (exact.peek(), ranges.peek()) {
+            (Some(one), Some(other)) if one > other => ranges.next(),
+            (Some(_), _) => exact.next(),
+            (None, _) => ranges.next(),
+        })
     }
 }
 
@@ -216,6 +272,37 @@ mod tests {
             let covering = allow.entries().into_iter();
             let covering = covering.filter(|(m, _, p)| u32::from(*m) == mark && p.contains(port));
             prop_assert_eq!(covering.count(), usize::from(meant));
+        }
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<(u16, Protocol, PortRange)>> {
+        let entry = (1u16..4, any::<bool>(), 1u16..12, 0u16..4);
+        let entry = entry.prop_map(|(mark, tcp, start, more)| {
+            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+            (mark, protocol, ports(start, start + more))
+        });
+        prop::collection::vec(entry, 0..12)
+    }
+
+    proptest! {
+        /// What is changed mark by mark is what is made anew.
+        #[test]
+        fn marks_that_are_said_anew_make_the_whole(before in entries(), after in entries()) {
+            let mut changed: Allow = before.iter().copied().collect();
+            let earlier = changed.clone();
+            for mark in 1..4 {
+                let of_mark = after.iter().filter(|(m, ..)| *m == mark);
+                changed.replace(mark, of_mark.map(|(_, protocol, ports)| (*protocol, *ports)));
+            }
+            let whole: Allow = after.into_iter().collect();
+            prop_assert_eq!(&changed, &whole);
+            let of = |allow: &Allow, mark| -> Vec<_> {
+                allow.entries().into_iter().filter(|(m, ..)| *m == mark).collect()
+            };
+            for mark in 1..4 {
+                let differs = of(&earlier, mark) != of(&whole, mark);
+                prop_assert_eq!(earlier.changed_marks(&whole).contains(&mark), differs);
+            }
         }
     }
 

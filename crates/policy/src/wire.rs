@@ -9,6 +9,7 @@ pub mod audit;
 pub mod delta;
 pub mod lease;
 pub mod line;
+pub mod plain;
 pub mod security_group;
 pub mod status;
 pub mod tag;

@@ -2,19 +2,13 @@
 //! packets. Read anew when the cycle has passed or the server has answered, but only once there is a
 //! packet to be told of.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use containers::{Container, Store};
-use policy::TaggedPolicy;
-use policy_client::internal::follow::Given;
 use service::log::chain;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use crate::status::Status;
+use crate::{allowances::Allowances, answer::Answer, status::Status};
 
 /// What a packet's end is known to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +24,14 @@ pub(crate) struct Identity {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     by_address: HashMap<IpAddr, Identity>,
-    by_mark: HashMap<u32, String>,
+    by_mark: Allowances,
 }
 
 /// Where that is known from.
 pub(crate) struct Sources {
     store: Store,
     statuses: watch::Receiver<Status>,
-    answers: watch::Receiver<Option<Given>>,
+    answers: watch::Receiver<Option<Answer>>,
     known: Known,
 }
 
@@ -45,7 +39,7 @@ impl Sources {
     pub fn new(
         store: Store,
         statuses: watch::Receiver<Status>,
-        answers: watch::Receiver<Option<Given>>,
+        answers: watch::Receiver<Option<Answer>>,
     ) -> Self {
         let (mut statuses, mut answers) = (statuses, answers);
         // Nothing has been read yet.
@@ -71,9 +65,9 @@ impl Sources {
             }
         }
         if self.answers.has_changed().unwrap_or(false) {
-            let given = self.answers.borrow_and_update();
+            let answer = self.answers.borrow_and_update();
             self.known.by_mark =
-                given.as_ref().map(|given| by_mark(&given.policies)).unwrap_or_default();
+                answer.as_ref().map(|answer| answer.allowances.clone()).unwrap_or_default();
         }
         &self.known
     }
@@ -90,7 +84,7 @@ impl Known {
     ) -> (Option<Identity>, Option<Identity>) {
         let at = |address| self.by_address.get(&address).cloned();
         let marked = || {
-            let app = self.by_mark.get(&mark)?.clone();
+            let app = self.by_mark.owner_of(mark)?.to_string();
             Some(Identity { app, space: None, organization: None, container: None })
         };
         (at(source).or_else(marked), at(destination))
@@ -111,20 +105,10 @@ fn by_address(containers: &[Container]) -> HashMap<IpAddr, Identity> {
     containers.iter().filter_map(identity).collect()
 }
 
-fn by_mark(policies: &Arc<BTreeSet<TaggedPolicy>>) -> HashMap<u32, String> {
-    let ends = |tagged: &TaggedPolicy| {
-        let TaggedPolicy { policy, source_tag, destination_tag } = tagged;
-        [
-            (source_tag.id(), policy.source.to_string()),
-            (destination_tag.id(), policy.destination.to_string()),
-        ]
-    };
-    policies.iter().flat_map(ends).collect()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::world::tests::allowance;
 
     /// What is known of containers (`(ip, app)`) and marks.
     pub fn known(containers: &[(&str, &str)], marks: &[(u32, &str)]) -> Known {
@@ -136,7 +120,8 @@ pub(super) mod tests {
         };
         let by_address =
             containers.iter().map(|(ip, app)| (ip.parse().unwrap(), identity(app))).collect();
-        let by_mark = marks.iter().map(|(mark, app)| (*mark, (*app).to_owned())).collect();
+        let allowance = |(mark, app): &(u32, &str)| allowance(&format!("{app} {mark} any tcp 1"));
+        let by_mark = marks.iter().map(allowance).collect();
         Known { by_address, by_mark }
     }
 

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use crate::{Config, answer::Saved};
+use crate::{Config, saved::Saved};
 
 /// The largest that VXLAN-GBP carries.
 const LAST: u32 = 0xffff;
 
 pub(super) fn examine(config: &Config) -> Finding {
-    let Some((given, _)) = Saved::at(config.state_file.clone()).load() else {
+    let Some(answer) = Saved::at(config.state_file.clone()).load() else {
         return Finding::unknown("tags", "no answer of the policy server is kept on disk here");
     };
-    let policies = given.policies.iter();
+    let policies = answer.policies().iter();
     let tags: BTreeSet<u32> =
         policies.flat_map(|p| [p.source_tag.id(), p.destination_tag.id()]).collect();
     judge(&tags)

@@ -93,6 +93,7 @@ impl Cell {
             seen: Seen::default(),
             guards: Guards::default(),
             unguarded: Vec::new(),
+            promised: None,
         }
     }
 
@@ -120,7 +121,7 @@ impl Cell {
     }
 
     fn elements(&self, set: &str) -> BTreeSet<Element> {
-        self.kernel.lock().unwrap().state.elements(set).unwrap().clone()
+        self.kernel.lock().unwrap().state.elements(set).unwrap().iter().cloned().collect()
     }
 
     fn rules(&self, chain: &str) -> Option<Vec<String>> {
@@ -189,6 +190,49 @@ fn a_change_touches_only_the_container_it_concerns() {
     let two = [one[0], one[1], ("far", 4, "log", 3)];
     let outcome = cell.enforcer.pass(Some(&answer(&["db", "log"], &two)), false).unwrap();
     assert_eq!(outcome.touched.into_iter().collect::<Vec<_>>(), ["vpa--to-log.ok"]);
+}
+
+/// Somebody else empties the chain that lets in.
+fn vandalise(cell: &Cell) {
+    let mut kernel = cell.kernel.lock().unwrap();
+    let before = kernel.state.clone();
+    let plan = Plan::of(kernel.dialect, Table::Filter, vec![Step::Declare("vpa--ingress".into())]);
+    kernel.commit(&plan).unwrap();
+    assert_ne!(kernel.state, before);
+}
+
+#[test]
+fn a_repair_that_fails_takes_the_receipt_back() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    vandalise(&cell);
+    // The first pass cannot even look.
+    cell.kernel.lock().unwrap().failures = 1;
+    let held = cell.enforcer.pass(Some(&answer), false).unwrap_err();
+    assert!(matches!(held, Held::Kernel(_)), "{held}");
+    cell.kernel.lock().unwrap().killed_after = Some(0);
+    let held = cell.enforcer.pass(Some(&answer), false).unwrap_err();
+    let Held::Disagrees(chains, Some(_)) = held else { panic!("{held}") };
+    assert_eq!(chains, ["vpa--ingress".to_owned()].into());
+    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+}
+
+#[test]
+fn a_change_that_fails_leaves_the_receipt_for_what_was_there_before() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    cell.enforcer.pass(Some(&answer(&["db"], &[("web", 1, "db", 2)])), false).unwrap();
+    cell.kernel.lock().unwrap().killed_after = Some(0);
+    let more = answer(&["db"], &[("web", 1, "db", 2), ("far", 3, "db", 2)]);
+    let held = cell.enforcer.pass(Some(&more), false).unwrap_err();
+    assert!(matches!(held, Held::Kernel(_)), "{held}");
+    // Unless that is not there any more either.
+    vandalise(&cell);
+    cell.kernel.lock().unwrap().killed_after = Some(0);
+    let held = cell.enforcer.pass(Some(&more), false).unwrap_err();
+    assert!(matches!(held, Held::Disagrees(..)), "{held}");
 }
 
 #[test]

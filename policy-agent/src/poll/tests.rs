@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{answer::Saved, keeper, status::Enforced};
+use crate::{keeper, saved::Saved, status::Enforced};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -139,11 +139,11 @@ impl Scene {
         Self::before(server, saved, first)
     }
 
-    fn before(server: Server, saved: Saved, first: Status) -> Self {
+    fn before(server: Server, mut saved: Saved, first: Status) -> Self {
         let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
-        let kept = saved.load().map(|(given, _)| given);
+        let kept = saved.load();
         let settings = follow::Settings {
             cell: "cell-1".into(),
             hold: follow::HOLD,
@@ -151,10 +151,10 @@ impl Scene {
         };
         let mut follower = Follower::new(clients, settings);
         if let Some(kept) = kept.clone() {
-            follower.resume(kept);
+            follower.resume(kept.given());
         }
-        let (keeper, latest) = Keeper::after(kept);
-        let (poller, reach) = Poller::new(follower, keeper, wake, watching);
+        let (keeper, latest) = Keeper::after(kept.clone());
+        let (poller, reach) = Poller::new(follower, kept, keeper, wake, watching);
         let agent = vec![
             AbortOnDrop(tokio::spawn(poller.run(CancellationToken::new()))),
             AbortOnDrop(tokio::spawn(keeper::run(saved, latest))),
@@ -276,7 +276,7 @@ const ANOTHER: &str = r#"{"total_policies":2,"removed":[],"added":[{"source":{"i
 #[tokio::test]
 async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
     let folder = tempfile::tempdir().unwrap();
-    let saved = Saved::at(Some(folder.path().join("answer.json")));
+    let mut saved = Saved::at(Some(folder.path().join("answer.json")));
     let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
     let script = [(StatusCode::OK, Some("\"life.7\""), ONE)];
     let mut scene = Scene::resume(script, saved.clone(), first.clone()).await;
@@ -291,7 +291,7 @@ async fn an_agent_killed_and_started_again_resumes_with_what_it_had_enforced() {
     timeout(DEADLINE, kept).await.expect("it is kept in time");
     drop(scene);
 
-    let (_, answer) = saved.load().unwrap();
+    let answer = saved.load().unwrap();
     let enforced = Enforced { apps: answer.apps.clone(), version: answer.version.clone() };
     let first = Status { enforced: Some(enforced), ..first };
     let script = [(StatusCode::IM_USED, Some("\"life.8\""), ANOTHER)];

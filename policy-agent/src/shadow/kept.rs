@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use files::Manner;
+use policy::Tag;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Kind, Modes};
-use crate::world::Allowance;
+use crate::allowances::Allowance;
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ struct RemovedOnDisk {
     source: String,
     mark: u16,
     destination: String,
-    destination_mark: Option<u16>,
+    destination_tag: u32,
     protocol: String,
     ports: String,
 }
@@ -103,12 +104,12 @@ impl Memory {
 
 impl RemovedOnDisk {
     fn of(allowance: &Allowance) -> Self {
-        let Allowance { destination, source, mark, destination_mark, protocol, ports } = allowance;
+        let Allowance { destination, source, mark, destination_tag, protocol, ports } = allowance;
         Self {
             source: source.to_string(),
             mark: *mark,
             destination: destination.to_string(),
-            destination_mark: *destination_mark,
+            destination_tag: destination_tag.id(),
             protocol: protocol.to_string(),
             ports: ports.to_string(),
         }
@@ -119,7 +120,7 @@ impl RemovedOnDisk {
             destination: self.destination.parse().ok()?,
             source: self.source.parse().ok()?,
             mark: self.mark,
-            destination_mark: self.destination_mark,
+            destination_tag: Tag::new(self.destination_tag)?,
             protocol: self.protocol.parse().ok()?,
             ports: self.ports.parse().ok()?,
         })
@@ -141,7 +142,10 @@ mod tests {
     fn what_is_kept_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(memory(&folder).load().unwrap(), Kept::default());
-        let removed = [Allowance { destination_mark: Some(2), ..allowance("web 1 db tcp 80-90") }];
+        let removed = [Allowance {
+            destination_tag: Tag::new(2).unwrap(),
+            ..allowance("web 1 db tcp 80-90")
+        }];
         let kept = Kept { promoted: [Kind::DefaultDeny].into(), removed: removed.into() };
         memory(&folder).store(&kept).unwrap();
         assert_eq!(memory(&folder).load().unwrap(), kept);

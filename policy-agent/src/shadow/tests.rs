@@ -1,11 +1,9 @@
 use super::*;
-use crate::world::tests::allowance;
 
 const ALL: Modes = Modes { default_deny: true, removals: true, security_groups: true };
 
 fn answer(policies: &[&str]) -> Answer {
-    let allowances = Arc::new(policies.iter().map(|text| allowance(text)).collect());
-    Answer { apps: ["db".parse().unwrap()].into(), allowances, version: None }
+    Answer::allowing(&["db"], policies)
 }
 
 fn open(modes: Modes, folder: &tempfile::TempDir) -> Shadow {

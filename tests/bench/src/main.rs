@@ -7,6 +7,7 @@
 
 mod client;
 mod database;
+mod dataplane;
 mod feed;
 mod fleet;
 mod load;
@@ -29,6 +30,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
+    Dataplane(dataplane::DataplaneArgs),
     Feed(feed::FeedArgs),
     Server(server::ServerArgs),
 }
@@ -37,6 +39,7 @@ enum Bench {
 async fn main() -> Result<()> {
     service::install_crypto_provider();
     match Args::parse().bench {
+        Bench::Dataplane(args) => dataplane::bench(&args),
         Bench::Feed(args) => feed::bench(args).await,
         Bench::Server(args) => server::bench(args).await,
     }

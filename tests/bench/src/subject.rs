@@ -58,6 +58,12 @@ impl Subject {
         Self::at(Place::of(program, url)?).await
     }
 
+    /// The same on a file of its own, where others reach it: at `address`.
+    pub(crate) async fn start_at(program: &Path, address: Ipv4Addr) -> Result<Self> {
+        let place = Place { listen: [(address, 0).into(); 2], ..Place::of(program, None)? };
+        Self::at(place).await
+    }
+
     /// Starts another server on the same database, with the same certificates and keys.
     pub(crate) async fn beside(&self) -> Result<Self> {
         let Place { program, database, .. } = &self.place;

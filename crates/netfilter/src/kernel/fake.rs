@@ -118,7 +118,7 @@ impl Kernel for FakeKernel {
             }
             let mut next = self.state.clone();
             furnish(&mut next, transaction);
-            transaction.apply(&mut next).map_err(KernelError::Fake)?;
+            transaction.apply_strictly(&mut next).map_err(KernelError::Fake)?;
             check_targets(&next)?;
             self.state = next;
             self.generation = self.generation.map(|number| number + 1);

@@ -1,7 +1,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
+    sync::Arc,
 };
+
+use imbl::OrdSet;
 
 use super::{Kernel, KernelError, lock_file::LockFile, program::run};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     netlink::{Change, Netlink},
     observed::ObservedSet,
     render::nft,
+    set::packed,
 };
 
 /// How often the ruleset is read again because somebody else wrote meanwhile.
@@ -94,12 +98,15 @@ impl Nftables {
         let mut observed = Observed::default();
         for ((table, name), rules) in chains {
             let rules = rules.iter().map(|(rule, _)| self.wording(rule).to_owned()).collect();
-            observed.tables.entry(table).or_default().insert(name, rules);
+            observed.tables.entry(table).or_default().insert(name, Arc::new(rules));
         }
         for (name, kind) in sets {
             let elements = match kind {
-                Some(kind) => self.netlink.elements(&name, kind).map_err(KernelError::Netlink)?,
-                None => [].into(),
+                Some(kind) => {
+                    let elements = self.netlink.elements(&name, kind);
+                    packed(elements.map_err(KernelError::Netlink)?)
+                }
+                None => OrdSet::new(),
             };
             observed.sets.insert(name, ObservedSet { kind, elements });
         }

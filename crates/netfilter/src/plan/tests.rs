@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Action, Builtin, ChainName, FakeKernel, Family, Kernel, MapBody, Mark, Rule, Ruleset, SetBody,
@@ -67,23 +67,23 @@ fn vandalise(observed: &mut Observed, act: &Vandalism) {
     let filter = observed.tables.entry(Table::Filter).or_default();
     let names: Vec<String> = filter.keys().filter(|n| n.starts_with(PREFIX)).cloned().collect();
     let pick = |seed: u8| names.get(usize::from(seed) % names.len().max(1)).cloned();
-    let forward = |filter: &mut BTreeMap<String, Vec<String>>, at_end: bool, rule: &str| {
-        let rules = filter.entry("FORWARD".into()).or_default();
+    let forward = |filter: &mut BTreeMap<String, Arc<Vec<String>>>, at_end: bool, rule: &str| {
+        let rules = Arc::make_mut(filter.entry("FORWARD".into()).or_default());
         let position = if at_end { rules.len() } else { 0 };
         rules.insert(position, rule.to_owned());
     };
     match act {
         Vandalism::Flush(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.insert(chain, Vec::new());
+                filter.insert(chain, Arc::default());
             }
         }
         Vandalism::Insert(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.entry(chain).or_default().insert(0, "-j ACCEPT".into());
+                Arc::make_mut(filter.entry(chain).or_default()).insert(0, "-j ACCEPT".into());
             }
         }
-        Vandalism::Unhook => filter.entry("FORWARD".into()).or_default().clear(),
+        Vandalism::Unhook => drop(filter.insert("FORWARD".into(), Arc::default())),
         Vandalism::HookAgain => {
             if filter.contains_key("vpa--0") {
                 forward(filter, true, "-j vpa--0");
@@ -92,11 +92,12 @@ fn vandalise(observed: &mut Observed, act: &Vandalism) {
         Vandalism::Precede => forward(filter, false, "-s 10.0.0.9/32 -j ACCEPT"),
         Vandalism::ForeignJump(seed) => {
             if let Some(chain) = pick(*seed) {
-                filter.entry("DOCKER".into()).or_default().push(format!("-j {chain}"));
+                let rules = Arc::make_mut(filter.entry("DOCKER".into()).or_default());
+                rules.push(format!("-j {chain}"));
             }
         }
         Vandalism::Leftover(seed) => {
-            filter.insert(format!("{PREFIX}old-{seed}"), vec!["-j DROP".into()]);
+            filter.insert(format!("{PREFIX}old-{seed}"), vec!["-j DROP".into()].into());
         }
     }
 }
@@ -210,7 +211,7 @@ fn vandalise_sets(observed: &mut Observed, seeds: &[u8]) {
         let set = observed.sets.get_mut(name).unwrap();
         match seed % 4 {
             0 => set.elements.clear(),
-            1 => drop(set.elements.pop_first()),
+            1 => drop(set.elements.remove_min()),
             2 => drop(set.elements.insert(Element::Foreign("0x01".into()))),
             _ => set.kind = None,
         }
@@ -264,4 +265,82 @@ fn one_entry_more_or_less_is_one_rule_more_or_less() {
          -D vpa--allow.ok -p tcp -m tcp --dport 80 -m mark --mark 0x2 -j ACCEPT\n\
          COMMIT\n"
     );
+}
+
+/// A ruleset with two sets that doors ask, one of them in two ways, and a map.
+fn with_sets(entries: &[(u16, u16, u16)], doors: usize) -> Ruleset {
+    let mut wanted = Ruleset::new();
+    let mut map = BTreeMap::new();
+    for door in 0..doors {
+        let set = name(&format!("vpa--to-{door}"));
+        let of_door =
+            entries.iter().filter(|(mark, ..)| door == 0 || usize::from(*mark) % 2 == door % 2);
+        let allow = of_door.map(|&(mark, port, more)| {
+            (mark, policy::Protocol::Tcp, policy::PortRange::new(port, port + more).unwrap())
+        });
+        wanted.set(set.clone(), SetBody::Allow(allow.collect()));
+        let commented = Rule::new(Action::Accept).allowed_by(&set).comment("dst:x");
+        let dropped = Rule::new(Action::Drop).allowed_by(&set);
+        wanted.chain(Table::Filter, set.clone(), vec![commented, dropped]);
+        map.insert(IpAddr::from([10, 255, 30, u8::try_from(door).unwrap()]), set);
+    }
+    wanted.map(name("vpa--doors"), MapBody::Doors(map));
+    let dispatch = Rule::new(Action::Dispatch(name("vpa--doors"), Side::Destination));
+    wanted.chain(Table::Filter, name("vpa--in"), vec![dispatch]);
+    let jump = Rule::new(Action::Jump(name("vpa--in")));
+    wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump);
+    wanted
+}
+
+/// So many marks that trees have several levels, and lose and gain them.
+fn entry_lists() -> impl Strategy<Value = Vec<(u16, u16, u16)>> {
+    let crowd = (0u16..3, 0u16..700).prop_map(|(block, count)| {
+        (0..count).map(|n| (block * 0x1000 + n * 3, 80, 0)).collect::<Vec<_>>()
+    });
+    let few = prop::collection::vec((0u16..0x3000, 1u16..90, 0u16..3), 0..6);
+    (crowd, few).prop_map(|(crowd, few)| crowd.into_iter().chain(few).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// What is rendered beside what was before is what is rendered anew; and the steps between the two
+    /// take any kernel there, as few of them as if it had been read.
+    #[test]
+    fn what_follows_is_what_is_made_anew(
+        lists in prop::collection::vec((entry_lists(), 0usize..4), 2..4),
+        nft in any::<bool>(),
+    ) {
+        let dialect = if nft { Dialect::Nft } else { Dialect::Iptables(Family::V4) };
+        let scope = Scope::prefix(PREFIX);
+        let mut kernel = FakeKernel::speaking(dialect);
+        let mut before: Option<Rendered> = None;
+        for (entries, doors) in lists {
+            let wanted = with_sets(&entries, doors);
+            let anew = Rendered::new(&wanted, dialect);
+            let observed = kernel.observe().unwrap();
+            let whole = Plan::new(&anew, &observed, &scope);
+            let (plan, next) = match &before {
+                None => (whole, anew.clone()),
+                Some(before) => {
+                    let then = before.then(&wanted);
+                    prop_assert_eq!(&then, &anew);
+                    let plan = Plan::between(before, &then, &scope).unwrap();
+                    prop_assert_eq!(plan.touched(), whole.touched());
+                    prop_assert_eq!(plan.len(), whole.len());
+                    (plan, then)
+                }
+            };
+            kernel.commit(&plan).unwrap();
+            let left = Plan::new(&anew, &kernel.observe().unwrap(), &scope);
+            prop_assert!(left.is_empty(), "{}", left.render());
+            before = Some(next);
+        }
+    }
+}
+
+#[test]
+fn what_is_hooked_elsewhere_is_not_between() {
+    let (one, other) = (ruleset(&[vec![1]], true), ruleset(&[vec![1]], false));
+    assert_eq!(Plan::between(&ipt(&one), &ipt(&other), &Scope::prefix(PREFIX)), None);
 }

@@ -6,27 +6,26 @@
 //! leads back behind the rule that asked. No two rules of a node or a leaf match one packet, so a
 //! changed entry costs one rule of one chain (design §3).
 
+mod tree;
+
 use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use policy::{PortRange, Protocol};
 
-use super::{Dialect, HookLine, Lines, Rendered, iptables};
+use super::{Chains, Dialect, HookLine, Lines, Rendered, Tree, iptables, put};
 use crate::{
-    Action, Allow, ChainName, Family, Hook, MapBody, MapName, Mark, Rule, Ruleset, SetBody, Side,
-    Table, rule::Lookup,
+    Action, ChainName, Family, Hook, MapBody, MapName, Rule, Ruleset, SetBody, Side, Table,
+    rule::Lookup,
 };
-
-/// The most rules of a leaf about marks. A packet asks half of them on average, at some 10 ns each, and
-/// only the first of a connection does.
-const LEAF: usize = 256;
+use tree::Grower;
 
 /// The most rules of a leaf about addresses, which every packet asks.
 const ADDRESS_LEAF: usize = 16;
 
-/// `wanted` without sets and maps, in iptables' words for `family`.
-pub(crate) fn ruleset(wanted: &Ruleset, family: Family) -> Rendered {
-    let mut lowering = Lowering { wanted, family, chains: BTreeMap::new() };
+/// `wanted` without sets and maps, in iptables' words for `family`. Trees that were there before are
+/// changed where they differ.
+pub(crate) fn ruleset(wanted: &Ruleset, family: Family, before: Option<&Rendered>) -> Rendered {
+    let mut lowering = Lowering { wanted, family, chains: BTreeMap::new(), trees: BTreeMap::new() };
     let mut hooks = Vec::new();
     for (table, Hook { parent, place, rule }) in &wanted.hooks {
         let rules = lowering.lower(*table, rule);
@@ -35,22 +34,49 @@ pub(crate) fn ruleset(wanted: &Ruleset, family: Family) -> Rendered {
         hooks.extend(lines.map(|rule| (*table, line(rule))));
     }
     for ((table, name), rules) in &wanted.chains {
-        let mut lines = Lines::default();
+        let mut lines = Vec::new();
         for rule in rules {
             if let Some(rule) = lowering.lower(*table, rule) {
-                lines.rules.extend(iptables::lines(&rule, family));
+                lines.extend(iptables::lines(&rule, family));
             }
         }
-        lowering.chains.insert((*table, name.to_string()), lines);
+        lowering.chains.insert((*table, name.to_string()), Lines::of(lines, false));
     }
-    let chains = lowering.chains;
-    Rendered { dialect: Dialect::Iptables(family), chains, hooks, sets: BTreeMap::new() }
+    let Lowering { chains: plain, trees, .. } = lowering;
+    let allows = super::allows(wanted);
+    let mut chains = before.map(|before| before.chains.clone()).unwrap_or_default();
+    if let Some(before) = before {
+        for name in before.plain.iter().filter(|name| !plain.contains_key(*name)) {
+            chains.remove(name);
+        }
+        let gone = before.trees.iter().filter(|(name, tree)| trees.get(*name) != Some(*tree));
+        for ((table, _), tree) in gone {
+            Grower::of(*table, tree, family).fell(&before.allows[&tree.set], &mut chains);
+        }
+    }
+    let names = plain.keys().cloned().collect();
+    for (name, lines) in plain {
+        put(&mut chains, name, lines);
+    }
+    for (name, tree) in &trees {
+        let (table, _) = name;
+        let grower = Grower::of(*table, tree, family);
+        let same = before.filter(|before| before.trees.get(name) == Some(tree));
+        match same.map(|before| &before.allows[&tree.set]) {
+            Some(earlier) => grower.change(earlier, &allows[&tree.set], &mut chains),
+            None => grower.grow(&allows[&tree.set], &mut chains),
+        }
+    }
+    let (dialect, sets) = (Dialect::Iptables(family), BTreeMap::new());
+    Rendered { dialect, chains, hooks, sets, allows, trees, plain: names }
 }
 
 struct Lowering<'a> {
     wanted: &'a Ruleset,
     family: Family,
+    /// All but the trees of sets that say what may be reached.
     chains: BTreeMap<(Table, String), Lines>,
+    trees: BTreeMap<(Table, String), Tree>,
 }
 
 impl Lowering<'_> {
@@ -82,8 +108,9 @@ impl Lowering<'_> {
         let (Lookup::Address(set, _) | Lookup::Allowed(set)) = lookup;
         let (root, leaf) = self.behind(table, set, lookup, then);
         match (lookup, self.wanted.sets.get(set)) {
-            (Lookup::Allowed(_), Some(SetBody::Allow(allow))) => {
-                self.allow(table, &root, allow, &leaf);
+            (Lookup::Allowed(_), Some(SetBody::Allow(_))) => {
+                let tree = Tree { root: root.clone(), set: set.clone(), action: leaf };
+                self.trees.insert((table, root.to_string()), tree);
             }
             (Lookup::Address(_, side), Some(SetBody::Nets(nets))) => {
                 let nets: Vec<_> = nets.of(self.family).map(|net| (net, leaf.clone())).collect();
@@ -116,7 +143,7 @@ impl Lowering<'_> {
                 let lines = iptables::lines(then, self.family);
                 let hash = digest(&lines);
                 let chain = set.part(&format!("do-{hash}"));
-                let lines = Lines { rules: lines, unordered: false };
+                let lines = Lines::of(lines, false);
                 self.chains.insert((table, chain.to_string()), lines);
                 (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
             }
@@ -158,45 +185,11 @@ impl Lowering<'_> {
     }
 
     fn leaf(&mut self, table: Table, name: &ChainName, rules: Vec<String>) {
-        self.chains.insert((table, name.to_string()), Lines { rules, unordered: true });
+        self.chains.insert((table, name.to_string()), Lines::of(rules, true));
     }
 
     fn line(&self, rule: &Rule) -> String {
         iptables::lines(rule, self.family).pop().expect("a rule of a tree is of its family")
-    }
-
-    fn allow(&mut self, table: Table, root: &ChainName, allow: &Allow, action: &Action) {
-        self.marks(table, root, root, &allow.entries(), 0, action);
-    }
-
-    /// The node that holds `entries`, whose marks agree in their first `depth` digits.
-    fn marks(
-        &mut self,
-        table: Table,
-        root: &ChainName,
-        name: &ChainName,
-        entries: &[(u16, Protocol, PortRange)],
-        depth: usize,
-        action: &Action,
-    ) {
-        if entries.len() <= LEAF || depth == 4 {
-            let rule = |&(mark, protocol, ports): &(u16, Protocol, PortRange)| {
-                let rule = Rule::new(action.clone()).ports(protocol, ports);
-                self.line(&rule.mark(Mark::exactly(mark.into())))
-            };
-            let rules = entries.iter().map(rule).collect();
-            return self.leaf(table, name, rules);
-        }
-        let shift = 12 - 4 * depth;
-        let mut rules = Vec::new();
-        for group in entries.chunk_by(|(a, ..), (b, ..)| a >> shift == b >> shift) {
-            let digits = group[0].0 >> shift;
-            let child = root.part(&format!("{digits:0width$x}", width = depth + 1));
-            let bits = Mark { value: u32::from(digits & 0xf) << shift, mask: 0xf << shift };
-            rules.push(self.line(&Rule::new(Action::Goto(child.clone())).mark(bits)));
-            self.marks(table, root, &child, group, depth + 1, action);
-        }
-        self.leaf(table, name, rules);
     }
 
     fn addresses(

@@ -6,21 +6,20 @@
 //! front of everything that comes to this host stands `operator-input`, empty and never touched: what
 //! operators used to put at the head of INPUT goes there.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
+use imbl::{OrdSet, ordset::DiffItem};
 use ipnet::IpNet;
 use policy::PortRange;
 use sha2::{Digest, Sha256};
 
 use super::{Dialect, HookLine, Lines, Rendered};
 use crate::{
-    Action, AddressRange, Builtin, ChainName, ConnectionState, Element, Family, Hook, Icmp, Limit,
-    Log, MapBody, MapName, Mark, Place, RejectWith, Rule, Ruleset, SetBody, SetKind, SetName, Side,
-    Table, TooMany, Transport,
+    Action, AddressRange, Allow, Builtin, ChainName, ConnectionState, Element, Family, Hook, Icmp,
+    Limit, Log, MapBody, MapName, Mark, Place, RejectWith, Rule, Ruleset, SetBody, SetKind,
+    SetName, Side, Table, TooMany, Transport,
     rule::{Is, Lookup},
+    set::packed,
 };
 
 /// The chain that is the operators' own.
@@ -78,19 +77,19 @@ pub(crate) fn base(table: Table, name: &str) -> Option<String> {
     Some(format!("type {kind} hook {hook} priority {priority}; policy accept;"))
 }
 
-/// `wanted` in nft's words.
-pub(crate) fn ruleset(wanted: &Ruleset) -> Rendered {
-    let mut nft = Nft { wanted, sets: BTreeMap::new() };
+/// `wanted` in nft's words. Sets that say what may be reached are changed where they differ.
+pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
+    let mut nft = Nft { wanted, before, sets: BTreeMap::new() };
     nft.declare_sets();
     let mut chains: BTreeMap<(Table, String), Lines> = BTreeMap::new();
     for ((table, name), rules) in &wanted.chains {
         let (bridged, rules): (Vec<_>, Vec<_>) =
             rules.iter().partition(|rule| rule.bridge_port.is_some());
         let rules = rules.iter().flat_map(|rule| nft.lines(*table, rule)).collect();
-        chains.insert((*table, word(name.as_str())), Lines { rules, unordered: false });
+        chains.insert((*table, word(name.as_str())), Lines::of(rules, false));
         if !bridged.is_empty() {
             let rules = bridged.iter().flat_map(|rule| nft.lines(Table::Bridge, rule)).collect();
-            let lines = Lines { rules, unordered: false };
+            let lines = Lines::of(rules, false);
             chains.insert((Table::Bridge, word(name.as_str())), lines);
         }
     }
@@ -112,12 +111,25 @@ pub(crate) fn ruleset(wanted: &Ruleset) -> Rendered {
             hooks.extend(lines.into_iter().map(|rule| (Table::Bridge, line(rule))));
         }
     }
-    Rendered { dialect: Dialect::Nft, chains, hooks, sets: nft.sets }
+    let plain = chains.keys().cloned().collect();
+    let mut all = before.map(|before| before.chains.clone()).unwrap_or_default();
+    for name in before.iter().flat_map(|before| &before.plain) {
+        if !chains.contains_key(name) {
+            all.remove(name);
+        }
+    }
+    for (name, lines) in chains {
+        super::put(&mut all, name, lines);
+    }
+    let (sets, allows) = (nft.sets, super::allows(wanted));
+    let (dialect, trees) = (Dialect::Nft, BTreeMap::new());
+    Rendered { dialect, chains: all, hooks, sets, allows, trees, plain }
 }
 
 struct Nft<'a> {
     wanted: &'a Ruleset,
-    sets: BTreeMap<String, (SetKind, BTreeSet<Element>)>,
+    before: Option<&'a Rendered>,
+    sets: BTreeMap<String, (SetKind, OrdSet<Element>)>,
 }
 
 /// The name of the part of a set that is about `family`.
@@ -137,20 +149,7 @@ impl Nft<'_> {
     fn declare_sets(&mut self) {
         for (name, body) in &self.wanted.sets {
             match body {
-                SetBody::Allow(allow) => {
-                    let exact = allow.exact.iter();
-                    let exact = exact
-                        .map(|&(mark, protocol, port)| Element::Port(mark.into(), protocol, port));
-                    self.sets.insert(word(name.as_str()), (SetKind::Allowed, exact.collect()));
-                    let ranges = allow.ranges.iter();
-                    let ranges = ranges.map(|&(mark, protocol, ports)| {
-                        Element::Ports(mark.into(), protocol, ports)
-                    });
-                    if !allow.ranges.is_empty() {
-                        let ranges = (SetKind::AllowedRanges, ranges.collect());
-                        self.sets.insert(ranges_of(name), ranges);
-                    }
-                }
+                SetBody::Allow(allow) => self.allow(name, allow),
                 SetBody::Nets(nets) => self.insert(name.as_str(), SetKind::Nets, |family| {
                     nets.of(family).map(Element::Net).collect()
                 }),
@@ -158,7 +157,7 @@ impl Nft<'_> {
                     for family in Family::ALL {
                         let kind = SetKind::Meter(family, expire.get());
                         let name = of_family(name.as_str(), family);
-                        self.sets.insert(name, (kind, BTreeSet::new()));
+                        self.sets.insert(name, (kind, OrdSet::new()));
                     }
                 }
             }
@@ -173,12 +172,35 @@ impl Nft<'_> {
         }
     }
 
+    /// Single ports are kept apart from ranges.
+    fn allow(&mut self, name: &SetName, allow: &Allow) {
+        let earlier = self.before.and_then(|before| before.allows.get(name));
+        let [exact, ranges] = [word(name.as_str()), ranges_of(name)];
+        let before = earlier.map(|allow| &allow.exact).zip(self.elements_before(&exact));
+        let elements = elements_of(before, &allow.exact, |&(mark, protocol, port)| {
+            Element::Port(mark.into(), protocol, port)
+        });
+        self.sets.insert(exact, (SetKind::Allowed, elements));
+        if allow.ranges.is_empty() {
+            return;
+        }
+        let before = earlier.map(|allow| &allow.ranges).zip(self.elements_before(&ranges));
+        let elements = elements_of(before, &allow.ranges, |&(mark, protocol, ports)| {
+            Element::Ports(mark.into(), protocol, ports)
+        });
+        self.sets.insert(ranges, (SetKind::AllowedRanges, elements));
+    }
+
+    fn elements_before(&self, set: &str) -> Option<&OrdSet<Element>> {
+        self.before?.sets.get(set).map(|(_, elements)| elements)
+    }
+
     /// The part for IPv4 always, that for IPv6 if it holds anything.
     fn insert(
         &mut self,
         name: &str,
         kind: impl Fn(Family) -> SetKind,
-        elements: impl Fn(Family) -> BTreeSet<Element>,
+        elements: impl Fn(Family) -> OrdSet<Element>,
     ) {
         for family in Family::ALL {
             let elements = elements(family);
@@ -199,7 +221,7 @@ impl Nft<'_> {
                 let door = |(address, to): (&IpAddr, &ChainName)| {
                     Element::Door(*address, chain(table, to.as_str()))
                 };
-                ours.map(door).collect::<BTreeSet<_>>()
+                ours.map(door).collect::<OrdSet<_>>()
             };
             for family in Family::ALL {
                 let elements = of(family);
@@ -274,6 +296,23 @@ impl Nft<'_> {
         }
         lines
     }
+}
+
+/// The elements of `entries`, made from those there were before if there were any.
+fn elements_of<T: Ord + Clone>(
+    before: Option<(&OrdSet<T>, &OrdSet<Element>)>,
+    entries: &OrdSet<T>,
+    element: impl Fn(&T) -> Element,
+) -> OrdSet<Element> {
+    let Some((earlier, elements)) = before else { return packed(entries.iter().map(element)) };
+    let mut elements = elements.clone();
+    for difference in earlier.diff(entries) {
+        match difference {
+            DiffItem::Add(new) => drop(elements.insert(element(new))),
+            DiffItem::Remove(gone) => drop(elements.remove(&element(gone))),
+        }
+    }
+    elements
 }
 
 fn address(family: Family, side: Side) -> &'static str {

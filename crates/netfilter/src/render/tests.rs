@@ -187,7 +187,7 @@ fn no_chain_of_a_tree_is_long_and_a_changed_entry_changes_one() {
     let changed: Vec<_> = before
         .chains
         .iter()
-        .filter(|(name, lines)| after.chains.get(name) != Some(*lines))
+        .filter(|(name, lines)| after.chains.get(*name) != Some(*lines))
         .collect();
     assert_eq!(changed.len(), 1, "{changed:?}");
 }

@@ -206,7 +206,8 @@ fn led_to(headers: &HeaderMap, base: Option<&Version>) -> Result<Version, Unusab
 impl Body {
     async fn of(mut response: Response, name: String) -> Result<Self, ClientError> {
         let status = response.status();
-        let mut bytes = Vec::new();
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut bytes = Vec::with_capacity(announced.unwrap_or_default().min(LONGEST));
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if bytes.len() + chunk.len() > LONGEST => {
@@ -227,6 +228,10 @@ impl Body {
     /// How many bytes it has.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     #[cfg(test)]

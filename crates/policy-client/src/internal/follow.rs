@@ -16,18 +16,17 @@ mod pause;
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     time::Duration,
 };
 
 use fastrand::Rng;
-use policy::{AppGuid, TaggedPolicy, Version, wire::delta::Delta};
+use policy::{AppGuid, Version, wire::delta::Delta};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Answer, Client, ClientError, Question, ReceiptWords, Told};
 use course::Course;
-pub use given::Given;
 use given::is_later;
+pub use given::{Given, Policies, policies};
 use hold::{HELD, Hold, Kept};
 use pause::{Backoff, between};
 
@@ -81,6 +80,8 @@ pub struct Follower<S = Client> {
     doubt: bool,
     reluctance: Backoff,
     rest: Option<Rest>,
+    /// When the last answer had come, or failed to.
+    answered: Option<Instant>,
     counts: Counts,
     poll_interval: Duration,
     chance: Rng,
@@ -99,7 +100,7 @@ pub enum News {
     /// The policies are others.
     Policies {
         /// All that concern the apps.
-        all: Arc<BTreeSet<TaggedPolicy>>,
+        all: Policies,
         /// What the kernel then enforces; `None` from a server without versions, whose answers are
         /// handed on whether or not they are new.
         version: Option<Version>,
@@ -156,6 +157,7 @@ impl<S: Server> Follower<S> {
             doubt: false,
             reluctance: Backoff::new(FIRST_RELUCTANCE, poll_interval),
             rest: None,
+            answered: None,
             counts: Counts::default(),
             poll_interval,
             chance,
@@ -187,7 +189,9 @@ impl<S: Server> Follower<S> {
             let asked = Instant::now();
             let server = self.course.server(asked);
             let told = self.servers[server].told(&question).await;
-            if let Some(news) = self.digest(&question, told, asked, Instant::now()) {
+            let answered = Instant::now();
+            self.answered = Some(answered);
+            if let Some(news) = self.digest(&question, told, asked, answered) {
                 return news;
             }
         }
@@ -207,6 +211,11 @@ impl<S: Server> Follower<S> {
     /// question may have better luck at once.
     pub fn has_another(&self) -> bool {
         self.course.is_open()
+    }
+
+    /// When the last answer had come; what is done with it since is the caller's time.
+    pub fn answered(&self) -> Option<Instant> {
+        self.answered
     }
 
     /// What has happened so far.
@@ -256,7 +265,7 @@ impl<S: Server> Follower<S> {
             Ok(Told { answer: Answer::Policies { policies, version }, wait: _, bytes }) => {
                 self.counts.wholes += 1;
                 self.counts.whole_bytes += count(bytes);
-                let policies = Arc::new(policies.into_iter().collect());
+                let policies = given::policies(policies);
                 self.whole(question, Given { apps: question.apps.clone(), policies, version }, now)
             }
             Ok(Told { answer: Answer::Changes { delta, version }, wait: _, bytes }) => {

@@ -4,6 +4,7 @@ use policy::{
     AppGuid, TaggedPolicy, Version,
     wire::{
         delta::Delta,
+        plain::Reader,
         v1::{PolicyBody, PolicyList},
     },
 };
@@ -110,7 +111,10 @@ impl Client {
             Held::NotModified(version) => (Answer::NotModified(version), 0),
             Held::Fresh { body, version } => {
                 let bytes = body.len();
-                let mut policies = body.understand(understand)?;
+                let mut policies = match Reader::default().list(body.bytes()) {
+                    Some(policies) => policies,
+                    None => body.understand(understand)?,
+                };
                 if everything {
                     policies.retain(|policy| concerns(policy, apps));
                 }

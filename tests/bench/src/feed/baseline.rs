@@ -1,7 +1,7 @@
 //! An agent as of old: every five seconds it asks when policies changed last, and when that is another
 //! time than before, for all policies of its apps (spec/policy-server.md §5.2).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper::{body::Bytes, header::ETAG};
@@ -79,7 +79,7 @@ impl Agent {
         let version = answer.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
         let version = version.map(Version::from_etag).transpose()?;
         let list: PolicyList = serde_json::from_slice(answer.body())?;
-        let policies = Arc::new(list.into_tagged()?.into_iter().collect());
+        let policies = list.into_tagged()?.into_iter().collect();
         Ok(Some(News { policies, version }))
     }
 }

@@ -243,8 +243,6 @@ fn total(cells: &[Cell]) -> Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use policy::Tag;
 
     use super::*;
@@ -264,7 +262,7 @@ mod tests {
             source_tag: Tag::new(1).unwrap(),
             destination_tag: Tag::new(2).unwrap(),
         };
-        let policies = Arc::new(destinations.iter().map(tagged).collect());
+        let policies = destinations.iter().map(tagged).collect();
         News { policies, version: Some(format!("x.{revision}").parse().unwrap()) }
     }
 

@@ -2,16 +2,13 @@
 //! change; they do delay each other, as they share a processor that real cells would not.
 
 use std::{
-    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use std::collections::BTreeSet;
-
-use policy::{TaggedPolicy, Version};
-use policy_client::internal::follow::Counts;
+use policy::Version;
+use policy_client::internal::follow::{Counts, Policies};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
@@ -41,7 +38,7 @@ pub(super) struct Event {
 /// What an agent holds.
 #[derive(Clone)]
 pub(super) struct News {
-    pub policies: Arc<BTreeSet<TaggedPolicy>>,
+    pub policies: Policies,
     pub version: Option<Version>,
 }
 

@@ -1,10 +1,28 @@
 //! What the caller was given last, and what a new answer is beside it. Pure.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
+use imbl::OrdSet;
 use policy::{AppGuid, TaggedPolicy, Version, wire::delta::Delta};
 
 use crate::internal::{error::UnusableChanges, policies::concerns};
+
+/// Policies, each once, in a form that is copied by reference: what changes in one copy costs what
+/// changes, and what two copies differ in is found without looking at the rest.
+pub type Policies = OrdSet<TaggedPolicy>;
+
+/// Those of a list in any order. What is put in one after the other leaves every node half empty; the
+/// second half of them fills what the first has left.
+pub fn policies(mut list: Vec<TaggedPolicy>) -> Policies {
+    list.sort_unstable();
+    let mut behind = Vec::new();
+    let mut policies = Policies::new();
+    for (place, policy) in list.into_iter().enumerate() {
+        if place % 2 == 0 { drop(policies.insert(policy)) } else { behind.push(policy) }
+    }
+    policies.extend(behind);
+    policies
+}
 
 /// The policies of some apps at a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +30,7 @@ pub struct Given {
     /// The apps that were asked about.
     pub apps: BTreeSet<AppGuid>,
     /// All policies that concern one of them.
-    pub policies: Arc<BTreeSet<TaggedPolicy>>,
+    pub policies: Policies,
     /// `None` from a server that has no versions.
     pub version: Option<Version>,
 }
@@ -31,20 +49,21 @@ impl Given {
         version: Version,
     ) -> Result<Self, UnusableChanges> {
         let Delta { total, removed, added } = delta;
-        let mut policies: BTreeSet<TaggedPolicy> = if self.apps == *apps {
-            BTreeSet::clone(&self.policies)
+        let mut all = if self.apps == *apps {
+            self.policies.clone()
         } else {
-            self.policies.iter().filter(|policy| concerns(policy, apps)).cloned().collect()
+            let concern = self.policies.iter().filter(|policy| concerns(policy, apps));
+            policies(concern.cloned().collect())
         };
         // What came and went in between is told, too, so neither must change anything.
         for policy in &removed {
-            policies.remove(policy);
+            all.remove(policy);
         }
-        policies.extend(added);
-        if policies.len() != total {
-            return Err(UnusableChanges::Total { total, found: policies.len() });
+        all.extend(added);
+        if all.len() != total {
+            return Err(UnusableChanges::Total { total, found: all.len() });
         }
-        Ok(Self { apps: apps.clone(), policies: policies.into(), version: Some(version) })
+        Ok(Self { apps: apps.clone(), policies: all, version: Some(version) })
     }
 
     /// Whether `new` says what was so before this: of the same apps at least, in the same life.
@@ -100,7 +119,7 @@ mod tests {
     }
 
     fn given(names: &[&str], policies: &BTreeSet<TaggedPolicy>, at: &str) -> Given {
-        let policies = Arc::new(policies.clone());
+        let policies = policies.iter().cloned().collect();
         Given { apps: apps(names), policies, version: Some(version(at)) }
     }
 
@@ -142,7 +161,7 @@ mod tests {
             let policies: BTreeSet<_> = before.into_iter().filter(|p| concerns(p, &all)).collect();
             let base = Given { apps: all, policies: policies.into(), version: Some(version("x.1")) };
             let changed = base.changed(&asked, delta, version("x.2")).unwrap();
-            prop_assert_eq!(&*changed.policies, &whole.into_iter().collect::<BTreeSet<_>>());
+            prop_assert_eq!(changed.policies, whole.into_iter().collect());
         }
 
         #[test]

@@ -2,9 +2,12 @@
 
 mod story;
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
-use policy::{Policy, Protocol, Tag};
+use policy::{Policy, Protocol, Tag, TaggedPolicy};
 
 use super::*;
 
@@ -73,7 +76,7 @@ impl Cell {
         let words = ReceiptWords::default();
         let news = self.follower.ask(&self.apps, self.enforced.as_ref(), &words).await;
         if let News::Policies { all, version } = &news {
-            self.holds = BTreeSet::clone(all);
+            self.holds = all.iter().cloned().collect();
             self.enforced = version.clone();
         }
         news
@@ -372,7 +375,7 @@ async fn changes_that_do_not_add_up_are_dropped_and_the_whole_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_follower_resumes_with_what_was_kept() {
     let mut cell = Cell::beside(1);
-    let policies = Arc::new(BTreeSet::from([tagged("a"), tagged("b")]));
+    let policies = [tagged("a"), tagged("b")].into_iter().collect();
     let given = Given { apps: cell.apps.clone(), policies, version: Some(version("x.7")) };
     cell.follower.resume(given);
     cell.enforced = Some(version("x.7"));

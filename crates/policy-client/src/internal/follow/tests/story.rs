@@ -150,7 +150,7 @@ impl Hero {
             let stands = self.behind >= 3;
             assert!(version.includes(enforced) || stands, "{version} after {enforced}");
         }
-        self.holds = BTreeSet::clone(&all);
+        self.holds = all.iter().cloned().collect();
         let revision = usize::try_from(version.revision.0).unwrap();
         assert_eq!(self.holds, self.history.lock().unwrap().lists[revision], "at {version}");
         self.enforced = Some(version);
