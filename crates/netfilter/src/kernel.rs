@@ -40,7 +40,9 @@ pub trait Kernel: Send {
     /// By how much committing `plan` raises that number, if nobody else writes.
     fn generations_of(&self, plan: &Plan) -> u32;
 
-    /// One whole pass: looks, plans, commits, and returns what was done.
+    /// One whole pass: looks, plans, commits, and returns what was done. Meant for who has one thing to
+    /// write: it is not read back, so what the kernel says in other words is only known to be ours
+    /// after a look that nobody else's change has come before.
     fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
         let observed = self.observe()?;
         let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);

@@ -379,6 +379,7 @@ fn what_the_operators_put_in_front_stays_there() {
         let jump = Rule::new(Action::Jump(chain("vpa--other")));
         wanted.hook(Table::Filter, Builtin::Input, Place::Last, jump);
         settle(kernel, &wanted);
+        settled(kernel, &wanted);
         which.by_hand("", "add rule inet netman operator-input tcp dport 22 accept");
         settled(kernel, &wanted);
         settle(kernel, &Ruleset::new());

@@ -30,6 +30,16 @@ pub struct Nftables {
     lock_file: LockFile,
     /// Rules the kernel lists in other words than ours, as it lists them: what we wrote.
     aliases: HashMap<String, String>,
+    /// What was written last, until the kernel is read again: who writes once and ends need not.
+    written: Option<Written>,
+}
+
+/// The rules a commit has put at the end of each chain.
+#[derive(Debug)]
+struct Written {
+    /// The ruleset's number after it. Under any other, what is there may be somebody else's.
+    generation: u32,
+    rules: BTreeMap<(Table, String), Vec<String>>,
 }
 
 /// A chain as the kernel lists it: each rule with its number.
@@ -42,7 +52,7 @@ impl Nftables {
     /// If the kernel does not let us open a socket to it.
     pub fn open() -> Result<Self, KernelError> {
         let netlink = Netlink::open().map_err(KernelError::Netlink)?;
-        Ok(Self { netlink, lock_file: LockFile(None), aliases: HashMap::new() })
+        Ok(Self { netlink, lock_file: LockFile(None), aliases: HashMap::new(), written: None })
     }
 
     /// Holding this file's lock while writing, as the other programs of the cell do, and while reading
@@ -82,23 +92,29 @@ impl Nftables {
     }
 
     /// Reads again as long as somebody writes meanwhile, some times.
-    fn look_undisturbed(&mut self) -> Result<Observed, KernelError> {
+    fn look_undisturbed(&mut self) -> Result<(Observed, Listed), KernelError> {
         for _ in 0..ATTEMPTS {
             let before = self.number()?;
-            let observed = self.look();
+            let seen = self.look(before);
             if self.number()? == before {
-                return observed;
+                return seen;
             }
         }
         Err(KernelError::Moved("the ruleset".into()))
     }
 
-    fn look(&mut self) -> Result<Observed, KernelError> {
+    /// What the kernel holds while the ruleset has this number.
+    fn look(&mut self, number: u32) -> Result<(Observed, Listed), KernelError> {
         let (chains, sets) = self.list()?;
+        if let Some(written) = self.written.take()
+            && written.generation == number
+        {
+            self.learn(&chains, written);
+        }
         let mut observed = Observed::default();
-        for ((table, name), rules) in chains {
+        for ((table, name), rules) in &chains {
             let rules = rules.iter().map(|(rule, _)| self.wording(rule).to_owned()).collect();
-            observed.tables.entry(table).or_default().insert(name, Arc::new(rules));
+            observed.tables.entry(*table).or_default().insert(name.clone(), Arc::new(rules));
         }
         for (name, kind) in sets {
             let elements = match kind {
@@ -110,7 +126,7 @@ impl Nftables {
             };
             observed.sets.insert(name, ObservedSet { kind, elements });
         }
-        Ok(observed)
+        Ok((observed, chains))
     }
 
     /// Whether the plan is about a few elements and nothing else.
@@ -133,13 +149,17 @@ impl Nftables {
         self.netlink.change(&changes.collect::<Vec<_>>()).map_err(KernelError::Netlink)
     }
 
-    /// The plan in nft's words, which name a rule to be deleted by its number.
-    fn script(&self, plan: &Plan) -> Result<String, KernelError> {
+    /// The plan in nft's words, which name a rule to be deleted by its number. `listed` is what the
+    /// kernel holds now, if that is known.
+    fn script(&self, plan: &Plan, listed: Option<Listed>) -> Result<String, KernelError> {
         let deletes = |step: &Step| matches!(step, Step::Delete(..));
         if !plan.tables.values().flatten().any(deletes) {
             return Ok(plan.nft_text(|_, _, _| String::new()));
         }
-        let (chains, _) = self.list()?;
+        let chains = match listed {
+            Some(listed) => listed,
+            None => self.list()?.0,
+        };
         let mut missing = None;
         let missed = std::cell::RefCell::new(&mut missing);
         let taken = std::cell::RefCell::new(Vec::new());
@@ -164,46 +184,49 @@ impl Nftables {
     }
 
     /// With the lock held.
-    fn write(&mut self, plan: &Plan) -> Result<(), KernelError> {
+    fn write(&mut self, plan: &Plan, listed: Option<Listed>) -> Result<(), KernelError> {
         if plan.is_empty() {
             return Ok(());
         }
         if Self::is_small(plan) {
             return self.change_elements(plan);
         }
-        let script = self.script(plan)?;
+        let script = self.script(plan, listed)?;
         let before = self.number()?;
         run("nft", &["-f", "-"], &script)?;
+        let generation = self.number()?;
         // If somebody else has written meanwhile, what is there may be theirs.
-        if self.number()? == before.wrapping_add(1) { self.learn(plan) } else { Ok(()) }
+        let is_ours = generation == before.wrapping_add(1);
+        self.written = is_ours.then(|| Written { generation, rules: appended(plan) });
+        Ok(())
     }
 
-    /// Reads what has just been written, to know it again by the kernel's own words for it.
-    fn learn(&mut self, plan: &Plan) -> Result<(), KernelError> {
-        let mut written: BTreeMap<(Table, &str), Vec<&String>> = BTreeMap::new();
-        for (table, steps) in &plan.tables {
-            for step in steps {
-                if let Step::Append(chain, rule) = step {
-                    written.entry((*table, chain)).or_default().push(rule);
-                }
-            }
-        }
-        if written.is_empty() {
-            return Ok(());
-        }
-        let (chains, _) = self.list()?;
-        for ((table, chain), written) in written {
-            let Some(listed) = chains.get(&(table, chain.to_owned())) else { continue };
+    /// Takes the kernel's words for what has just been written as ours.
+    fn learn(&mut self, chains: &Listed, written: Written) {
+        for (chain, written) in written.rules {
+            let Some(listed) = chains.get(&chain) else { continue };
             // What was appended is at the end.
             let Some(first) = listed.len().checked_sub(written.len()) else { continue };
             for ((listed, _), written) in listed[first..].iter().zip(written) {
-                if listed != written && verdict(listed) == verdict(written) {
-                    self.aliases.insert(listed.clone(), written.clone());
+                if *listed != written && verdict(listed) == verdict(&written) {
+                    self.aliases.insert(listed.clone(), written);
                 }
             }
         }
-        Ok(())
     }
+}
+
+/// The rules a plan puts at the end of chains.
+fn appended(plan: &Plan) -> BTreeMap<(Table, String), Vec<String>> {
+    let mut appended: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (table, steps) in &plan.tables {
+        for step in steps {
+            if let Step::Append(chain, rule) = step {
+                appended.entry((*table, chain.clone())).or_default().push(rule.clone());
+            }
+        }
+    }
+    appended
 }
 
 /// The last word of a rule but for its comment: in it, the kernel and we agree.
@@ -226,6 +249,7 @@ impl Kernel for Nftables {
             }
             result => result,
         }
+        .map(|(observed, _)| observed)
     }
 
     fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
@@ -233,15 +257,21 @@ impl Kernel for Nftables {
             return Ok(());
         }
         let _held = self.lock_file.take()?;
-        self.write(plan)
+        self.write(plan, None)?;
+        // Whoever commits may not look again for long.
+        if let Some(written) = self.written.take_if(|written| !written.rules.is_empty()) {
+            let (chains, _) = self.list()?;
+            self.learn(&chains, written);
+        }
+        Ok(())
     }
 
     /// Nobody of this cell writes between the look and the commit.
     fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
         let _held = self.lock_file.take()?;
-        let observed = self.look_undisturbed()?;
+        let (observed, listed) = self.look_undisturbed()?;
         let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);
-        self.write(&plan)?;
+        self.write(&plan, Some(listed))?;
         Ok(plan)
     }
 
