@@ -146,11 +146,16 @@ impl Firewall {
     ) -> Result<Settled, KernelError> {
         if self.has_moved()? == Some(false)
             && let Some(plan) = Plan::between(before, wanted, scope)
-            && self.commit(&plan).is_ok()
-            && self.known.is_some()
         {
-            self.share(wanted, Some(before));
-            return Ok(Settled { plan, left: BTreeSet::new(), moved: Some(false) });
+            match self.commit(&plan) {
+                Ok(()) if self.known.is_some() => {
+                    self.share(wanted, Some(before));
+                    return Ok(Settled { plan, left: BTreeSet::new(), moved: Some(false) });
+                }
+                Err(error) if error.is_locked_out() => return Err(error),
+                // What stands in the way is seen when the kernel is read.
+                _ => {}
+            }
         }
         self.settle_rendered(wanted, scope)
     }

@@ -51,6 +51,18 @@ pub trait Kernel: Send {
     }
 }
 
+impl KernelError {
+    /// Whether another writer held a lock for longer than anybody should be waited for; whoever tries
+    /// again at once waits as long again.
+    pub fn is_locked_out(&self) -> bool {
+        match self {
+            Self::Lock { .. } => true,
+            Self::Failed { status, .. } => status.code() == Some(iptables::RESOURCE_PROBLEM),
+            _ => false,
+        }
+    }
+}
+
 /// A kernel that a test keeps a hand on.
 impl<K: Kernel> Kernel for Arc<Mutex<K>> {
     fn dialect(&self) -> Dialect {

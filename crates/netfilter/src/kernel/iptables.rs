@@ -12,7 +12,7 @@ use crate::{backend, netlink::Netlink};
 const XTABLES_WAIT: &str = "10";
 
 /// The exit code of "somebody else is writing, try again" (spec/cell.md §I.14).
-const RESOURCE_PROBLEM: i32 = 4;
+pub(super) const RESOURCE_PROBLEM: i32 = 4;
 
 /// How often that is tried again, a little later each time. Whoever has waited for the lock for all of its
 /// time is not sent to wait again: why nothing is written is to be known first.
