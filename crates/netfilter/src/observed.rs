@@ -195,9 +195,10 @@ impl Observed {
         }
     }
 
-    /// Whether any rule leads to this chain.
-    pub(crate) fn is_led_to(&self, chain: &str) -> bool {
-        self.all_rules().any(|rule| target(rule) == Some(chain))
+    /// Whether any rule leads to this chain; another table may have one of the same name.
+    pub(crate) fn is_led_to(&self, table: Table, chain: &str) -> bool {
+        let mut rules = self.tables.get(&table).into_iter().flat_map(BTreeMap::values);
+        rules.any(|rules| rules.iter().any(|rule| target(rule) == Some(chain)))
     }
 
     /// Whether any rule asks this set.

@@ -138,12 +138,13 @@ impl Plan {
     /// What `observed` becomes once the plan is carried out; an error says why no kernel would, as far
     /// as is found without looking at what the plan is not about.
     pub(crate) fn apply(&self, observed: &mut Observed) -> Result<(), String> {
-        self.carry_out(observed, |_, _| Ok(()), |_, _| Ok(()))
+        self.carry_out(observed, |_, _, _| Ok(()), |_, _| Ok(()))
     }
 
     /// The same as a kernel does it, which removes nothing that is in use.
     pub(crate) fn apply_strictly(&self, observed: &mut Observed) -> Result<(), String> {
-        let chain = |observed: &Observed, chain: &str| match observed.is_led_to(chain) {
+        let chain = |observed: &Observed, table, chain: &str| match observed.is_led_to(table, chain)
+        {
             true => Err(format!("{chain} is still led to")),
             false => Ok(()),
         };
@@ -158,13 +159,13 @@ impl Plan {
     fn carry_out(
         &self,
         observed: &mut Observed,
-        chain: impl Fn(&Observed, &str) -> Result<(), String>,
+        chain: impl Fn(&Observed, Table, &str) -> Result<(), String>,
         set: impl Fn(&Observed, &str) -> Result<(), String>,
     ) -> Result<(), String> {
         for (table, steps) in &self.tables {
             for step in steps {
                 if let Step::Remove(name) = step {
-                    chain(observed, name)?;
+                    chain(observed, *table, name)?;
                 }
                 observed.apply(*table, step)?;
             }
