@@ -106,6 +106,8 @@ pub(crate) trait Host {
     /// The containers that are remembered, if what stands of them may stand in a firewall that was
     /// configured before.
     fn left_behind(&self) -> Vec<Handle>;
+    /// Notes that something may stand in either firewall.
+    fn somebody_is_left_behind(&self) -> Result<(), HostError>;
     /// Notes that nothing stands there any more.
     fn nobody_is_left_behind(&self) -> Result<(), HostError>;
     /// Which other containers are remembered to have had `ip`.

@@ -33,7 +33,7 @@ use std::{
     error::Error,
     io::{self, Read, Write},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -49,6 +49,9 @@ use record::Records;
 
 /// How long to wait for whoever works on a container that is not the one this is about.
 const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// How long Garden's answer may be kept back while others are taken along.
+const FOR_OTHERS: Duration = Duration::from_secs(5);
 
 /// Longer than all that the process working on the same container may wait for, taken together.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -96,8 +99,20 @@ fn run(prefix: &mut String) -> Result<String> {
 /// tried again by the next; until then, both firewalls are asked.
 fn move_the_others(config: &Config) {
     let host = CellHost::new(config);
-    let mut all = true;
-    for handle in host.left_behind() {
+    let left_behind = host.left_behind();
+    if !left_behind.is_empty()
+        && let Err(error) = host.somebody_is_left_behind()
+    {
+        let error = error_chain(&error);
+        tracing::warn!("Containers stay in the firewall that was configured before: {error}");
+        return;
+    }
+    let (began, mut all) = (Instant::now(), true);
+    for handle in left_behind {
+        // Garden waits for our answer; the next who comes by goes on.
+        if began.elapsed() > FOR_OTHERS {
+            return;
+        }
         let work = || verb::move_over(&host, config, &handle);
         let moved = match alone(config, &handle, A_MOMENT, work) {
             Ok(moved) => moved.map_err(anyhow::Error::from),

@@ -131,15 +131,21 @@ impl Records {
         fs::read_to_string(self.firewall_file()).ok().map(|text| text.trim().to_owned())
     }
 
+    /// Which it is, is not known any more.
+    pub fn forget_firewall(&self) -> Result<(), RecordError> {
+        let path = self.firewall_file();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| RecordError::Write { path, source }),
+        }
+    }
+
     /// From now on it is this one. Nothing is left where there are no containers.
     pub fn set_firewall(&self, name: &str) -> Result<(), RecordError> {
-        let path = self.firewall_file();
         if self.is_empty() {
-            return match fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result.map_err(|source| RecordError::Write { path, source }),
-            };
+            return self.forget_firewall();
         }
+        let path = self.firewall_file();
         files::replace(&path, name.as_bytes(), Manner::PRIVATE.hasty())
             .map_err(|source| RecordError::Write { path, source })
     }

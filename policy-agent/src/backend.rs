@@ -3,10 +3,14 @@
 //! After the operator has chosen another, or a machine has learnt nftables, rules of a former life stand
 //! in the firewall that is no longer written. They go once the one that is holds everything: until then
 //! both refuse what either refuses, and let pass what both let pass.
+//!
+//! A container the networker has not taken along yet has a chain there that refuses what no rule of ours
+//! has let in before. So as long as there is any, ours stand aside instead of going: what the firewall
+//! that is written lets pass, they let pass.
 
 use netfilter::{
     Backend, BackendUnavailable, Dialect, Firewall, Kernel, KernelError, Plan, Rendered, Ruleset,
-    Scope, probe,
+    Scope, Table, probe,
 };
 use service::log::chain;
 use thiserror::Error;
@@ -35,6 +39,9 @@ pub(crate) struct Former {
     kernel: Option<Box<dyn Kernel>>,
     scope: Scope,
 }
+
+/// What the networker calls a container's chain that lets in what an agent has not refused.
+const OVERLAY_CHAINS: &str = "overlay--";
 
 /// The firewall the configuration asks for, and the other.
 pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), BackendError> {
@@ -68,9 +75,23 @@ impl Former {
     /// Takes away what stands there of ours; once that is done, or there is no such firewall, never
     /// again. What fails is tried again by the next pass.
     pub fn sweep(&mut self) {
+        self.give_way(&Ruleset::new());
+    }
+
+    /// The same, but as long as containers have chains there, what is left of ours is `aside`.
+    pub fn give_way(&mut self, aside: &Ruleset) {
         let Some(kernel) = &mut self.kernel else { return };
-        match swept(&mut **kernel, &self.scope) {
-            Ok(plan) => {
+        match given_way(&mut **kernel, &self.scope, aside) {
+            Ok((plan, true)) => {
+                if !plan.is_empty() {
+                    let backend = named(kernel.dialect());
+                    tracing::info!(
+                        backend,
+                        "The rules in the other firewall stand aside until its containers are moved."
+                    );
+                }
+            }
+            Ok((plan, false)) => {
                 if !plan.is_empty() {
                     let backend = named(kernel.dialect());
                     tracing::info!(backend, "The rules in the other firewall were removed.");
@@ -86,11 +107,20 @@ impl Former {
     }
 }
 
-fn swept(kernel: &mut dyn Kernel, scope: &Scope) -> Result<Plan, KernelError> {
-    let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
-    let plan = Plan::new(&nothing, &kernel.observe()?, scope);
+/// What was done, and whether there are containers that need what is left.
+fn given_way(
+    kernel: &mut dyn Kernel,
+    scope: &Scope,
+    aside: &Ruleset,
+) -> Result<(Plan, bool), KernelError> {
+    let observed = kernel.observe()?;
+    let is_needed = !aside.is_empty()
+        && observed.chains(Table::Filter).any(|chain| chain.starts_with(OVERLAY_CHAINS));
+    let nothing = Ruleset::new();
+    let left = if is_needed { aside } else { &nothing };
+    let plan = Plan::new(&Rendered::new(left, kernel.dialect()), &observed, scope);
     kernel.commit(&plan)?;
-    Ok(plan)
+    Ok((plan, is_needed))
 }
 
 fn named(dialect: Dialect) -> &'static str {

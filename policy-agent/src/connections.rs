@@ -68,7 +68,7 @@ pub(crate) fn unlawful_portless(world: &World) -> impl Fn(&Portless) -> bool {
         let is_here = here.contains(&source) || here.contains(&responder);
         let is_between =
             [source, responder].iter().all(|ip| in_overlay(*ip, world) && !is_host(*ip, world));
-        !world.leniency.no_policy && is_here && is_between
+        !world.leniency.no_policy && !world.policies_disabled && is_here && is_between
     }
 }
 

@@ -101,6 +101,20 @@ pub(crate) fn ruleset(world: &World) -> Ruleset {
     with_lists(world, &Lists::of(world))
 }
 
+/// What is left of it in a firewall that is not written any more, in front of what the networker has there
+/// for its containers: whatever goes to containers of this cell, or from them to others, is for the
+/// firewall that is written to decide.
+pub(crate) fn aside(world: &World) -> Ruleset {
+    let mut rules = Ruleset::new();
+    let nets = world.addresses().into_iter();
+    let pass = nets.flat_map(|net| {
+        [accept().to(net), accept().from(net).to(world.subnet.overlay)].into_iter()
+    });
+    rules.chain(Table::Filter, entrance(), pass.collect());
+    hook(&mut rules);
+    rules
+}
+
 /// The same, for whoever has the lists that follow from it.
 pub(crate) fn with_lists(world: &World, lists: &Lists) -> Ruleset {
     let mut rules = Ruleset::new();

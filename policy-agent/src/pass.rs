@@ -135,6 +135,14 @@ impl Enforcer {
     /// What the kernel holds is read back if somebody else has written since; if `thorough`, in any
     /// case.
     pub fn pass(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
+        let outcome = self.agree(answer, thorough)?;
+        if let Some(agreed) = self.settled.as_ref().filter(|_| answer.is_some()) {
+            self.former.give_way(&desired::aside(&agreed.world));
+        }
+        Ok(outcome)
+    }
+
+    fn agree(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
         if thorough {
@@ -162,7 +170,7 @@ impl Enforcer {
             !unchanged && before.is_some_and(|agreed| world.only_allows_more(&agreed.world));
         let as_seen =
             stands && before.is_some_and(|agreed| world.residents == agreed.world.residents);
-        let drift = match before.filter(|_| unchanged) {
+        let drift = match before.filter(|_| unchanged || !stands) {
             Some(agreed) => drift::found(&agreed.rules, firewall)?,
             None => Vec::new(),
         };
@@ -172,12 +180,12 @@ impl Enforcer {
         if !as_seen && let Some(observed) = firewall.known() {
             self.unguarded = self.guards.missing(self.files.handles(), observed);
         }
-        // What was lawful still is, if there is only more that is.
-        let judged = only_more || unchanged && plan.is_empty();
+        // What was lawful still is, if there is only more that is, and nobody else has let anybody in.
+        let judged = stands && only_more || unchanged && plan.is_empty();
         let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
-            repaired: unchanged && !plan.is_empty(),
+            repaired: unchanged && !plan.is_empty() || !drift.is_empty(),
             drift,
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
@@ -211,9 +219,6 @@ impl Enforcer {
         answer: Option<&Answer>,
         firewall: &Firewall,
     ) -> Outcome {
-        if answer.is_some() {
-            self.former.sweep();
-        }
         let outcome = Outcome {
             residents: agreed.world.residents.clone(),
             stale: self.files.are_stale(),

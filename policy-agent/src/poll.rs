@@ -11,11 +11,14 @@ use policy_client::internal::{
 use service::log::chain;
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
+
+/// How long the next question, and with it the next change, waits for the disk.
+const DISK: Duration = Duration::from_secs(2);
 
 /// What became of the last question.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,8 +128,8 @@ impl Poller {
     }
 
     /// Hands a new answer to the cycle and waits until the kernel enforces it. Only then is it kept, so
-    /// that no rule waits for the disk; the receipt, which the next question is, waits for both: what is
-    /// confirmed must not be undone by a kill. Returns when the kernel enforced it, unless the agent is
+    /// that no rule waits for the disk; the receipt, which the next question is, waits for both, if the disk is
+    /// not much too slow: what is confirmed must not be undone by a kill. Returns when the kernel enforced it, unless the agent is
     /// about to end.
     async fn take(
         &mut self,
@@ -156,7 +159,9 @@ impl Poller {
         }
         let enforced = Instant::now();
         self.keeper.keep(answer);
-        self.keeper.kept().await;
+        if timeout(DISK, self.keeper.kept()).await.is_err() {
+            tracing::warn!("What is enforced cannot be kept on disk; a restart may undo it.");
+        }
         Ok(Some(enforced))
     }
 

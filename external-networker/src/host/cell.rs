@@ -1,4 +1,5 @@
 use std::{
+    io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
@@ -6,10 +7,10 @@ use std::{
 
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
-use hostnet::netns::{self, Netns, NetnsId};
+use hostnet::netns::{self, Netns, NetnsId, SysctlError};
 use netfilter::{
-    Backend, Builtin, Interface, Kernel, Observed, Plan, Rendered, Ruleset, Scope, Step, Table,
-    probe,
+    Backend, Builtin, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset, Scope,
+    Step, Table, probe,
 };
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
@@ -68,8 +69,8 @@ impl<'c> CellHost<'c> {
         self.open(self.backend()?)
     }
 
-    /// The firewall that was configured before, should anything of ours stand there; what cannot be read
-    /// holds nothing of ours.
+    /// The firewall that was configured before, should anything of ours stand there. One that cannot be
+    /// read holds nothing of ours, unless it is only just now that it cannot.
     fn former(&self) -> Result<Option<Looked>, HostError> {
         let backend = self.backend()?;
         if self.records.firewall() == Some(backend.to_string()) {
@@ -87,7 +88,12 @@ impl<'c> CellHost<'c> {
             let error = crate::error_chain(error);
             tracing::debug!("The other firewall cannot be read: {error}");
         };
-        Ok(looked.inspect_err(unreadable).ok())
+        match looked {
+            Err(error @ HostError::Firewall(KernelError::Moved(_) | KernelError::Lock { .. })) => {
+                Err(error)
+            }
+            looked => Ok(looked.inspect_err(unreadable).ok()),
+        }
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -192,16 +198,20 @@ const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
 /// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
 fn without_ipv6(link: &str) -> Result<(), HostError> {
     let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
-    if netns::read_sysctl(&setting).is_ok() {
-        netns::write_sysctl(&setting, "1")?;
+    match netns::write_sysctl(&setting, "1") {
+        Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => Ok(result.map(drop)?),
     }
-    Ok(())
+}
+
+fn is_bridge(link: &Interface) -> bool {
+    Path::new("/sys/class/net").join(link.as_str()).join("bridge").exists()
 }
 
 /// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
 fn is_on_bridge(link: &Interface) -> bool {
     let about = Path::new("/sys/class/net").join(link.as_str());
-    about.join("brport").exists() || about.join("bridge").exists()
+    about.join("brport").exists() || is_bridge(link)
 }
 
 impl Host for CellHost<'_> {
@@ -281,7 +291,9 @@ impl Host for CellHost<'_> {
 
     /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError> {
-        links.iter().try_for_each(|link| without_ipv6(link.as_str()))?;
+        // A bridge is others' as well; what comes to it from its ports stays with them.
+        let mut own = links.iter().filter(|link| !is_bridge(link));
+        own.try_for_each(|link| without_ipv6(link.as_str()))?;
         Netns::open(self.pin_file(handle))?.run(|| without_ipv6(INTERFACE))?
     }
 
@@ -385,6 +397,10 @@ impl Host for CellHost<'_> {
             // Whoever cannot choose one has said so already.
             _ => self.records.all().into_iter().map(|record| record.handle).collect(),
         }
+    }
+
+    fn somebody_is_left_behind(&self) -> Result<(), HostError> {
+        Ok(self.records.forget_firewall()?)
     }
 
     fn nobody_is_left_behind(&self) -> Result<(), HostError> {

@@ -201,12 +201,13 @@ fn done(status: &mut Status, outcome: Outcome, took: Duration) {
     status.connections_cut += connections_cut;
 }
 
-/// The kernel is as it was: what it enforced, it enforces. Unless it was looked at and is not.
+/// The kernel is as it was: what it enforced, it enforces. Unless it was looked at and is not, or what was
+/// to be put right could not be.
 fn hold(status: &mut Status, held: &Held) {
     let reason = chain(held);
     if status.held.as_ref() != Some(&reason) {
         tracing::warn!(error = reason, "A pass over security groups was held; the rules stay.");
     }
     status.held = Some(reason);
-    status.enforces &= !matches!(held, Held::Disagrees(_));
+    status.enforces &= !matches!(held, Held::Disagrees(_) | Held::Kernel(_));
 }

@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Enforcer {
     store: Store,
     subnet: subnet::Source,
+    /// The last good reading of it.
+    overlay: Option<Ipv4Net>,
     manner: Manner,
     firewall: Shared,
     former: Former,
@@ -103,6 +105,7 @@ impl Enforcer {
         Self {
             store: Store::at(&config.datastore),
             subnet: config.subnet.clone(),
+            overlay: None,
             manner: config.egress.clone(),
             firewall,
             former,
@@ -122,6 +125,7 @@ impl Enforcer {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
         let outcome = match self.attempt(known, firewall) {
+            Err(Held::Kernel(error)) if error.is_locked_out() => Err(Held::Kernel(error)),
             Err(Held::Kernel(_) | Held::Disagrees(_)) => {
                 // Who got in meanwhile is to be judged, too.
                 self.settled = None;
@@ -140,7 +144,7 @@ impl Enforcer {
 
     fn attempt(&mut self, known: &Known, firewall: &mut Firewall) -> Result<Outcome, Held> {
         let Known { answer, fresh, gone, watches } = known;
-        let overlay = self.subnet.read()?.overlay;
+        let overlay = self.overlay()?;
         let observed = firewall.observed()?;
         let stale = look(&self.store, &mut self.containers, observed)?;
         let containers = self.containers.as_ref().expect("were read now or before");
@@ -185,6 +189,16 @@ impl Enforcer {
             connections_cut,
             enforces,
         })
+    }
+
+    /// The overlay network, as it was when that could be read last.
+    fn overlay(&mut self) -> Result<Ipv4Net, Held> {
+        match (self.subnet.read(), self.overlay) {
+            (Ok(subnet), _) => self.overlay = Some(subnet.overlay),
+            (Err(_), Some(_)) => {}
+            (Err(error), None) => return Err(error.into()),
+        }
+        Ok(self.overlay.expect("was read now or before"))
     }
 
     fn cut_unlawful(

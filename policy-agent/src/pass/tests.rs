@@ -421,6 +421,58 @@ fn rules_in_the_other_firewall_go_once_this_one_has_them() {
 }
 
 #[test]
+fn rules_in_the_other_firewall_stand_aside_while_containers_have_theirs_there() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), true).unwrap();
+    let old = cell.kernel.clone();
+    let v4 = Dialect::Iptables(Family::V4);
+    let networkers = vec![
+        Step::Declare("overlay--h".into()),
+        Step::Append("FORWARD".into(), "-j overlay--h".into()),
+    ];
+    old.lock().unwrap().commit(&Plan::of(v4, Table::Filter, networkers)).unwrap();
+
+    cell.kernel = Arc::new(Mutex::new(FakeKernel::speaking(Dialect::Nft)));
+    cell.restart();
+    cell.enforcer.former = Former::of(Some(Box::new(old.clone())));
+    cell.enforcer.pass(Some(&answer), true).unwrap();
+    {
+        let old = old.lock().unwrap();
+        let forward = ["-j vpa--forward", "-j overlay--h"];
+        assert_eq!(old.state.rules(Table::Filter, "FORWARD").unwrap(), forward);
+        let aside = ["-d 10.255.30.0/24 -j ACCEPT", "-s 10.255.30.0/24 -d 10.255.0.0/16 -j ACCEPT"];
+        assert_eq!(old.state.rules(Table::Filter, "vpa--forward").unwrap(), aside);
+    }
+    let moved = vec![
+        Step::Delete("FORWARD".into(), "-j overlay--h".into()),
+        Step::Remove("overlay--h".into()),
+    ];
+    old.lock().unwrap().commit(&Plan::of(v4, Table::Filter, moved)).unwrap();
+    cell.enforcer.pass(Some(&answer), true).unwrap();
+    assert!(!old.lock().unwrap().state.chains(Table::Filter).any(|name| name.contains("--")));
+}
+
+#[test]
+fn who_got_in_by_anothers_rule_is_cut_though_the_next_answer_only_allows_more() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    let before = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&before), true).unwrap();
+    {
+        let mut kernel = cell.kernel.lock().unwrap();
+        let by_hand = Step::Prepend("vpa--forward".into(), "-j ACCEPT".into());
+        let plan = Plan::of(Dialect::Iptables(Family::V4), Table::Filter, vec![by_hand]);
+        kernel.commit(&plan).unwrap();
+        kernel.generation = kernel.generation.map(|number| number + 1);
+    }
+    let more = answer(&["db"], &[("web", 1, "db", 2), ("log", 3, "db", 2)]);
+    let outcome = cell.enforcer.pass(Some(&more), false).unwrap();
+    assert!(outcome.repaired && !outcome.drift.is_empty(), "{outcome:?}");
+}
+
+#[test]
 fn an_unreadable_store_takes_nothing_away() {
     let mut cell = Cell::new();
     cell.run("h", "10.255.30.3", "db");

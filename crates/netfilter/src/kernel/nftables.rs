@@ -95,28 +95,41 @@ impl Nftables {
     fn look_undisturbed(&mut self) -> Result<(Observed, Listed), KernelError> {
         for _ in 0..ATTEMPTS {
             let before = self.number()?;
-            let seen = self.look(before);
+            let listed = self.list();
+            let elements = listed.and_then(|(chains, sets)| Ok((chains, self.elements_of(sets)?)));
             if self.number()? == before {
-                return seen;
+                let (chains, sets) = elements?;
+                return Ok(self.seen(before, chains, sets));
             }
         }
         Err(KernelError::Moved("the ruleset".into()))
     }
 
-    /// What the kernel holds while the ruleset has this number.
-    fn look(&mut self, number: u32) -> Result<(Observed, Listed), KernelError> {
-        let (chains, sets) = self.list()?;
+    /// What the kernel held while the ruleset had this number.
+    fn seen(
+        &mut self,
+        number: u32,
+        chains: Listed,
+        sets: BTreeMap<String, ObservedSet>,
+    ) -> (Observed, Listed) {
         if let Some(written) = self.written.take()
             && written.generation == number
         {
             self.learn(&chains, written);
         }
-        let mut observed = Observed::default();
+        let mut observed = Observed { sets, ..Observed::default() };
         for ((table, name), rules) in &chains {
             let rules = rules.iter().map(|(rule, _)| self.wording(rule).to_owned()).collect();
             observed.tables.entry(*table).or_default().insert(name.clone(), Arc::new(rules));
         }
-        for (name, kind) in sets {
+        (observed, chains)
+    }
+
+    fn elements_of(
+        &mut self,
+        sets: BTreeMap<String, Option<SetKind>>,
+    ) -> Result<BTreeMap<String, ObservedSet>, KernelError> {
+        let of = |(name, kind): (String, Option<SetKind>)| {
             let elements = match kind {
                 Some(kind) => {
                     let elements = self.netlink.elements(&name, kind);
@@ -124,9 +137,9 @@ impl Nftables {
                 }
                 None => OrdSet::new(),
             };
-            observed.sets.insert(name, ObservedSet { kind, elements });
-        }
-        Ok((observed, chains))
+            Ok((name, ObservedSet { kind, elements }))
+        };
+        sets.into_iter().map(of).collect()
     }
 
     /// Whether the plan is about a few elements and nothing else.
@@ -261,7 +274,10 @@ impl Kernel for Nftables {
         // Whoever commits may not look again for long.
         if let Some(written) = self.written.take_if(|written| !written.rules.is_empty()) {
             let (chains, _) = self.list()?;
-            self.learn(&chains, written);
+            // What was listed after somebody else's change may be theirs.
+            if self.number()? == written.generation {
+                self.learn(&chains, written);
+            }
         }
         Ok(())
     }

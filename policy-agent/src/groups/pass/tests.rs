@@ -80,6 +80,7 @@ impl Cell {
             former: Former::of(None),
             connections: Box::new(connections.clone()),
             containers: None,
+            overlay: None,
             settled: None,
             seen: Seen::default(),
         }
