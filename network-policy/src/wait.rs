@@ -13,6 +13,11 @@ use crate::receipts::{Receipt, Standing};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A server that limits how often one may ask takes a second to allow more.
+const LIMITED_PAUSE: Duration = Duration::from_secs(1);
+
+const TOO_MANY_REQUESTS: u16 = 429;
+
 /// How the waiting ended, unless the server refused to say.
 #[derive(Debug)]
 pub(crate) struct Waited {
@@ -67,15 +72,21 @@ pub(crate) fn wait(
         if hopeless || look == Look::Last {
             return Ok(Waited { last, took });
         }
-        sleep(pause.min(timeout.saturating_sub(took)));
+        let now = if is_limited(&last) { LIMITED_PAUSE } else { pause };
+        sleep(now.min(timeout.saturating_sub(took)));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether it was asked too often.
+fn is_limited(last: &Last) -> bool {
+    matches!(last, Last::Silence(ClientError::Refused { status: TOO_MANY_REQUESTS, .. }))
 }
 
 fn is_passing(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } => true,
-        ClientError::Refused { status, .. } => *status >= 500,
+        ClientError::Refused { status, .. } => *status >= 500 || *status == TOO_MANY_REQUESTS,
         ClientError::Json { .. } | ClientError::Nonsense { .. } => false,
     }
 }
@@ -140,6 +151,14 @@ mod tests {
         let Waited { last, took } = waited(LONG, answers).unwrap();
         assert!(matches!(last, Last::Confirmed(receipts) if receipts.len() == 2));
         assert!(took >= FIRST_PAUSE && took < LONG);
+    }
+
+    #[test]
+    fn who_asks_too_often_asks_again_a_little_later() {
+        let Waited { last, took } =
+            waited(LONG, [refused(429), status("life", &[Some(8)])]).unwrap();
+        assert!(matches!(last, Last::Confirmed(_)));
+        assert!(took >= LIMITED_PAUSE);
     }
 
     #[test]

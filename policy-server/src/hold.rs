@@ -1,7 +1,7 @@
 //! Polls that wait: answered when what they ask for changes, or when their time is over (design
 //! §2.3). A held poll costs a task and a timer, nothing of the database.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
 use policy::Version;
 use tokio::time::{Instant, sleep_until};
@@ -43,6 +43,7 @@ pub(crate) enum Outcome {
 /// What may happen to a poll that is held.
 enum Event {
     Woken(Duration),
+    CaughtUp,
     TimeIsOver,
     ServerStops,
 }
@@ -63,6 +64,7 @@ pub(crate) async fn hold(
     let mut stopping = false;
     loop {
         let snapshot = feed.snapshot();
+        let mut is_ahead = false;
         match snapshot.standing(known, topic) {
             Standing::Outdated => return fresh(snapshot, poll),
             Standing::Current => {}
@@ -71,7 +73,7 @@ pub(crate) async fn hold(
                 Claim::Settled => continue,
                 Claim::Refuted => return fresh(feed.snapshot(), poll),
                 // Whether it is so nobody can say now; what the caller has may be the best there is.
-                Claim::Open => {}
+                Claim::Open => is_ahead = true,
             },
         }
         if Instant::now() >= deadline {
@@ -85,7 +87,15 @@ pub(crate) async fn hold(
         drop(snapshot);
         // Pinned here, so that those who only pass it on have no room for it.
         let event = pin!(async move {
+            // What was passed over on the way to what the caller has wakes nobody.
+            let caught_up = async {
+                match is_ahead {
+                    true => Box::pin(feed.catches_up_with(known.revision)).await,
+                    false => pending().await,
+                }
+            };
             tokio::select! {
+                () = caught_up => Event::CaughtUp,
                 ago = registration.woken() => Event::Woken(ago),
                 () = sleep_until(deadline) => Event::TimeIsOver,
                 () = shutdown.cancelled(), if !stopping => Event::ServerStops,
@@ -93,7 +103,7 @@ pub(crate) async fn hold(
         });
         match metrics.held(event).await {
             Event::Woken(ago) => metrics.woke(ago),
-            Event::TimeIsOver => {}
+            Event::CaughtUp | Event::TimeIsOver => {}
             Event::ServerStops => {
                 stopping = true;
                 let held = u32::try_from(waiting.count()).unwrap_or(u32::MAX);

@@ -184,7 +184,6 @@ impl Receipts {
         if self.rows().are_fresh(FRESH, Instant::now()) {
             return Ok(());
         }
-        self.groups.read(store).await?;
         let asked = Instant::now();
         let mut rows = Rows::of_heard(store.receipts().await?, asked);
         rows.is_server_lost = store.is_server_lost(GONE).await?;
@@ -200,6 +199,18 @@ impl Receipts {
             }
         }
         Ok(())
+    }
+
+    /// The same of security groups, which hold nobody up: what cannot be read is as it was.
+    pub(crate) async fn read_of_groups(&self, store: &dyn PolicyStore) {
+        let read = timeout(PATIENCE, self.groups.read(store)).await;
+        if let Ok(Err(error)) = read {
+            let error = service::log::chain(&error);
+            tracing::warn!(error, "Could not read what cells say of security groups.");
+        }
+        if self.groups.has_unwritten() {
+            self.news.notify_one();
+        }
     }
 
     fn rows(&self) -> Arc<Rows> {

@@ -38,7 +38,7 @@ pub(crate) enum Topic {
     Policies(Arc<Subject>),
     Leases,
     /// The security groups of these spaces, and those of all.
-    SecurityGroups(BTreeSet<String>),
+    SecurityGroups(Arc<BTreeSet<String>>),
 }
 
 /// How a version that somebody has stands to what a snapshot holds.
@@ -59,7 +59,6 @@ pub(crate) struct Entry {
     /// The policy in the forms of version 1.
     pub line: KeptLine,
     /// The revision that added it, or, if that is forgotten, one by which it was there.
-    #[allow(dead_code, reason = "for those who tell where a policy is in force")]
     pub since: Revision,
 }
 

@@ -282,7 +282,8 @@ mod tests {
     }
 
     fn spaces(names: &[&str]) -> Topic {
-        Topic::SecurityGroups(names.iter().map(|&name| name.to_owned()).collect())
+        let names: BTreeSet<_> = names.iter().map(|&name| name.to_owned()).collect();
+        Topic::SecurityGroups(names.into())
     }
 
     fn touching(names: &[&str]) -> Touched {

@@ -22,16 +22,19 @@ pub struct Version {
     pub revision: Revision,
 }
 
+const LONGEST_LIFE: usize = 64;
+
 /// The text is not `<life>.<revision>`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a version of the form <life>.<revision>")]
 pub struct ParseVersionError(pub String);
 
 impl Life {
-    /// A life by its name: letters, digits and dashes.
+    /// A life by its name: up to 64 letters, digits and dashes. Ours are UUIDs; what is said of others is
+    /// kept in columns that have an end.
     pub fn new(name: &str) -> Result<Self, ParseVersionError> {
         let readable = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if name.is_empty() || !name.bytes().all(readable) {
+        if !(1..=LONGEST_LIFE).contains(&name.len()) || !name.bytes().all(readable) {
             return Err(ParseVersionError(name.to_owned()));
         }
         Ok(Self(name.into()))

@@ -60,7 +60,7 @@ pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&V
 /// The same of one that asks about the security groups of `spaces`.
 pub(crate) fn groups_word(
     headers: &HeaderMap,
-    spaces: &BTreeSet<String>,
+    spaces: &Arc<BTreeSet<String>>,
     known: Option<&Version>,
 ) -> GroupsWord {
     let (enforced, error) = (enforced(headers, known), error(headers));

@@ -104,7 +104,7 @@ pub(super) fn all(
     let mut last: BTreeMap<&str, Cell> = BTreeMap::new();
     for (cell, row) in rows.iter() {
         let is_in_doubt = row.server != server && row.is_in_doubt(started, now);
-        let may_lack_the_last = rows.may_lack_the_last_of(row);
+        let may_lack_the_last = rows.may_lack_the_last_of(row, now);
         last.insert(
             cell,
             Cell { is_in_doubt, may_lack_the_last, ..Cell::elsewhere(cell, row, now) },
@@ -113,7 +113,8 @@ pub(super) fn all(
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
         if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
-            let may_lack_the_last = receipt.has_left(now) && rows.is_server_lost;
+            let may_lack_the_last =
+                receipt.has_left(now) && rows.may_lack_the_last(receipt.silent(now));
             last.insert(cell, Cell { may_lack_the_last, ..Cell::here(cell, receipt, server, now) });
         }
     }

@@ -22,7 +22,7 @@ use crate::snapshot::{Snapshot, Topic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GroupsWord {
     /// What it asks about.
-    pub spaces: BTreeSet<String>,
+    pub spaces: Arc<BTreeSet<String>>,
     /// What it enforces of that; `None` if it claims nothing.
     pub enforced: Option<Version>,
     /// Why it cannot enforce what it should.
@@ -37,10 +37,10 @@ pub(crate) struct Groups {
 }
 
 /// What cells said to this server, and of which of them the database does not know.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Here {
-    cells: BTreeMap<String, Said>,
-    unwritten: BTreeSet<String>,
+    cells: BTreeMap<Arc<str>, Said>,
+    unwritten: BTreeSet<Arc<str>>,
 }
 
 /// What one cell said, and when.
@@ -83,10 +83,10 @@ impl Receipts {
 impl Groups {
     /// Tells of each of `cells` what it said of security groups, beside what `snapshot` wants of it.
     pub(crate) fn tell(&self, cells: &mut [CellStatus], snapshot: &Snapshot) {
-        let (here, rows) = (self.here(), self.rows());
+        let (here, rows) = (self.here_copied(), self.rows());
         for status in cells {
             let row = rows.get(&status.cell);
-            let said = here.cells.get(&status.cell);
+            let said = here.cells.get(status.cell.as_str());
             let said = said.filter(|said| row.is_none_or(|row| said.is_later_than(row.said)));
             let word = said.map(|said| &said.word).or_else(|| row.map(|row| &row.word));
             status.security_groups = word.map(|word| word.status(snapshot));
@@ -96,7 +96,7 @@ impl Groups {
     /// What cells said to this server, and for how long they have been silent.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<(GroupsStatus, Duration)> {
         let now = Instant::now();
-        let here = self.here();
+        let here = self.here_copied();
         here.cells.values().map(|said| (said.word.status(snapshot), said.silent(now))).collect()
     }
 
@@ -109,7 +109,8 @@ impl Groups {
         let unwritten = self.here().take_unwritten(Instant::now());
         let written = store.write_group_receipts(&unwritten).await;
         if written.is_err() {
-            self.here().unwritten.extend(unwritten.into_iter().map(|receipt| receipt.cell));
+            let cells = unwritten.into_iter().map(|receipt| receipt.cell.into());
+            self.here().unwritten.extend(cells);
             return written.map(|()| 0);
         }
         Ok(unwritten.len())
@@ -136,6 +137,11 @@ impl Groups {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A copy, for who goes through all of it: cells are not to wait so long.
+    fn here_copied(&self) -> Here {
+        self.here().clone()
+    }
+
     /// A panic elsewhere leaves it whole, since no entry is ever half-written.
     fn here(&self) -> MutexGuard<'_, Here> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
@@ -147,8 +153,9 @@ impl Here {
     fn hear(&mut self, cell: &str, word: GroupsWord, now: Instant) -> bool {
         let Some(known) = self.cells.get_mut(cell) else {
             let said = Said { word, said: now, heard: now, holding: 1 };
-            self.cells.insert(cell.to_owned(), said);
-            self.unwritten.insert(cell.to_owned());
+            let cell: Arc<str> = cell.into();
+            self.cells.insert(cell.clone(), said);
+            self.unwritten.insert(cell);
             return true;
         };
         known.holding += 1;
@@ -157,7 +164,7 @@ impl Here {
             return false;
         }
         (known.word, known.said) = (word, now);
-        self.unwritten.insert(cell.to_owned());
+        self.unwritten.insert(cell.into());
         true
     }
 
@@ -172,7 +179,7 @@ impl Here {
     /// lost.
     fn compare(&mut self, rows: &BTreeMap<String, Row>, now: Instant) {
         for (cell, said) in &mut self.cells {
-            let row = rows.get(cell);
+            let row = rows.get(&**cell);
             let is_told = row.is_some_and(|row| row.word == said.word);
             if is_told || self.unwritten.contains(cell) {
                 continue;
@@ -190,6 +197,7 @@ impl Here {
             let Said { word, said, .. } = self.cells.get(&cell)?;
             let GroupsWord { spaces, enforced, error } = word.clone();
             let age = now.duration_since(*said);
+            let (cell, spaces) = (cell.to_string(), Arc::unwrap_or_clone(spaces));
             Some(StoredGroupReceipt { cell, enforced, spaces, error, age })
         });
         stored.collect()
@@ -210,7 +218,7 @@ impl Said {
 impl Row {
     fn of(stored: StoredGroupReceipt, now: Instant) -> (String, Self) {
         let StoredGroupReceipt { cell, enforced, spaces, error, age } = stored;
-        let word = GroupsWord { spaces, enforced, error };
+        let word = GroupsWord { spaces: spaces.into(), enforced, error };
         (cell, Self { word, said: now.checked_sub(age).unwrap_or(now) })
     }
 }
@@ -250,7 +258,7 @@ mod tests {
 
     fn word(enforced: Option<u64>) -> GroupsWord {
         let enforced = enforced.map(version);
-        GroupsWord { spaces: ["a".to_owned()].into(), enforced, error: None }
+        GroupsWord { spaces: Arc::new(["a".to_owned()].into()), enforced, error: None }
     }
 
     fn snapshot() -> Snapshot {

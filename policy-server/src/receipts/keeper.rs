@@ -6,7 +6,10 @@ use std::{
 };
 
 use policy_store::{PolicyStore, StoreError};
-use tokio::time::{self, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    task::spawn_blocking,
+    time::{self, MissedTickBehavior, interval, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -92,8 +95,9 @@ impl Keeper<'_> {
 
     /// Writes what the database does not know yet. Whether it does now.
     async fn write(&mut self) -> bool {
-        let of_groups = self.write_of_groups().await;
-        of_groups && self.write_of_policies().await
+        let (of_groups, of_policies) =
+            (self.write_of_groups().await, self.write_of_policies().await);
+        of_groups && of_policies
     }
 
     async fn write_of_groups(&mut self) -> bool {
@@ -118,9 +122,13 @@ impl Keeper<'_> {
         self.note(written)
     }
 
+    /// All receipts have been read, of which little is kept; and cells that came since the last time have
+    /// left behind what their handshakes took.
     async fn compare(&mut self) {
         let read = self.receipts.read(self.store).await;
         self.note(read);
+        self.receipts.read_of_groups(self.store).await;
+        drop(spawn_blocking(hostnet::heap::trim));
     }
 
     async fn forget(&mut self) {

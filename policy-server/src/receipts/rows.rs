@@ -16,6 +16,10 @@ pub(super) const GONE: Duration = Duration::from_secs(25);
 /// A server that lives has given a sign within this.
 const SIGN_DUE: Duration = Duration::from_secs(12);
 
+/// So soon after a cell has left, the server it went to may be lost and nobody know it yet: it is not
+/// taken for gone before [`GONE`], nor is that read at once.
+const UNSETTLED: Duration = Duration::from_secs(40);
+
 /// What stands where no server speaks for a cell.
 pub(super) const NOBODY: &str = "";
 
@@ -70,8 +74,14 @@ impl Rows {
 
     /// Whether a cell's last word may be lost: the one it said to the server it said `row` to, which
     /// went without leave, or to any such server.
-    pub(super) fn may_lack_the_last_of(&self, row: &Row) -> bool {
-        row.is_orphan && (row.server != NOBODY || self.is_server_lost)
+    pub(super) fn may_lack_the_last_of(&self, row: &Row, now: Instant) -> bool {
+        let may_have_spoken = || self.may_lack_the_last(now.duration_since(row.heard));
+        row.is_orphan && (row.server != NOBODY || may_have_spoken())
+    }
+
+    /// The same of a cell that left `ago`, and may have spoken to another server since.
+    pub(super) fn may_lack_the_last(&self, ago: Duration) -> bool {
+        self.is_server_lost || ago < UNSETTLED
     }
 
     /// Whether they were read within `age`.

@@ -406,6 +406,8 @@ fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
     assert_eq!(confirmed(&none, told_to("killed", 40), true), Some(5));
     assert_eq!(confirmed(&none, told_to("killed", 40), false), Some(5), "what else became of it");
     assert_eq!(confirmed(&none, told_to(NOBODY, 0), false), Some(6), "nothing later concerns it");
+    let just_left = Some(row(NOBODY, "one", Some(5), 30, 0));
+    assert_eq!(confirmed(&none, just_left, false), Some(5), "it may be elsewhere by now");
     assert_eq!(confirmed(&none, told_to(NOBODY, 0), true), Some(5), "it may have spoken since");
     let unsaid = Some(row(NOBODY, "one", None, 600, 0));
     assert_eq!(confirmed(&none, unsaid, true), Some(0));
@@ -421,7 +423,8 @@ fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
     assert_eq!(confirmed(&held, told_to("killed", 40), true), Some(6), "it spoke again");
     assert_eq!(confirmed(&left(9), None, true), Some(6), "it is between two polls");
     assert_eq!(confirmed(&left(11), None, true), Some(5));
-    assert_eq!(confirmed(&left(11), None, false), Some(6));
+    assert_eq!(confirmed(&left(30), None, false), Some(5), "it may be elsewhere by now");
+    assert_eq!(confirmed(&left(41), None, false), Some(6));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use policy::{TagLength, Version};
+use policy::{Revision, TagLength, Version};
 use policy_store::{PolicyStore, StoreError};
 use thiserror::Error;
 use tokio::{
@@ -94,6 +94,16 @@ impl Feed {
     /// Current and future snapshots.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
+    }
+
+    /// Ends when the snapshot is of `revision`, or of a later one.
+    pub(crate) async fn catches_up_with(&self, revision: Revision) {
+        let mut snapshots = self.subscribe();
+        let reached = |snapshot: &Arc<Snapshot>| snapshot.version().revision >= revision;
+        if snapshots.wait_for(reached).await.is_err() {
+            // Nobody makes another any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Who waits for another.

@@ -108,8 +108,6 @@ async fn who_has_another_version_is_answered_in_full_at_once() {
     assert_eq!(nothing_known.status, 200);
 }
 
-/// As after a backup was restored: what the cell enforces is of a past that never comes, and a number
-/// that will come again.
 #[tokio::test]
 async fn a_first_list_is_as_new_as_everything_and_a_later_one_as_what_it_tells() {
     let world = World::start().await;
@@ -125,6 +123,8 @@ async fn a_first_list_is_as_new_as_everything_and_a_later_one_as_what_it_tells()
     assert_eq!(knowing(&newest).await.status, 304);
 }
 
+/// As after a backup was restored: what the cell enforces is of a past that never comes, and a number
+/// that will come again.
 #[tokio::test]
 async fn a_later_version_than_the_database_has_ends_its_life_once() {
     let world = World::start().await;

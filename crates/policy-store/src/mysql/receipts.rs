@@ -42,7 +42,8 @@ pub(super) async fn put(
                 format!(
                     "{column} = IF(netman_receipts.said_at <= VALUES(said_at)
                                    OR netman_receipts.said_at > {NOW_MILLIS}
-                                   OR netman_receipts.server = VALUES(server),
+                                   OR netman_receipts.server = VALUES(server)
+                                       AND VALUES(server) <> '',
                                    VALUES({column}), netman_receipts.{column})"
                 )
             })

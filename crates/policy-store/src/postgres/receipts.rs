@@ -13,7 +13,7 @@ use crate::{
 /// Rows are written in the order of their keys, so that servers that write at the same time wait for each
 /// other and not in a circle. A word from the future was stored before the clock was set back, so any
 /// other is later. One server's words come in their order, and when each was said is only known as well
-/// as it came: the next is later, too, however long the one before was under way.
+/// as it came: the next is later, too, however long the one before was under way. Nobody is no server.
 pub(super) async fn put(
     connection: &mut PgConnection,
     server: &str,
@@ -35,7 +35,7 @@ pub(super) async fn put(
              apps = excluded.apps, backend = excluded.backend, error = excluded.error,
              said_at = excluded.said_at, heard_at = excluded.heard_at
          WHERE known.said_at <= excluded.said_at OR known.said_at > clock_timestamp()
-             OR known.server = excluded.server",
+             OR known.server = excluded.server AND excluded.server <> ''",
     )
     .bind(server)
     .bind(receipts.iter().map(|row| row.cell.clone()).collect::<Vec<_>>())

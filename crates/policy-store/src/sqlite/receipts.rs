@@ -36,7 +36,7 @@ pub(super) async fn put(
              apps = excluded.apps, backend = excluded.backend, error = excluded.error,
              said_at = excluded.said_at, heard_at = excluded.heard_at
          WHERE said_at <= excluded.said_at OR said_at > excluded.heard_at
-             OR server = excluded.server",
+             OR server = excluded.server AND excluded.server <> ''",
     )
     .bind(json!(rows).to_string())
     .bind(server)

@@ -10,6 +10,7 @@ stories! {
     the_last_word_counts_whichever_server_heard_it,
     a_batch_that_comes_late_replaces_nothing,
     the_next_word_to_one_server_replaces_the_one_before_however_late_that_came,
+    of_words_nobody_speaks_for_the_last_counts,
     whoever_writes_policies_is_not_waited_for,
     cells_of_a_server_that_reports_are_remembered,
     a_cell_is_forgotten_only_by_the_server_that_heard_it_last,
@@ -121,6 +122,16 @@ async fn the_next_word_to_one_server_replaces_the_one_before_however_late_that_c
     assert_eq!(heard[0].receipt.backend.as_deref(), Some("nftables"), "all of it is replaced");
     store.write_receipts("other", &[word("c1", 6, 25)]).await.unwrap();
     assert_eq!(told(&*store).await, [cell("c1", "server", 5)]);
+}
+
+/// Servers let go of a cell under the same name, each in its own time.
+async fn of_words_nobody_speaks_for_the_last_counts(database: Database) {
+    let store = database.open().await;
+    store.write_receipts("", &[word("c1", 7, 3)]).await.unwrap();
+    store.write_receipts("", &[word("c1", 5, 11)]).await.unwrap();
+    assert_eq!(told(&*store).await, [cell("c1", "", 7)]);
+    store.write_receipts("", &[word("c1", 8, 1)]).await.unwrap();
+    assert_eq!(told(&*store).await, [cell("c1", "", 8)]);
 }
 
 /// A transaction that holds what writers queue at, as a change of an older server does.

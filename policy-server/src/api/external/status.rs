@@ -62,6 +62,7 @@ pub(crate) async fn of_cells(
 ) -> Response {
     let apps = query::apps(query.as_deref(), "id");
     let cells = server.receipts.of_all_servers(&*server.store).await;
+    server.receipts.read_of_groups(&*server.store).await;
     let snapshot = server.feed.snapshot();
     let mut status = cells.status(&snapshot, apps.as_ref());
     server.receipts.groups.tell(&mut status.cells, &snapshot);

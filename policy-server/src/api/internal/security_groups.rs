@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
     /// Groups bound to these spaces, beside those that hold everywhere.
-    spaces: BTreeSet<String>,
+    spaces: Arc<BTreeSet<String>>,
     /// Only groups with this number or a higher one.
     from: u64,
     /// At most this many; `None` means all.
@@ -76,7 +76,8 @@ pub(crate) async fn last_updated(State(server): State<Arc<Server>>) -> String {
 impl Question {
     fn of(query: Option<&str>) -> Result<Self, ApiError> {
         let spaces = query::first(query, "space_guids");
-        let spaces = spaces.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
+        let spaces = spaces.iter().flat_map(|list| list.split(','));
+        let spaces = Arc::new(spaces.map(str::to_owned).collect());
         let from = number(query, "from")?;
         let limit = number(query, "limit")?;
         Ok(Self {
@@ -185,7 +186,7 @@ mod tests {
             let (mut from, mut met) = (0, Vec::new());
             loop {
                 let spaces = BTreeSet::from(["a".to_owned()]);
-                let page = Question { spaces, from, limit: Some(limit) }.page(&groups);
+                let page = Question { spaces: spaces.into(), from, limit: Some(limit) }.page(&groups);
                 prop_assert!(page.security_groups.len() <= limit);
                 met.extend(page.security_groups.into_iter().map(|group| group.guid));
                 from = page.next;

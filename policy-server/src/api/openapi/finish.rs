@@ -4,7 +4,7 @@ use policy::wire::{v0, v1};
 use utoipa::{
     Modify, ToSchema,
     openapi::{
-        Components, Deprecated, Object, ObjectBuilder, OpenApi, Ref, RefOr, Schema,
+        Components, Deprecated, Object, ObjectBuilder, OneOf, OpenApi, Ref, RefOr, Schema,
         path::{HttpMethod, Operation},
         schema::{SchemaType, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -79,11 +79,22 @@ fn forget_default(property: &mut RefOr<Schema>) {
 
 /// Whether it is an `Option`. None of ours is ever sent as null.
 fn absent_if_none(property: &mut RefOr<Schema>) -> bool {
+    if let RefOr::T(Schema::OneOf(OneOf { items, .. })) = property
+        && items.iter().any(is_null)
+        && let Some(something) = items.iter().find(|item| !is_null(item)).cloned()
+    {
+        *property = something;
+        return true;
+    }
     let RefOr::T(Schema::Object(object)) = property else { return false };
     let SchemaType::Array(types) = &object.schema_type else { return false };
     let Some(something) = types.iter().find(|kind| **kind != Type::Null) else { return false };
     object.schema_type = something.clone().into();
     true
+}
+
+fn is_null(schema: &RefOr<Schema>) -> bool {
+    matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == Type::Null.into())
 }
 
 impl Modify for Aliases {

@@ -50,7 +50,10 @@ fn what_is_always_sent_is_required() {
     assert_eq!(required("Source"), r#"["id"]"#);
     assert!(required("AuditEntry").contains("revision"));
     assert!(!required("AuditEntry").contains("address"));
-    assert!(!required("CellStatus").contains("enforced"));
+    assert!(required("CellStatus").contains("wanted"));
+    for absent in ["enforced", "server", "backend", "error", "security_groups"] {
+        assert!(!required("CellStatus").contains(&format!("\"{absent}\"")), "{absent}");
+    }
 }
 
 /// Names of two versions, lest one hides the other.

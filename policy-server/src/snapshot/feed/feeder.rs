@@ -95,22 +95,35 @@ impl Feeder {
             Err(error) if !self.failing => {
                 self.failing = true;
                 let error = service::log::chain(&error);
-                tracing::error!(error, "Cannot read changes; cells are told what was known last.");
+                tracing::error!(
+                    error,
+                    "The database is in trouble; cells are told what is known of it."
+                );
             }
             Ok(()) | Err(_) => {}
         }
     }
 
+    /// What cells claim to know is looked into first; a database that cannot be written to may be read.
     pub(super) async fn look(&mut self, comparing: bool) -> Result<(), StoreError> {
-        let current = self.source.current();
-        if let Some(claimed) = self.source.claims.latest() {
-            let version = self.store.begin_another_life(Some(&claimed)).await?;
-            let renewed = version.life != claimed.life;
-            self.source.claims.close(renewed);
-            if renewed {
-                tracing::warn!(%version, was = %claimed, "Cells know later revisions; another life begins.");
-            }
+        let examined = self.examine_claims().await;
+        self.read(comparing).await?;
+        examined
+    }
+
+    async fn examine_claims(&mut self) -> Result<(), StoreError> {
+        let Some(claimed) = self.source.claims.latest() else { return Ok(()) };
+        let version = self.store.begin_another_life(Some(&claimed)).await?;
+        let renewed = version.life != claimed.life;
+        self.source.claims.close(renewed);
+        if renewed {
+            tracing::warn!(%version, was = %claimed, "Cells know later revisions; another life begins.");
         }
+        Ok(())
+    }
+
+    async fn read(&mut self, comparing: bool) -> Result<(), StoreError> {
+        let current = self.source.current();
         if comparing && self.store.security_groups().await?[..] != current.security_groups()[..] {
             self.store.announce_security_groups(current.version()).await?;
         }
