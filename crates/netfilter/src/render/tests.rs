@@ -255,7 +255,7 @@ proptest! {
 
 #[test]
 fn another_limit_counts_under_another_name_however_short_the_meter_is_called() {
-    use crate::{Limit, TooMany};
+    use crate::{Limit, TooMany, Transport};
 
     let name = |meter: &str, burst: u32| {
         let count = |number| std::num::NonZeroU32::new(number).unwrap();
@@ -269,5 +269,5 @@ fn another_limit_counts_under_another_name_however_short_the_meter_is_called() {
     let names = [name("asg-a--orl", 20), name("asg-a--orl", 21), name("asg-b--orl", 20)];
     assert_eq!(names[0], name("asg-a--orl", 20));
     assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
-    assert_eq!(std::collections::BTreeSet::from(names).len(), 3);
+    assert_eq!(BTreeSet::from(names).len(), 3);
 }
