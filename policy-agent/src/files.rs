@@ -1,6 +1,6 @@
 //! What the files of the cell say, or said when they could last be read.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
 use policy::CellSubnet;
@@ -19,6 +19,7 @@ pub(crate) struct Files {
     subnet: Option<CellSubnet>,
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
+    addresses: BTreeSet<Ipv4Addr>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
     /// Whether the store said nothing usable the last time.
@@ -47,6 +48,7 @@ impl Files {
             subnet: None,
             residents: None,
             handles: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             faults: Vec::new(),
             stale: false,
         }
@@ -88,6 +90,7 @@ impl Files {
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
                 self.residents = Some(world::residents(&contents));
+                self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
                 self.stale = false;
@@ -104,6 +107,11 @@ impl Files {
     /// The names of all containers last told, with an identity or without.
     pub fn handles(&self) -> &BTreeSet<String> {
         &self.handles
+    }
+
+    /// Where these are.
+    pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.addresses
     }
 
     /// Whether the containers last told are those of an earlier reading.

@@ -32,6 +32,7 @@ mod groups;
 mod guards;
 mod keeper;
 mod lists;
+mod masquerade;
 mod metrics;
 mod model;
 mod networker;
@@ -70,6 +71,7 @@ use groups::Groups;
 pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
 pub use single::Taken;
+use writers::Writers;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -137,7 +139,8 @@ pub async fn run(
     let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs };
     let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
-    let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
+    let watches = (watches_groups, cycle.writers().another());
+    let (groups, of_groups) = groups(&config, backend, firewall, watches)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
     let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
 
@@ -183,7 +186,7 @@ fn groups(
     config: &Config,
     backend: Backend,
     firewall: firewall::Shared,
-    watches: Receiver<bool>,
+    watches: (Receiver<bool>, Writers),
 ) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));

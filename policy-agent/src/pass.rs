@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use containers::Store;
@@ -25,6 +26,7 @@ use crate::{
     firewall::{self, Seen, Shared},
     guards::Guards,
     lists::Lists,
+    masquerade,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -46,6 +48,8 @@ pub(crate) struct Enforcer {
     /// What the last pass saw of the kernel.
     seen: Seen,
     guards: Guards,
+    /// How long it took, but for writing and for waiting.
+    took: Duration,
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
     /// What the kernel was last said to hold, which is what receipts were given for.
@@ -126,6 +130,7 @@ impl Enforcer {
             settled: None,
             seen: Seen::default(),
             guards: Guards::default(),
+            took: Duration::ZERO,
             unguarded: Vec::new(),
             promised: None,
         }
@@ -147,6 +152,24 @@ impl Enforcer {
     fn agree(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
+        // Whoever holds a lock makes a pass long, not costly.
+        let (began, written) = (Instant::now(), firewall.time_writing());
+        let result = self.agree_on(answer, thorough, firewall);
+        self.took = began.elapsed().saturating_sub(firewall.time_writing() - written);
+        result
+    }
+
+    /// How long the last pass took to look and to decide.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    fn agree_on(
+        &mut self,
+        answer: Option<&Answer>,
+        thorough: bool,
+        firewall: &mut Firewall,
+    ) -> Result<Outcome, Held> {
         if thorough {
             firewall.forget();
         }
@@ -176,6 +199,14 @@ impl Enforcer {
             Some(agreed) => drift::found(&agreed.rules, firewall)?,
             None => Vec::new(),
         };
+        let dialect = firewall.dialect();
+        let addresses = self.files.addresses();
+        if answer.is_some()
+            && !self.files.are_stale()
+            && let Some(plan) = masquerade::superseded(firewall.observed()?, addresses, dialect)
+        {
+            firewall.commit(&plan)?;
+        }
         let settled = settle(world, agreed, stands, firewall);
         let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
         // Nobody else has written, and nobody else is here.

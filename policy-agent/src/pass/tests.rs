@@ -92,6 +92,7 @@ impl Cell {
             settled: None,
             seen: Seen::default(),
             guards: Guards::default(),
+            took: Duration::ZERO,
             unguarded: Vec::new(),
             promised: None,
         }
