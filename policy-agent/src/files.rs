@@ -8,6 +8,7 @@ use service::log::chain;
 use thiserror::Error;
 
 use crate::{
+    routers::Served,
     subnet::{self, SubnetError},
     world::{self, Resident},
 };
@@ -20,6 +21,7 @@ pub(crate) struct Files {
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
+    served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
     /// Whether the store said nothing usable the last time.
@@ -49,6 +51,7 @@ impl Files {
             residents: None,
             handles: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            served: BTreeSet::new(),
             faults: Vec::new(),
             stale: false,
         }
@@ -89,7 +92,9 @@ impl Files {
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
-                self.residents = Some(world::residents(&contents));
+                let residents = world::residents(&contents);
+                self.served = world::served(&contents, &residents);
+                self.residents = Some(residents);
                 self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
@@ -112,6 +117,11 @@ impl Files {
     /// Where these are.
     pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
         &self.addresses
+    }
+
+    /// What these are said to serve on.
+    pub fn served(&self) -> &BTreeSet<Served> {
+        &self.served
     }
 
     /// Whether the containers last told are those of an earlier reading.

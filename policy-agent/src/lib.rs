@@ -39,6 +39,7 @@ mod networker;
 mod pass;
 mod poll;
 mod probe;
+mod routers;
 mod saved;
 mod shadow;
 mod single;
@@ -124,6 +125,8 @@ pub async fn run(
     let connections = Box::new(Conntrack::default());
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, connections, accepted.clone());
+    let (inquirer, routers) = routers(&config, &wake)?.unzip();
+    let enforcer = enforcer.with_routers(routers);
     let kept = saved.load();
     let watches_groups = enforcer.watches_groups();
     let (cycle, statuses) =
@@ -158,6 +161,7 @@ pub async fn run(
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     let repairing = networker.map(|networker| tokio::spawn(networker.run(shutdown.clone())));
+    let inquiring = inquirer.map(|inquirer| tokio::spawn(inquirer.run(shutdown.clone())));
     let listening = tokio::spawn(told.listen(who, shutdown.clone()));
     let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
@@ -167,7 +171,7 @@ pub async fn run(
     let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
-    for task in [grouping, repairing].into_iter().flatten() {
+    for task in [grouping, repairing, inquiring].into_iter().flatten() {
         let _ = task.await;
     }
     if let Some(debugging) = debugging {
@@ -195,6 +199,19 @@ fn groups(
     let connections = Box::new(Conntrack::default());
     let (groups, routes) = Groups::new(config, firewall, former, connections, watches)?;
     Ok((Some(groups), routes))
+}
+
+/// What learns of routers in the overlay, if they need no policy.
+fn routers(
+    config: &Config,
+    wake: &mpsc::Sender<cycle::Wake>,
+) -> Result<Option<(routers::Inquirer, routers::Routers)>, AgentError> {
+    if !config.routers {
+        return Ok(None);
+    }
+    let client = Client::new(&config.server).map_err(AgentError::Server)?;
+    let (interval, file) = (config.poll_interval, config.routers_file());
+    Ok(Some(routers::Inquirer::new(client, interval, file, wake.clone())))
 }
 
 /// The backend as the policy server is told.

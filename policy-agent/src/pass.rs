@@ -27,6 +27,7 @@ use crate::{
     guards::Guards,
     lists::Lists,
     masquerade,
+    routers::Routers,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -39,6 +40,8 @@ pub(crate) struct Enforcer {
     ingress_mark: u32,
     told_accepted: Accepted,
     policies_disabled: bool,
+    /// Who needs no policy, if there are such.
+    routers: Option<Routers>,
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
@@ -123,6 +126,7 @@ impl Enforcer {
             ingress_mark,
             told_accepted,
             policies_disabled: config.policies_disabled,
+            routers: None,
             firewall,
             former,
             connections,
@@ -134,6 +138,13 @@ impl Enforcer {
             unguarded: Vec::new(),
             promised: None,
         }
+    }
+
+    /// Lets routers in the overlay reach what containers serve.
+    #[must_use]
+    pub fn with_routers(mut self, routers: Option<Routers>) -> Self {
+        self.routers = routers;
+        self
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
@@ -329,14 +340,19 @@ impl Enforcer {
         // Once containers have been read, it does not matter whom the kernel knows.
         let kernel_knows_some =
             self.settled.is_none() && stale::speaks_of_containers(firewall.observed()?);
+        let residents = self.files.residents(kernel_knows_some)?.clone();
+        let mut allowances = answer.map(|answer| answer.allowances.clone()).unwrap_or_default();
+        if let (Some(routers), Some(_)) = (&mut self.routers, answer) {
+            allowances = routers.beside(allowances, self.files.served());
+        }
         Ok(World {
             subnet: self.files.subnet()?,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
             told_accepted: self.told_accepted.rate(),
             policies_disabled: self.policies_disabled,
-            residents: self.files.residents(kernel_knows_some)?.clone(),
-            allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
+            residents,
+            allowances,
             leniency: self.shadow.leniency(),
         })
     }
