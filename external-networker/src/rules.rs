@@ -153,6 +153,13 @@ pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
 }
 
+/// Whether somebody else has taken away what a container may send to the world, and with it the jump that
+/// may have stood there.
+pub(crate) fn is_lost(handle: &Handle, observed: &Observed) -> bool {
+    let netout = handle.chains().netout;
+    observed.rules(Table::Filter, netout.as_str()).is_none_or(<[String]>::is_empty)
+}
+
 /// Whether the policy agent's chain, in which policies are, stands there.
 pub(crate) fn has_agent(observed: &Observed) -> bool {
     observed.rules(Table::Filter, "vpa--forward").is_some()

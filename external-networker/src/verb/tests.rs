@@ -685,3 +685,37 @@ fn what_the_wrapper_connected_is_taken_out_of_both_firewalls() {
     down(&host, &web()).unwrap();
     assert!(!mentions(&host.former(), &web()));
 }
+
+#[test]
+fn a_change_after_a_flush_gives_nothing_beyond_what_security_groups_do() {
+    for governs in [false, true] {
+        let host = FakeHost::default();
+        bring_up(&host, &web(), 7).unwrap();
+        if governs {
+            host.agent_governs_groups(true);
+            host.govern(&web());
+        }
+        host.vandalise(|all| chain(all, netfilter::Table::Filter, "netout--web").clear());
+        allow(&host, TWO_RULES).unwrap();
+        let rules = netout(&host.firewall(), &web()).unwrap();
+        assert_eq!(rules[0] == "-j asg-web", governs, "{rules:?}");
+        for allowed in ["8.8.8.8", "9.9.9.9"] {
+            assert!(rules.iter().any(|rule| rule.contains(allowed)), "{allowed}: {rules:?}");
+        }
+        assert!(host.was_never_open(&web()));
+    }
+}
+
+#[test]
+fn what_stands_nowhere_is_not_moved_but_repaired() {
+    let (host, config) = (FakeHost::default(), Config::example());
+    bring_up(&host, &web(), 7).unwrap();
+    host.govern(&web());
+    host.vandalise(|all| *all = netfilter::Observed::default());
+    host.switch_firewalls(true);
+    move_over(&host, &config, &web()).unwrap();
+    assert!(!mentions(&host.firewall(), &web()));
+    assert_eq!(told(&repair(&host, &config, &[web()])).1, none());
+    assert_eq!(netout(&host.firewall(), &web()).unwrap()[0], "-j asg-web");
+    assert!(host.was_never_open(&web()));
+}
