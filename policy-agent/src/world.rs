@@ -12,7 +12,7 @@ use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
 use crate::{
-    allowances::{Allowances, Change},
+    allowances::Allowances,
     routers::{self, Served},
     shadow::Leniency,
 };
@@ -95,11 +95,9 @@ impl World {
         self.residents.iter().map(|resident| &resident.app).collect()
     }
 
-    /// Whether this allows what `earlier` did, perhaps more, and nothing else is different.
-    pub fn only_allows_more(&self, earlier: &Self) -> bool {
-        let same = Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self;
-        let mut changes = earlier.allowances.changes(&self.allowances);
-        same && changes.all(|change| matches!(change, Change::New(_)))
+    /// Whether nothing but policies is different from `earlier`.
+    pub fn differs_in_policies_only(&self, earlier: &Self) -> bool {
+        Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self
     }
 
     /// The mark of packets of `app`, if it is the source of any policy, or was of one that is let in.
