@@ -582,3 +582,17 @@ fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
     assert_eq!(outcome.shadow, Report::default());
     assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 }
+
+#[test]
+fn what_a_pass_waited_for_is_not_what_it_took() {
+    use std::time::{Duration, Instant};
+
+    let waits = Duration::from_secs(2);
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "web");
+    cell.kernel.lock().unwrap().intruder = Some(Box::new(move |_| std::thread::sleep(waits)));
+    let began = Instant::now();
+    cell.enforcer.pass(Some(&answer(&["web"], &[])), true).unwrap();
+    assert!(began.elapsed() >= waits);
+    assert!(cell.enforcer.took() < waits, "{:?}", cell.enforcer.took());
+}
