@@ -66,6 +66,21 @@ pub(crate) struct Facts {
     pub governed: bool,
 }
 
+impl Facts {
+    /// A container of which nothing is known but where it is.
+    pub fn of_nobody(handle: &Handle, ip: Ipv4Addr) -> Self {
+        Self {
+            handle: handle.clone(),
+            ip,
+            links: Vec::new(),
+            mapped: Vec::new(),
+            workload: Workload::Other,
+            egress: Vec::new(),
+            governed: false,
+        }
+    }
+}
+
 /// A port of the cell that leads to a port of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mapped {
@@ -77,6 +92,17 @@ pub(crate) struct Mapped {
 /// All rules for one container; what exists of `facts.handle` beyond them should go
 /// ([`Handle::scope`]).
 pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
+    ruleset_but(cell, facts, |_, _| false)
+}
+
+/// The same, but for chains that hold anything already.
+pub(crate) fn what_is_missing(cell: &Cell, facts: &Facts, observed: &Observed) -> Ruleset {
+    ruleset_but(cell, facts, |table, chain| {
+        observed.rules(table, chain.as_str()).is_some_and(|rules| !rules.is_empty())
+    })
+}
+
+fn ruleset_but(cell: &Cell, facts: &Facts, stays: impl Fn(Table, &ChainName) -> bool) -> Ruleset {
     let Chains { input, netout, overlay, netin } = facts.handle.chains();
     let ip = facts.ip;
     let jump = |chain: &ChainName| Rule::new(Action::Jump(chain.clone()));
@@ -93,11 +119,20 @@ pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
         hook(Table::Nat, Builtin::Postrouting, rule);
     }
 
-    ruleset.chain(Table::Filter, input, input_rules(cell));
-    netout_rules(&mut ruleset, netout, cell, facts);
-    ruleset.chain(Table::Filter, overlay, overlay_rules(cell, facts));
-    ruleset.chain(Table::Mangle, netin.clone(), mark_rules(cell, facts));
-    ruleset.chain(Table::Nat, netin, redirect_rules(facts));
+    if !stays(Table::Filter, &netout) {
+        netout_rules(&mut ruleset, netout, cell, facts);
+    }
+    let chains = [
+        (Table::Filter, input, input_rules(cell)),
+        (Table::Filter, overlay, overlay_rules(cell, facts)),
+        (Table::Mangle, netin.clone(), mark_rules(cell, facts)),
+        (Table::Nat, netin, redirect_rules(facts)),
+    ];
+    for (table, chain, rules) in chains {
+        if !stays(table, &chain) {
+            ruleset.chain(table, chain, rules);
+        }
+    }
     ruleset
 }
 
@@ -116,6 +151,18 @@ pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
     let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
     leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+}
+
+/// Whether somebody else has taken away what a container may send to the world, and with it the jump that
+/// may have stood there.
+pub(crate) fn is_lost(handle: &Handle, observed: &Observed) -> bool {
+    let netout = handle.chains().netout;
+    observed.rules(Table::Filter, netout.as_str()).is_none_or(<[String]>::is_empty)
+}
+
+/// Whether the policy agent's chain, in which policies are, stands there.
+pub(crate) fn has_agent(observed: &Observed) -> bool {
+    observed.rules(Table::Filter, "vpa--forward").is_some()
 }
 
 /// Whether a rule of POSTROUTING is the one the CNI wrapper masquerades `ip` by (spec/cell.md §C.6).

@@ -5,6 +5,7 @@ mod down;
 mod move_over;
 mod net_in;
 mod net_out;
+mod repair;
 mod up;
 
 use std::net::Ipv4Addr;
@@ -17,7 +18,7 @@ use crate::{
     config::Config,
     egress::{self, InvalidEgress},
     handle::Handle,
-    host::{Host, HostError},
+    host::{Host, HostError, Wanted},
     record::{Live, Record},
     rules::{self, Facts},
 };
@@ -26,6 +27,7 @@ pub(crate) use down::down;
 pub(crate) use move_over::move_over;
 pub(crate) use net_in::net_in;
 pub(crate) use net_out::{bulk_net_out, net_out};
+pub(crate) use repair::{Mended, RepairError, repair};
 pub(crate) use up::up;
 
 /// What a change to a container that should be up can run into.
@@ -69,21 +71,41 @@ fn change(
 ) -> Result<(), ChangeError> {
     let handle = &before.handle;
     let Some(live) = &after.live else { return Err(ChangeError::NotUp(handle.clone())) };
-    let facts = facts(handle, live, host.governed(handle)?)?;
+    let facts = facts(handle, live)?;
     host.save(after)?;
-    if let Err(error) = host.settle(&rules::ruleset(&config.cell, &facts), &handle.scope()) {
+    let mut is_lost = false;
+    let settled = host.agree(&mut |observed| {
+        let mut facts = facts.clone();
+        // The policy agent may have put its jump there just now.
+        facts.governed = rules::is_governed(handle, observed);
+        is_lost = rules::is_lost(handle, observed);
+        if is_lost {
+            facts.egress.clear();
+        }
+        vec![Wanted { rules: rules::ruleset(&config.cell, &facts), scope: handle.scope() }]
+    });
+    if let Err(error) = settled {
         host.save(before)?;
         return Err(error.into());
+    }
+    if is_lost {
+        // Whether the agent has a say in what it may send is asked there.
+        let mended = repair(host, config, std::slice::from_ref(handle));
+        if let Some(trouble) = mended.into_values().find_map(|mended| mended.trouble) {
+            let trouble = crate::error_chain(&trouble);
+            tracing::warn!("The rules of container {handle} were gone: {trouble}");
+        }
     }
     Ok(())
 }
 
-fn facts(handle: &Handle, live: &Live, governed: bool) -> Result<Facts, ChangeError> {
+/// What its record says of a container; whether the agent keeps its security groups is seen elsewhere.
+fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
     let egress = egress::read(&live.egress)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
     let Live { ip, links, mapped, .. } = live.clone();
     let workload = workload(&live.metadata);
-    Ok(Facts { handle: handle.clone(), ip, links, mapped, workload, egress, governed })
+    Ok(Facts { handle: handle.clone(), ip, links, mapped, workload, egress, governed: false })
 }
 
 /// What runs in a container, as its metadata says it.

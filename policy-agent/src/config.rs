@@ -43,6 +43,8 @@ pub struct Config {
     pub accepted_per_second: NonZeroU32,
     /// Whether containers may reach each other whatever policies say.
     pub policies_disabled: bool,
+    /// Whether routers in the overlay reach what containers serve without a policy.
+    pub routers: bool,
     /// How many lines a second are written about packets of one app to another.
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
@@ -51,6 +53,9 @@ pub struct Config {
     pub shadow: ShadowModes,
     /// The lock other writers of rules on this cell share with us.
     pub iptables_lock_file: Option<PathBuf>,
+    /// The networker's program and its arguments, by which it repairs what it wrote for containers; none
+    /// if nobody is to start it.
+    pub networker_repair: Vec<String>,
     /// Whether security groups are kept by us, or left to the networker.
     pub enable_groups: bool,
     /// How often to ask a server for security groups that does not hold questions.
@@ -85,6 +90,7 @@ struct Raw {
     vtep_name: String,
     ingress_tag: String,
     disable_container_network_policy: bool,
+    enable_overlay_ingress_rules: bool,
     iptables_c2c_logging: bool,
     iptables_asg_logging: bool,
     iptables_denied_logs_per_sec: Option<i64>,
@@ -92,6 +98,7 @@ struct Raw {
     state_file: String,
     shadow: ShadowModes,
     iptables_lock_file: String,
+    networker_repair: Vec<String>,
     enable_asg_syncing: bool,
     asg_poll_interval: Option<i64>,
     deny_networks: egress::RawDenyNetworks,
@@ -150,6 +157,7 @@ impl Config {
                 100,
             ),
             policies_disabled: raw.disable_container_network_policy,
+            routers: raw.enable_overlay_ingress_rules,
             lines_per_second: rate(
                 &mut check,
                 ("iptables_denied_logs_per_sec", raw.iptables_denied_logs_per_sec),
@@ -158,6 +166,7 @@ impl Config {
             state_file: optional(&raw.state_file),
             shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
+            networker_repair: raw.networker_repair.clone(),
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
             egress: egress::manner(&mut check, raw),
@@ -172,11 +181,19 @@ impl Config {
         if config.shadow.any() && config.state_file.is_none() {
             check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
         }
+        if config.networker_repair.first().is_some_and(String::is_empty) {
+            check.fault("networker_repair", "begins with no program");
+        }
         if config.shadow.security_groups && !config.enable_groups {
             check.fault("shadow", "security_groups can be watched only with enable_asg_syncing");
         }
         check.finish()?;
         Ok(config)
+    }
+
+    /// Where the tag of routers is remembered.
+    pub(crate) fn routers_file(&self) -> Option<PathBuf> {
+        self.state_file.as_ref().map(|path| path.with_extension("router"))
     }
 
     /// Where it is remembered what was promoted.

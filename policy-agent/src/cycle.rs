@@ -127,7 +127,7 @@ impl Cycle {
             let held = self.statuses.borrow().held.is_some();
             let retry =
                 async { if held { sleep(RETRY).await } else { std::future::pending().await } };
-            let took = Duration::from_millis(self.statuses.borrow().duration_ms);
+            let took = self.enforcer.as_ref().map(Enforcer::took).unwrap_or_default();
             why = tokio::select! {
                 wake = self.wakes.recv() => match wake {
                     Some(wake) => self.heed(wake, &mut waiting).await,
@@ -245,6 +245,7 @@ impl Cycle {
             connections_cut,
             shadow,
             unguarded,
+            networker_changes,
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
@@ -262,12 +263,13 @@ impl Cycle {
                 Some(first) => tracing::warn!(
                     first,
                     all = unguarded.len(),
-                    "What the networker wrote for containers is not whole; they are to be wired anew."
+                    "What the networker wrote for containers is not whole; it is to be repaired."
                 ),
                 None => tracing::info!("What the networker wrote for containers is whole again."),
             }
         }
         status.unguarded = unguarded;
+        status.networker_changes = networker_changes;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
                 Some(Enforced { apps: apps.clone(), version: version.clone() })
@@ -293,8 +295,8 @@ impl Cycle {
     }
 }
 
-/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took`, of
-/// which no more than a tenth is spent on what others write.
+/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took` that
+/// waited for nobody, of which no more than a tenth is spent on what others write.
 async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Duration) {
     glance.reset_after(GLANCE.max(took * 10));
     loop {

@@ -1,6 +1,6 @@
 //! What the files of the cell say, or said when they could last be read.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
 use policy::CellSubnet;
@@ -8,6 +8,7 @@ use service::log::chain;
 use thiserror::Error;
 
 use crate::{
+    routers::Served,
     subnet::{self, SubnetError},
     world::{self, Resident},
 };
@@ -19,6 +20,8 @@ pub(crate) struct Files {
     subnet: Option<CellSubnet>,
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
+    addresses: BTreeSet<Ipv4Addr>,
+    served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
     /// Whether the store said nothing usable the last time.
@@ -47,6 +50,8 @@ impl Files {
             subnet: None,
             residents: None,
             handles: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            served: BTreeSet::new(),
             faults: Vec::new(),
             stale: false,
         }
@@ -87,7 +92,10 @@ impl Files {
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
-                self.residents = Some(world::residents(&contents));
+                let residents = world::residents(&contents);
+                self.served = world::served(&contents, &residents);
+                self.residents = Some(residents);
+                self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
                 self.stale = false;
@@ -104,6 +112,16 @@ impl Files {
     /// The names of all containers last told, with an identity or without.
     pub fn handles(&self) -> &BTreeSet<String> {
         &self.handles
+    }
+
+    /// Where these are.
+    pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.addresses
+    }
+
+    /// What these are said to serve on.
+    pub fn served(&self) -> &BTreeSet<Served> {
+        &self.served
     }
 
     /// Whether the containers last told are those of an earlier reading.

@@ -114,3 +114,33 @@ fn a_limit_that_is_off_is_none_unless_it_is_tried() {
     assert!(outbound(r#""dry_run":true"#).unwrap().dry_run);
     assert_eq!(outbound(r#""limit":true"#).unwrap().limit.burst.get(), 1000);
 }
+
+#[test]
+fn what_the_wrapper_is_told_counts_where_the_networker_is_told_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = r#"{"name":"cni-wrapper","cniVersion":"1.0.0","plugins":[{"type":"cni-wrapper-plugin",
+        "datastore":"/theirs","instance_address":"10.0.16.15","underlay_ips":["10.0.16.15"],
+        "iptables_lock_file":"/theirs.lock","deny_networks":{"always":["10.9.0.0/16"]},
+        "iptables_asg_logging":true,"policy_agent_force_poll_address":"127.0.0.1:8722",
+        "delegate":{"type":"silk-cni"}}]}"#;
+    std::fs::write(dir.path().join("30-cni-wrapper.conflist"), wrapper).unwrap();
+    let load = |own: &str| {
+        let path = dir.path().join("networker.json");
+        let own = own.replace("DIR", dir.path().to_str().unwrap());
+        std::fs::write(&path, own).unwrap();
+        Config::load(&path)
+    };
+    let own = r#" {"cni_plugin_dir":"/p","cni_config_dir":"DIR","bind_mount_dir":"/n","state_file":"/s",
+        "start_port":61000,"total_ports":5000,"Datastore":"/ours","overlay_network":"10.255.0.0/16"}"#;
+    let config = load(own).unwrap();
+    assert_eq!(config.datastore, PathBuf::from("/ours"));
+    assert_eq!(config.iptables_lock_file, PathBuf::from("/theirs.lock"));
+    assert_eq!(config.cell.address.to_string(), "10.0.16.15");
+    assert_eq!(config.cell.manner.deny.always, ["10.9.0.0/16".parse().unwrap()]);
+    assert!(config.cell.manner.told);
+    assert_eq!(config.agent.as_deref(), Some("127.0.0.1:8722"));
+    let error = load(&own.replace("DIR", "/nowhere")).unwrap_err().to_string();
+    assert!(error.contains("'instance_address'"), "{error}");
+    let both = behind(&serde_json::from_str(r#"{"a":1}"#).unwrap(), b" { } ");
+    assert_eq!(serde_json::from_slice::<Value>(&both).unwrap(), serde_json::json!({"a": 1}));
+}

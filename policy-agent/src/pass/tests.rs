@@ -85,6 +85,7 @@ impl Cell {
             ingress_mark: 0xffff_0000,
             told_accepted: Accepted::new(false, std::num::NonZeroU32::MIN),
             policies_disabled: false,
+            routers: None,
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
@@ -92,6 +93,7 @@ impl Cell {
             settled: None,
             seen: Seen::default(),
             guards: Guards::default(),
+            took: Duration::ZERO,
             unguarded: Vec::new(),
             promised: None,
         }
@@ -579,4 +581,18 @@ fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
     let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
     assert_eq!(outcome.shadow, Report::default());
     assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
+}
+
+#[test]
+fn what_a_pass_waited_for_is_not_what_it_took() {
+    use std::time::{Duration, Instant};
+
+    let waits = Duration::from_secs(2);
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "web");
+    cell.kernel.lock().unwrap().intruder = Some(Box::new(move |_| std::thread::sleep(waits)));
+    let began = Instant::now();
+    cell.enforcer.pass(Some(&answer(&["web"], &[])), true).unwrap();
+    assert!(began.elapsed() >= waits);
+    assert!(cell.enforcer.took() < waits, "{:?}", cell.enforcer.took());
 }

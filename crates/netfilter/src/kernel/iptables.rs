@@ -97,6 +97,29 @@ impl Iptables {
             Some(Engine::Legacy) => format!("{tables}-legacy-{verb}"),
         }
     }
+
+    /// With the lock held.
+    fn restore(&self, plan: &Plan) -> Result<(), KernelError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let text = plan.render();
+        let restore = self.program("restore");
+        let (mut attempt, began) = (1, Instant::now());
+        loop {
+            match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {
+                Err(KernelError::Failed { status, .. })
+                    if status.code() == Some(RESOURCE_PROBLEM)
+                        && attempt < ATTEMPTS
+                        && began.elapsed() < AT_ONCE =>
+                {
+                    thread::sleep(Duration::from_millis(20) * attempt);
+                    attempt += 1;
+                }
+                result => return result.map(drop),
+            }
+        }
+    }
 }
 
 impl Kernel for Iptables {
@@ -123,22 +146,14 @@ impl Kernel for Iptables {
         if plan.is_empty() {
             return Ok(());
         }
-        let text = plan.render();
-        let restore = self.program("restore");
         let _held = self.lock_file.take()?;
-        let (mut attempt, began) = (1, Instant::now());
-        loop {
-            match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {
-                Err(KernelError::Failed { status, .. })
-                    if status.code() == Some(RESOURCE_PROBLEM)
-                        && attempt < ATTEMPTS
-                        && began.elapsed() < AT_ONCE =>
-                {
-                    thread::sleep(Duration::from_millis(20) * attempt);
-                    attempt += 1;
-                }
-                result => return result.map(drop),
-            }
-        }
+        self.restore(plan)
+    }
+
+    fn change(&mut self, decide: &mut dyn FnMut(&Observed) -> Plan) -> Result<Plan, KernelError> {
+        let _held = self.lock_file.take()?;
+        let plan = decide(&self.observe()?);
+        self.restore(&plan)?;
+        Ok(plan)
     }
 }
