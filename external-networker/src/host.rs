@@ -7,7 +7,7 @@ mod cell;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
@@ -21,6 +21,7 @@ use crate::{
     handle::Handle,
     ports::PortsError,
     record::{Record, RecordError},
+    rules::Governed,
 };
 
 pub(crate) use cell::CellHost;
@@ -32,6 +33,17 @@ pub(crate) enum Source {
     Process(u32),
     /// It was handed down as file descriptor 3.
     Inherited,
+}
+
+/// Where the host's end of a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// By itself: what comes in there is from one container.
+    Alone,
+    /// On a bridge.
+    Port,
+    /// It is a bridge.
+    Bridge,
 }
 
 /// Everything the verbs do to the cell.
@@ -62,6 +74,10 @@ pub(crate) trait Host {
     /// Makes the kernel drop packets that come in through `links` under an address that does not lead
     /// there, and show the firewall what passes between two of them on a bridge.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
+    /// Where the host's end of a link is.
+    fn place(&self, link: &Interface) -> Place;
+    /// Shows the firewall what of IPv6 passes between two of these ports of bridges.
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError>;
     /// Makes the kernel take no IPv6 from the pinned namespace, and none from its `links`: no rule of
     /// anybody's is about it.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError>;
@@ -80,12 +96,12 @@ pub(crate) trait Host {
     fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError>;
 
     /// Makes the kernel forget the connections of an address, as far as that is possible.
-    fn forget_connections(&self, ip: Ipv4Addr);
+    fn forget_connections(&self, ip: IpAddr);
 
     /// Adds a container to the store.
     fn enlist(&self, container: &Container) -> Result<(), HostError>;
-    /// Removes a container from the store; says which address it was there with.
-    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError>;
+    /// Removes a container from the store; says what was there of it.
+    fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError>;
 
     /// Waits until the kernel holds the policies of everything in the store.
     fn await_policies(&self) -> Result<(), HostError>;
@@ -94,9 +110,9 @@ pub(crate) trait Host {
     fn await_groups(&self, handle: &Handle) -> Result<(), HostError>;
     /// Whether the policy agent keeps the security groups of a container, so that its jump to them has to
     /// stay in front of what we say.
-    fn governed(&self, handle: &Handle) -> Result<bool, HostError>;
+    fn governed(&self, handle: &Handle) -> Result<Governed, HostError>;
     /// The same in the firewall that was configured before.
-    fn was_governed(&self, handle: &Handle) -> Result<bool, HostError>;
+    fn was_governed(&self, handle: &Handle) -> Result<Governed, HostError>;
     /// Like [`await_policies`](Self::await_policies), for when nothing depends on it: briefly, and never
     /// mind.
     fn hint_policies(&self);
@@ -110,8 +126,8 @@ pub(crate) trait Host {
     fn somebody_is_left_behind(&self) -> Result<(), HostError>;
     /// Notes that nothing stands there any more.
     fn nobody_is_left_behind(&self) -> Result<(), HostError>;
-    /// Which other containers are remembered to have had `ip`.
-    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle>;
+    /// Which other containers are remembered to have had an address of `own`.
+    fn others_at(&self, own: &Record) -> Vec<Handle>;
     /// Remembers `record`.
     fn save(&self, record: &Record) -> Result<(), HostError>;
     /// Forgets `handle`.
@@ -145,6 +161,8 @@ pub(crate) enum HostError {
         "containers on the bridge of {0} could talk past the firewall: load the kernel module br_netfilter"
     )]
     UnseenBridge(Interface),
+    #[error("dual_stack needs a firewall for both families: nftables, or iptables and ip6tables")]
+    OneFamily(#[source] KernelError),
     #[error(transparent)]
     Firewall(#[from] KernelError),
     #[error(transparent)]

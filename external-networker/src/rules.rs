@@ -10,21 +10,27 @@
 //!  forged sources    PREROUTING (mangle)            → netin--    dropped
 //! ```
 //!
+//! A container with a second address, of IPv6, has the same chains for it ([`second`]).
+//!
 //! What policies allow never gets this far: the policy agent's chain stands in front and has the
 //! first word. A packet to the overlay that it did not accept or mark is refused here already, on the
 //! sender's cell, and a rule that allows the whole world does not allow the overlay.
+
+mod second;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Interface, Mark, Observed, Place, Rule, Ruleset,
-    Table,
+    Action, Builtin, ChainName, ConnectionState, Dialect, Interface, Mark, Observed, Place, Rule,
+    Ruleset, Table,
     egress::{self, Manner, Sender, WaysOut, Workload},
 };
 use policy::{EgressRule, PortRange, Protocol};
 
 use crate::handle::{Chains, Handle};
+
+pub(crate) use second::Second;
 
 /// What all containers of this cell have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub(crate) struct Cell {
 pub(crate) struct Facts {
     pub handle: Handle,
     pub ip: Ipv4Addr,
+    /// Its address of IPv6, if it has one.
+    pub second: Option<Second>,
     /// The host's ends of its links.
     pub links: Vec<Interface>,
     pub mapped: Vec<Mapped>,
@@ -63,7 +71,18 @@ pub(crate) struct Facts {
     pub workload: Workload,
     pub egress: Vec<EgressRule>,
     /// Whether the policy agent keeps its security groups; `egress` has no say then.
-    pub governed: bool,
+    pub governed: Governed,
+}
+
+/// Of which of a container's addresses the policy agent keeps its security groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Governed {
+    /// Of none.
+    No,
+    /// Of its first one, and where IPv6 has tables of its own, of no other.
+    First,
+    /// Of all.
+    Yes,
 }
 
 /// A port of the cell that leads to a port of the container.
@@ -92,8 +111,11 @@ pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
     for rule in masquerade(cell, facts) {
         hook(Table::Nat, Builtin::Postrouting, rule);
     }
+    if let Some(second) = &facts.second {
+        second.hook(&mut ruleset, &facts.handle.chains());
+    }
 
-    ruleset.chain(Table::Filter, input, input_rules(cell));
+    ruleset.chain(Table::Filter, input, input_rules(cell, facts));
     netout_rules(&mut ruleset, netout, cell, facts);
     ruleset.chain(Table::Filter, overlay, overlay_rules(cell, facts));
     ruleset.chain(Table::Mangle, netin.clone(), mark_rules(cell, facts));
@@ -111,11 +133,19 @@ fn refuse() -> [Rule; 2] {
 
 /// Whether the policy agent has put its security groups in front of a container's chain. However the
 /// firewall words it, such a rule ends in where it leads.
-pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
+pub(crate) fn governed(handle: &Handle, observed: &Observed, dialect: Dialect) -> Governed {
     let netout = handle.chains().netout;
-    let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
-    let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
-    leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+    let is_governed = |table: &Table| {
+        let first = observed.rules(*table, netout.as_str()).and_then(<[String]>::first);
+        let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
+        leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+    };
+    let tables = dialect.tables(Table::Filter);
+    match (is_governed(&Table::Filter), tables.iter().all(is_governed)) {
+        (false, _) => Governed::No,
+        (true, false) => Governed::First,
+        (true, true) => Governed::Yes,
+    }
 }
 
 /// Whether a rule of POSTROUTING is the one the CNI wrapper masquerades `ip` by (spec/cell.md §C.6).
@@ -124,13 +154,19 @@ pub(crate) fn is_wrappers_masquerade(rule: &str, ip: Ipv4Addr) -> bool {
     about.is_some_and(|rest| rest.ends_with("-j MASQUERADE") && !rest.contains("--comment"))
 }
 
-fn groups_rule(handle: &Handle) -> Rule {
-    Rule::new(Action::Jump(egress::groups_chain(handle.as_str())))
+fn groups_rule(facts: &Facts) -> Option<Rule> {
+    let jump = Rule::new(Action::Jump(egress::groups_chain(facts.handle.as_str())));
+    match facts.governed {
+        Governed::No => None,
+        Governed::First => Some(jump.from(facts.ip)),
+        Governed::Yes => Some(jump),
+    }
 }
 
 /// Resolvers that are link-local live on this host; the others are reached through `netout--`.
-fn input_rules(cell: &Cell) -> Vec<Rule> {
+fn input_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let mut rules = vec![established()];
+    rules.extend(facts.second.iter().flat_map(|_| second::discovery()));
     let open = |protocol, ip: Ipv4Addr, port: u16| {
         let ports = PortRange::new(port, port).ok()?;
         Some(Rule::new(Action::Accept).to(ip).ports(protocol, ports))
@@ -158,7 +194,7 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 ///
 /// From a jump to the agent's groups nothing comes back, so what is behind it has no say.
 fn netout_rules(ruleset: &mut Ruleset, netout: ChainName, cell: &Cell, facts: &Facts) {
-    let first = facts.governed.then(|| groups_rule(&facts.handle));
+    let first = groups_rule(facts);
     let sender =
         Sender { handle: facts.handle.as_str(), workload: facts.workload, allowed: &facts.egress };
     cell.manner.govern(ruleset, netout, &sender, &WaysOut { first, ..WaysOut::default() });
@@ -174,7 +210,8 @@ fn overlay_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     ];
     if cell.tell_of_overlay {
         let tell = egress::tell("DENY_C2C_", facts.handle.as_str(), cell.manner.denied_per_second);
-        rules.push(tell.to(ip));
+        rules.push(tell.clone().to(ip));
+        rules.extend(facts.second.iter().map(|second| tell.clone().to(second.ip)));
     }
     rules.extend(refuse());
     rules
@@ -188,6 +225,9 @@ fn mark_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let outside = |link| Rule::new(Action::Drop).from(facts.ip).in_through(link);
     let mut rules: Vec<_> = facts.links.iter().map(forged).collect();
     rules.extend(cell.underlay.iter().chain([&cell.vtep]).map(outside));
+    if let Some(second) = &facts.second {
+        rules.extend(second.forged(cell.underlay.iter().chain([&cell.vtep])));
+    }
     for mapped in &facts.mapped {
         for interface in &cell.underlay {
             let mark = Rule::new(Action::SetMark(cell.ingress_mark)).in_through(interface);

@@ -15,11 +15,11 @@ use thiserror::Error;
 
 use crate::{
     config::Config,
-    egress::{self, InvalidEgress},
+    egress::{self, Families, InvalidEgress},
     handle::Handle,
     host::{Host, HostError},
     record::{Live, Record},
-    rules::{self, Facts},
+    rules::{self, Facts, Governed},
 };
 
 pub(crate) use down::down;
@@ -78,12 +78,13 @@ fn change(
     Ok(())
 }
 
-fn facts(handle: &Handle, live: &Live, governed: bool) -> Result<Facts, ChangeError> {
-    let egress = egress::read(&live.egress)
+fn facts(handle: &Handle, live: &Live, governed: Governed) -> Result<Facts, ChangeError> {
+    // What was understood when it came is not forgotten when something else is configured.
+    let egress = egress::read(&live.egress, Families::Both)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
-    let Live { ip, links, mapped, .. } = live.clone();
+    let Live { ip, second, links, mapped, .. } = live.clone();
     let workload = workload(&live.metadata);
-    Ok(Facts { handle: handle.clone(), ip, links, mapped, workload, egress, governed })
+    Ok(Facts { handle: handle.clone(), ip, second, links, mapped, workload, egress, governed })
 }
 
 /// What runs in a container, as its metadata says it.

@@ -249,7 +249,7 @@ impl Cycle {
         let writers = self.writers.take();
         status.held = None;
         status.apps = world::apps(&residents);
-        status.containers = residents.len();
+        status.containers = world::World::containers(&residents);
         status.containers_stale = stale;
         status.rules = rules;
         status.elements = elements;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
+use ipnet::Ipv6Net;
 use policy::CellSubnet;
 use service::log::chain;
 use thiserror::Error;
@@ -17,6 +18,7 @@ pub(crate) struct Files {
     store: Store,
     subnet_source: subnet::Source,
     subnet: Option<CellSubnet>,
+    second_network: Option<Ipv6Net>,
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
     /// Told once each, not at every pass.
@@ -40,11 +42,16 @@ pub(crate) enum Unknown {
 }
 
 impl Files {
-    pub fn new(store: Store, subnet_source: subnet::Source) -> Self {
+    pub fn new(
+        store: Store,
+        subnet_source: subnet::Source,
+        second_network: Option<Ipv6Net>,
+    ) -> Self {
         Self {
             store,
             subnet_source,
             subnet: None,
+            second_network,
             residents: None,
             handles: BTreeSet::new(),
             faults: Vec::new(),
@@ -87,7 +94,7 @@ impl Files {
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
-                self.residents = Some(world::residents(&contents));
+                self.residents = Some(world::residents(&contents, self.second_network));
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
                 self.stale = false;

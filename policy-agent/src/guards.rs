@@ -12,8 +12,9 @@ pub(crate) struct Guards {
     whole: BTreeMap<String, BTreeSet<(Table, String)>>,
 }
 
-/// The chains of a container, by the names operators know (spec/cell.md §C.5).
-fn chains_of(handle: &str) -> [(Table, String); 5] {
+/// The chains of a container, by the names operators know (spec/cell.md §C.5). Where IPv6 has tables of its
+/// own, a container with a second address has some of them there, too.
+fn chains_of(handle: &str) -> [(Table, String); 9] {
     let named = |prefix| ChainName::owned(prefix, handle).to_string();
     [
         (Table::Filter, named("input")),
@@ -21,6 +22,10 @@ fn chains_of(handle: &str) -> [(Table, String); 5] {
         (Table::Filter, named("overlay")),
         (Table::Mangle, named("netin")),
         (Table::Nat, named("netin")),
+        (Table::Filter6, named("input")),
+        (Table::Filter6, egress::netout_chain(handle).to_string()),
+        (Table::Filter6, named("overlay")),
+        (Table::Mangle6, named("netin")),
     ]
 }
 
@@ -59,7 +64,7 @@ fn fault(rules: Option<&[String]>, table: Table, is_led_to: bool) -> Option<&'st
     if !is_led_to {
         return Some("is there, and nothing leads to it");
     }
-    if table != Table::Filter {
+    if !matches!(table, Table::Filter | Table::Filter6) {
         return None;
     }
     if rules.iter().any(|rule| ["-j ACCEPT", "accept"].contains(&rule.as_str())) {

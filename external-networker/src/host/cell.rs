@@ -1,6 +1,6 @@
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use netfilter::{
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
-use super::{Host, HostError, Source};
+use super::{Host, HostError, Place, Source};
 use crate::{
     agent,
     config::Config,
@@ -23,7 +23,7 @@ use crate::{
     ports::{PortPool, PortsError},
     proxy,
     record::{Record, Records},
-    rules,
+    rules::{self, Governed},
 };
 
 /// What the interface is called inside every container.
@@ -62,7 +62,13 @@ impl<'c> CellHost<'c> {
     }
 
     fn open(&self, backend: Backend) -> Result<Box<dyn Kernel>, HostError> {
-        Ok(backend.open(Some(self.config.iptables_lock_file.clone()))?)
+        let lock = Some(self.config.iptables_lock_file.clone());
+        Ok(if self.is_dual() { backend.open_dual(lock) } else { backend.open(lock) }?)
+    }
+
+    /// Whether containers have addresses of IPv6, or some still have after that was turned off.
+    fn is_dual(&self) -> bool {
+        self.config.second_network.is_some() || self.records.are_dual()
     }
 
     fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
@@ -195,6 +201,9 @@ fn open(source: Source) -> Result<Netns, HostError> {
 /// Whether packets between two ports of a bridge pass the firewall.
 const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
 
+/// The same of IPv6.
+const BRIDGED_IPV6_IS_SEEN: &str = "net/bridge/bridge-nf-call-ip6tables";
+
 /// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
 fn without_ipv6(link: &str) -> Result<(), HostError> {
     let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
@@ -208,10 +217,13 @@ fn is_bridge(link: &Interface) -> bool {
     Path::new("/sys/class/net").join(link.as_str()).join("bridge").exists()
 }
 
+fn is_port(link: &Interface) -> bool {
+    Path::new("/sys/class/net").join(link.as_str()).join("brport").exists()
+}
+
 /// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
 fn is_on_bridge(link: &Interface) -> bool {
-    let about = Path::new("/sys/class/net").join(link.as_str());
-    about.join("brport").exists() || is_bridge(link)
+    is_port(link) || is_bridge(link)
 }
 
 impl Host for CellHost<'_> {
@@ -221,6 +233,9 @@ impl Host for CellHost<'_> {
         self.cni.check(&self.network()?)?;
         if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
             return Err(HostError::LooseFilter);
+        }
+        if self.config.second_network.is_some() {
+            self.firewall()?.observe().map_err(HostError::OneFamily)?;
         }
         Ok(())
     }
@@ -289,6 +304,21 @@ impl Host for CellHost<'_> {
         }
     }
 
+    fn place(&self, link: &Interface) -> Place {
+        match (is_bridge(link), is_port(link)) {
+            (true, _) => Place::Bridge,
+            (false, true) => Place::Port,
+            (false, false) => Place::Alone,
+        }
+    }
+
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError> {
+        let Some(port) = ports.first() else { return Ok(()) };
+        netns::read_sysctl(BRIDGED_IPV6_IS_SEEN)
+            .map_err(|_| HostError::UnseenBridge(port.clone()))?;
+        Ok(netns::write_sysctl(BRIDGED_IPV6_IS_SEEN, "1").map(drop)?)
+    }
+
     /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError> {
         // A bridge is others' as well; what comes to it from its ports stays with them.
@@ -336,8 +366,8 @@ impl Host for CellHost<'_> {
 
     /// Not an error when it fails: connections are a matter of minutes, and a host whose kernel does not
     /// speak of them must still get rid of its containers.
-    fn forget_connections(&self, ip: Ipv4Addr) {
-        if let Err(error) = Conntrack::default().forget_address(ip.into()) {
+    fn forget_connections(&self, ip: IpAddr) {
+        if let Err(error) = Conntrack::default().forget_address(ip) {
             let error = crate::error_chain(&error);
             tracing::debug!("Connections of {ip} may outlive its container: {error}");
         }
@@ -351,8 +381,8 @@ impl Host for CellHost<'_> {
         self.with_store(|store| store.add(container))
     }
 
-    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
-        self.with_store(|store| Ok(store.remove(handle.as_str())?.map(|container| container.ip)))
+    fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        self.with_store(|store| store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {
@@ -369,13 +399,14 @@ impl Host for CellHost<'_> {
         }
     }
 
-    fn governed(&self, handle: &Handle) -> Result<bool, HostError> {
-        Ok(rules::is_governed(handle, &self.firewall()?.observe()?))
+    fn governed(&self, handle: &Handle) -> Result<Governed, HostError> {
+        let mut kernel = self.firewall()?;
+        Ok(rules::governed(handle, &kernel.observe()?, kernel.dialect()))
     }
 
-    fn was_governed(&self, handle: &Handle) -> Result<bool, HostError> {
-        let former = self.former()?;
-        Ok(former.is_some_and(|(_, observed)| rules::is_governed(handle, &observed)))
+    fn was_governed(&self, handle: &Handle) -> Result<Governed, HostError> {
+        let of = |(kernel, observed): Looked| rules::governed(handle, &observed, kernel.dialect());
+        Ok(self.former()?.map_or(Governed::No, of))
     }
 
     fn hint_policies(&self) {
@@ -411,17 +442,23 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
-    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {
+    fn others_at(&self, own: &Record) -> Vec<Handle> {
         let records = self.records.all().into_iter();
-        let others = records.filter(|other| other.ip == Some(ip) && other.handle != *handle);
-        others.map(|other| other.handle).collect()
+        records.filter(|other| other.is_at_the_address_of(own)).map(|other| other.handle).collect()
     }
 
     fn save(&self, record: &Record) -> Result<(), HostError> {
+        if record.ipv6.is_some() && !self.records.are_dual() {
+            self.records.set_dual(true)?;
+        }
         Ok(self.records.save(record)?)
     }
 
     fn forget(&self, handle: &Handle) -> Result<(), HostError> {
-        Ok(self.records.remove(handle)?)
+        self.records.remove(handle)?;
+        if self.records.are_dual() && self.records.is_empty() {
+            self.records.set_dual(false)?;
+        }
+        Ok(())
     }
 }

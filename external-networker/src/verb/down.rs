@@ -1,5 +1,6 @@
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
+use containers::Container;
 use thiserror::Error;
 
 use crate::{
@@ -22,14 +23,16 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     let known = errors.collect("marking it as going", retire(host, handle)).flatten();
     let listed = errors.collect("store delete", host.strike(handle));
     let shut = errors.collect("removing its rules", host.clear(&handle.scope())).is_some();
-    if let (None, Some(Some(ip))) = (known, listed) {
+    if let (None, Some(Some(container))) = (&known, &listed) {
         // Connected by the CNI wrapper, before our time.
-        errors.collect("removing its masquerade", host.clear_masquerade(ip));
+        errors.collect("removing its masquerade", host.clear_masquerade(container.ip));
     }
     if listed != Some(None) {
         host.hint_policies();
     }
-    if let Some(ip) = known.or(listed.flatten()) {
+    let of_store = |listed: Container| [Some(listed.ip.into()), listed.ipv6().map(IpAddr::from)];
+    let addresses = known.or(listed.flatten().map(of_store));
+    for ip in addresses.into_iter().flatten().flatten() {
         host.forget_connections(ip);
     }
     errors.collect("cni down", host.detach(handle));
@@ -44,14 +47,14 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
 }
 
 /// From the first moment on, a repeated `up` must not take the container for one that is up. Returns
-/// its address, if it got that far.
-fn retire(host: &dyn Host, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
+/// its addresses, if it got that far.
+fn retire(host: &dyn Host, handle: &Handle) -> Result<Option<[Option<IpAddr>; 2]>, HostError> {
     let Some(record) = host.record(handle)? else { return Ok(None) };
-    let ip = record.ip;
+    let addresses = record.ip.map(|ip| [Some(ip.into()), record.ipv6.map(IpAddr::from)]);
     if record.live.is_some() {
         host.save(&Record { live: None, ..record })?;
     }
-    Ok(ip)
+    Ok(addresses)
 }
 
 impl DownError {

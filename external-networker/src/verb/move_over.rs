@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     handle::Handle,
     host::{Host, HostError},
-    rules,
+    rules::{self, Governed},
     verb::{ChangeError, facts},
 };
 
@@ -35,16 +35,16 @@ pub(crate) fn move_over(
     if let Some(live) = host.record(handle)?.and_then(|record| record.live) {
         let (was_governed, governed) = (host.was_governed(handle)?, host.governed(handle)?);
         let mut facts = facts(handle, &live, governed)?;
-        if was_governed && !governed {
+        if was_governed != Governed::No && governed == Governed::No {
             let mut open = rules::ruleset(&config.cell, &facts);
             let pass = vec![Rule::new(Action::Accept)];
             open.chain(Table::Filter, handle.chains().netout, pass);
             host.settle(&open, &scope)?;
             host.await_groups(handle)?;
-            if !host.governed(handle)? {
+            facts.governed = host.governed(handle)?;
+            if facts.governed == Governed::No {
                 return Err(MoveError::Ungoverned(handle.clone()));
             }
-            facts.governed = true;
         }
         host.settle(&rules::ruleset(&config.cell, &facts), &scope)?;
     }

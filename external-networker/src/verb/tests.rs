@@ -180,7 +180,10 @@ fn connections_go_with_their_container() {
     let reply = bring_up(&host, &web(), 7).unwrap();
     down(&host, &web()).unwrap();
     down(&host, &web()).unwrap();
-    assert_eq!(host.forgotten(), [reply.properties.container_ip.parse::<Ipv4Addr>().unwrap()]);
+    assert_eq!(
+        host.forgotten(),
+        [reply.properties.container_ip.parse::<std::net::IpAddr>().unwrap()]
+    );
 }
 
 #[test]
@@ -474,4 +477,80 @@ fn down_takes_a_container_out_of_both_firewalls() {
     down(&host, &web()).unwrap();
     assert!(!mentions(&host.former(), &web()));
     assert_nothing_left(&host, 0);
+}
+
+fn bring_up_dual(host: &FakeHost, handle: &Handle) -> Result<wire::UpReply, UpError> {
+    up(host, &Config::dual_example(), handle, request(7))
+}
+
+#[test]
+fn a_second_address_is_told_to_garden_and_to_the_agent() {
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:255::");
+    let reply = bring_up_dual(&host, &web()).unwrap();
+    assert_eq!(reply.properties.container_ipv6.as_deref(), Some("fd00:255::2"));
+    let left = host.left();
+    assert_eq!(left.store["web"].ipv6(), Some("fd00:255::2".parse().unwrap()));
+    assert_eq!(left.records[&web()].live.as_ref().unwrap().metadata, left.store["web"].metadata);
+    let firewall = host.firewall();
+    let forward = firewall.rules(netfilter::Table::Filter6, "FORWARD").unwrap();
+    assert_eq!(forward[0], "-s fd00:255::2/128 ! -d fd00:255::/48 -j netout--web");
+    down(&host, &web()).unwrap();
+    assert_nothing_left(&host, 0);
+    let forgotten: Vec<_> = host.forgotten().iter().map(ToString::to_string).collect();
+    assert_eq!(forgotten, ["10.255.30.2", "fd00:255::2"]);
+}
+
+#[test]
+fn nothing_is_left_of_a_dual_up_that_failed_at_any_step() {
+    at_every_step(
+        Trouble::At,
+        |host| host.give_ipv6("fd00:255::"),
+        |host| bring_up_dual(host, &web()).map(drop),
+        |host, _, step| assert_nothing_left(host, step),
+    );
+}
+
+#[test]
+fn a_second_address_nobody_asked_for_is_none() {
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:255::");
+    let reply = bring_up(&host, &web(), 7).unwrap();
+    assert_eq!(reply.properties.container_ipv6, None);
+    assert_eq!(host.left().store["web"].ipv6(), None);
+    let refused = net_out(&host, &Config::example(), &web(), dual_net_out());
+    assert!(refused.is_err());
+}
+
+#[test]
+fn a_second_address_outside_the_network_of_containers_is_refused() {
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:99::");
+    let refused = bring_up_dual(&host, &web()).unwrap_err();
+    assert!(matches!(refused, UpError::Astray(..)), "{refused}");
+    assert_nothing_left(&host, 0);
+}
+
+fn dual_net_out() -> wire::NetOutRequest {
+    let rule = json!({"netout_rule": {"networks": [{"start": "2001:db8::1"}]}});
+    json::from_slice(rule.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn what_was_opened_over_ipv6_stays_after_that_is_turned_off() {
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:255::");
+    bring_up_dual(&host, &web()).unwrap();
+    net_out(&host, &Config::dual_example(), &web(), dual_net_out()).unwrap();
+    let rules = || {
+        let firewall = host.firewall();
+        firewall.rules(netfilter::Table::Filter6, "netout--web").unwrap().to_vec()
+    };
+    let before = rules();
+    let opened = |rule: &String| rule.contains("--dst-range 2001:db8::1-2001:db8::1");
+    assert_eq!(before.iter().filter(|rule| opened(rule)).count(), 1);
+    let more = json!({"netout_rule": {"networks": [{"start": "9.9.9.9"}]}});
+    let more = json::from_slice(more.to_string().as_bytes()).unwrap();
+    net_out(&host, &Config::example(), &web(), more).unwrap();
+    assert_eq!(rules(), before);
 }

@@ -1,4 +1,4 @@
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netfilter::egress::{DenyNetworks, Outbound};
 
 use super::*;
@@ -98,9 +98,9 @@ fn the_predecessors_file_is_accepted_whole_and_unchanged() {
     let Manner { deny, vtep_port, told, denied_per_second, accepted_per_second, outbound } =
         config.egress;
     let DenyNetworks { always, running, staging } = deny;
-    assert_eq!(always, ["169.254.0.0/16".parse::<Ipv4Net>().unwrap()]);
+    assert_eq!(always, ["169.254.0.0/16".parse::<IpNet>().unwrap()]);
     assert_eq!(running, []);
-    assert_eq!(staging, ["10.0.0.0/8".parse::<Ipv4Net>().unwrap()]);
+    assert_eq!(staging, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
     assert_eq!(vtep_port.get(), 4789);
     assert!(told);
     assert_eq!((denied_per_second.get(), accepted_per_second.get()), (2, 100));

@@ -10,7 +10,7 @@ use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
     ChainName, Firewall, KernelError, Observed, Settled, Table,
-    egress::{Manner, groups_chain, netout_chain, owned, shared},
+    egress::{groups_chain, netout_chain, owned, shared},
 };
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use service::log::chain;
@@ -18,8 +18,8 @@ use thiserror::Error;
 
 use super::{
     answer::Answer,
-    connections,
-    desired::{self, Governed, Sweep, Wanted},
+    connections::{self, Networks},
+    desired::{self, Cell, Governed, Sweep, Wanted},
     status::Standing,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) struct Enforcer {
     subnet: subnet::Source,
     /// The last good reading of it.
     overlay: Option<Ipv4Net>,
-    manner: Manner,
+    cell: Cell,
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
@@ -102,11 +102,13 @@ impl Enforcer {
         former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
+        let (manner, second_network) = (config.egress.clone(), config.second_network);
+        let cell = Cell { manner, second_network, dialect: firewall.lock().dialect() };
         Self {
             store: Store::at(&config.datastore),
             subnet: config.subnet.clone(),
             overlay: None,
-            manner: config.egress.clone(),
+            cell,
             firewall,
             former,
             connections,
@@ -156,7 +158,7 @@ impl Enforcer {
             (false, false) => Sweep::Only(gone),
         };
         let Wanted { rules, scope, standings, governed } =
-            desired::wanted(containers, answer.as_ref(), &self.manner, *watches, observed, sweep);
+            desired::wanted(containers, answer.as_ref(), &self.cell, *watches, observed, sweep);
         let Settled { plan, left, moved: _ } = firewall.settle(&rules, &scope)?;
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
@@ -209,8 +211,9 @@ impl Enforcer {
         if governed.is_empty() {
             return Ok(0);
         }
-        let unlawful = connections::unlawful(&self.connections.list()?, governed, overlay);
-        let portless = connections::unlawful_portless(governed, overlay);
+        let networks = Networks { overlay, second: self.cell.second_network };
+        let unlawful = connections::unlawful(&self.connections.list()?, governed, networks);
+        let portless = connections::unlawful_portless(governed, networks);
         Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }

@@ -78,8 +78,9 @@ impl Cell {
         connections: &FakeConnections,
     ) -> Enforcer {
         let subnet = crate::subnet::Source::File(files.path().join("subnet.env"));
-        let files = Files::new(store(files), subnet);
+        let files = Files::new(store(files), subnet, None);
         Enforcer {
+            second_network: None,
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,

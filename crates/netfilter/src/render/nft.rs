@@ -38,7 +38,7 @@ const LONGEST_COMMENT: usize = 128;
 pub(crate) fn table(table: Table) -> &'static str {
     match table {
         Table::Bridge => "bridge netman",
-        Table::Filter | Table::Mangle | Table::Nat => "inet netman",
+        _ => "inet netman",
     }
 }
 
