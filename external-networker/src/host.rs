@@ -11,7 +11,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
-use hostnet::netns::{NetnsError, NetnsId, SysctlError};
+use hostnet::{
+    link::{LinkError, Place},
+    netns::{NetnsError, NetnsId, SysctlError},
+};
 use netfilter::{BackendUnavailable, Interface, KernelError, Ruleset, Scope};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -33,17 +36,6 @@ pub(crate) enum Source {
     Process(u32),
     /// It was handed down as file descriptor 3.
     Inherited,
-}
-
-/// Where the host's end of a link is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// By itself: what comes in there is from one container.
-    Alone,
-    /// On a bridge.
-    Port,
-    /// It is a bridge.
-    Bridge,
 }
 
 /// Everything the verbs do to the cell.
@@ -75,7 +67,7 @@ pub(crate) trait Host {
     /// there, and show the firewall what passes between two of them on a bridge.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
     /// Where the host's end of a link is.
-    fn place(&self, link: &Interface) -> Place;
+    fn place(&self, link: &Interface) -> Result<Place, HostError>;
     /// Shows the firewall what of IPv6 passes between two of these ports of bridges.
     fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError>;
     /// Makes the kernel take no IPv6 from the pinned namespace, and none from its `links`: no rule of
@@ -153,6 +145,8 @@ pub(crate) enum HostError {
     Del(Vec<DelError>),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error(
         "net.ipv4.conf.all.rp_filter is 2, which would let containers forge their source address; set it to 0 or 1"
     )]

@@ -7,7 +7,10 @@ use std::{
 
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
-use hostnet::netns::{self, Netns, NetnsId, SysctlError};
+use hostnet::{
+    link::{self, Place},
+    netns::{self, Netns, NetnsId, SysctlError},
+};
 use netfilter::{
     Backend, Builtin, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset, Scope,
     Step, Table, probe,
@@ -15,7 +18,7 @@ use netfilter::{
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
-use super::{Host, HostError, Place, Source};
+use super::{Host, HostError, Source};
 use crate::{
     agent,
     config::Config,
@@ -217,13 +220,10 @@ fn is_bridge(link: &Interface) -> bool {
     Path::new("/sys/class/net").join(link.as_str()).join("bridge").exists()
 }
 
-fn is_port(link: &Interface) -> bool {
-    Path::new("/sys/class/net").join(link.as_str()).join("brport").exists()
-}
-
 /// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
 fn is_on_bridge(link: &Interface) -> bool {
-    is_port(link) || is_bridge(link)
+    let about = Path::new("/sys/class/net").join(link.as_str());
+    about.join("brport").exists() || is_bridge(link)
 }
 
 impl Host for CellHost<'_> {
@@ -304,12 +304,8 @@ impl Host for CellHost<'_> {
         }
     }
 
-    fn place(&self, link: &Interface) -> Place {
-        match (is_bridge(link), is_port(link)) {
-            (true, _) => Place::Bridge,
-            (false, true) => Place::Port,
-            (false, false) => Place::Alone,
-        }
+    fn place(&self, link: &Interface) -> Result<Place, HostError> {
+        Ok(link::place(link.as_str())?.unwrap_or(Place::Alone))
     }
 
     fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError> {

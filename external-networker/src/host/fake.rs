@@ -6,7 +6,7 @@ use std::{
 
 use cni::{Attachment, SpecVersion};
 use containers::Container;
-use hostnet::netns::NetnsId;
+use hostnet::{link, netns::NetnsId};
 use netfilter::{
     Action, FakeKernel, Interface, Kernel, Observed, Place, Rule, Ruleset, Scope, Table,
 };
@@ -264,8 +264,9 @@ impl Host for FakeHost {
         self.step()
     }
 
-    fn place(&self, _link: &Interface) -> super::Place {
-        super::Place::Alone
+    fn place(&self, _link: &Interface) -> Result<link::Place, HostError> {
+        self.step()?;
+        Ok(link::Place::Alone)
     }
 
     fn show_ipv6_of_bridges(&self, _ports: &[Interface]) -> Result<(), HostError> {

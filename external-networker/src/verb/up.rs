@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use cni::Attachment;
 use containers::Container;
 use gocompat::json;
-use hostnet::netns::NetnsId;
+use hostnet::{link::Place, netns::NetnsId};
 use ipnet::Ipv6Net;
 use netfilter::{Interface, InvalidInterface};
 use policy::EgressRule;
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     egress::{self, InvalidEgress},
     handle::Handle,
-    host::{Host, HostError, Place, Source},
+    host::{Host, HostError, Source},
     record::{Live, Record},
     rules::{self, Facts, Governed, Mapped, Second},
     undo::Undo,
@@ -213,8 +213,15 @@ fn second(
     if !network.contains(&ip) {
         return Err(UpError::Astray(ip, network));
     }
-    let at = |place| links.iter().filter(|link| host.place(link) == place).cloned().collect();
-    Ok(Some(Second { ip, network, links: at(Place::Alone), ports: at(Place::Port) }))
+    let mut second = Second { ip, network, links: Vec::new(), ports: Vec::new() };
+    for link in links {
+        match host.place(link).map_err(doing("looking at its links"))? {
+            Place::Alone => second.links.push(link.clone()),
+            Place::Port => second.ports.push(link.clone()),
+            Place::Bridge => {}
+        }
+    }
+    Ok(Some(second))
 }
 
 /// What the runtime says of the container, and for who reads the store, its second address; where there

@@ -39,6 +39,8 @@ pub(crate) struct Enforcer {
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
+    /// Whether it was told already that groups speak of what nobody here has.
+    has_told_of_ipv6: bool,
     /// The last good reading of the store.
     containers: Option<Contents>,
     /// What the kernel was last made to agree with.
@@ -109,6 +111,7 @@ impl Enforcer {
             subnet: config.subnet.clone(),
             overlay: None,
             cell,
+            has_told_of_ipv6: false,
             firewall,
             former,
             connections,
@@ -137,6 +140,17 @@ impl Enforcer {
         }?;
         self.seen = firewall::seen(firewall);
         Ok(outcome)
+    }
+
+    /// Takes note of what the server says, before a pass acts on it.
+    pub fn hear(&mut self, answer: &Answer) {
+        let is_dual = self.cell.second_network.is_some();
+        if !is_dual && !self.has_told_of_ipv6 && answer.speaks_of_ipv6() {
+            tracing::info!(
+                "Security groups speak of IPv6, which containers here do not have: dual_stack is off. The rest of them is enforced."
+            );
+            self.has_told_of_ipv6 = true;
+        }
     }
 
     /// The kernel, and what the last pass saw of it.

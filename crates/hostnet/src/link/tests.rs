@@ -238,3 +238,16 @@ fn a_device_that_is_gone_is_recognised() {
         assert!(error.is_no_such_link(), "{error}");
     });
 }
+
+#[test]
+fn a_bridge_and_its_ports_are_told_from_other_devices() {
+    let cell = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need CAP_SYS_ADMIN");
+        ip("link add eth0 type veth peer name far0");
+        ip("link add br0 type bridge");
+        ip("link set far0 master br0");
+        let places = ["eth0", "far0", "br0", "none"].map(|name| place(name).unwrap());
+        assert_eq!(places, [Some(Place::Alone), Some(Place::Port), Some(Place::Bridge), None]);
+    });
+    cell.join().unwrap();
+}

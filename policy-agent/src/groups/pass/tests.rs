@@ -76,6 +76,7 @@ impl Cell {
             store: Store::at(files.path().join("store.json")),
             subnet: subnet::Source::File(files.path().join("subnet.env")),
             cell: desired::tests::cell(kernel.lock().unwrap().dialect, None),
+            has_told_of_ipv6: false,
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
