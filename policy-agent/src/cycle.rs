@@ -84,6 +84,7 @@ impl Cycle {
         let (statuses, watching) = watch::channel(Status {
             backend,
             policies_disabled: config.policies_disabled,
+            container_network_v6: config.second_network,
             ..Status::unknown()
         });
         let repair_interval = config.repair_interval;

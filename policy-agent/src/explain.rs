@@ -144,7 +144,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         source: address(&source),
         destination: address(&destination),
         verdict: verdict_there.to_string(),
-        why: reason(&verdict.why, policy, &destination),
+        why: reason(&verdict.why, policy, &destination, world.second_network.is_some()),
         policy: policy.map(ToString::to_string),
         missing,
         version: None,
@@ -211,7 +211,13 @@ fn permitting<'a>(
     })
 }
 
-fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) -> String {
+/// `dual` says whether containers have second addresses.
+fn reason(
+    why: &Why<'_>,
+    policy: Option<&Allowance>,
+    destination: &Found<'_>,
+    dual: bool,
+) -> String {
     match (why, policy) {
         (Why::Established, _) => "Its connection was let in before.",
         (Why::Mapped, _) => "It came in through a mapped port of the cell.",
@@ -242,6 +248,9 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
         }
         (Why::Disabled, _) => "Policies are disabled on this cell, by its configuration.",
         (Why::Stray, _) => "It belongs to no connection.",
+        (Why::Elsewhere, _) if destination.address.is_ipv6() && !dual => {
+            "It is of IPv6, which containers of this cell do not have: dual_stack is off."
+        }
         (Why::Elsewhere, _) => {
             "It does not concern containers of this cell and the overlay; security groups may."
         }
@@ -364,6 +373,15 @@ mod tests {
         assert_eq!(of("fd00:255::2", "db", "8081"), "fd00:255::2 is refused ");
         assert_eq!(of("fd00:255::2", "log", "1"), "fd00:255::2 is refused ", "it has no second");
         assert_eq!(of("web", "2001:db8::1", "1"), "fd00:255::2 is not for policies to decide ");
+    }
+
+    #[test]
+    fn of_ipv6_nothing_is_said_where_there_is_none() {
+        let world = world(&[("10.255.30.2", "web")], &[]);
+        let flow = Flow::parse("web", "2001:db8::1", "80").unwrap();
+        let Explanation { source, why, .. } = explain(&world, &flow);
+        assert_eq!(source, None);
+        assert!(why.contains("dual_stack is off"), "{why}");
     }
 
     #[test]

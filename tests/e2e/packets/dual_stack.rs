@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use policy::SecurityGroup;
 use testkit::probe::Outcome;
 use testkit::world::Firewall;
-use testkit::{Container, Spec, story, tcp, udp};
+use testkit::{Container, Spec, poll, story, tcp, udp};
 
 use crate::groups::{Groups, bound, group, rule};
 
@@ -143,6 +143,12 @@ fn what_garden_brings_opens_what_it_says() {
         reaches(&x, dual.outside_b(), &[])?;
         x.net_out(cell, dual.outside_b(), 8080)?;
         reaches(&x, dual.outside_b(), &["tcp/8080"])?;
+        reaches(&x, dual.outside_a(), &["tcp/5432"])?;
+        // Turned off, it is for those who come later that there is none.
+        cell.configure_networker("dual_stack", false)?;
+        let later = cell.start(Spec::app("later"))?;
+        ensure!(later.reply().second.is_none(), "{:?}", later.reply());
+        x.net_out(cell, world.outside_a().address(), 8080)?;
         reaches(&x, dual.outside_a(), &["tcp/5432"])?;
         x.stop(cell)?;
         let left = cell.netns().run("ip6tables-save", [""; 0])?;
@@ -280,6 +286,55 @@ fn a_group_that_is_bound_later_holds_for_both_addresses() {
         let calls = x.keep_calling_at(dual.outside_a(), tcp(5432));
         world.cell(1).restart_agent()?;
         calls.unharmed()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_address_is_taken_along_to_the_other_firewall() {
+    story("a second address is taken along to the other firewall", |world| {
+        let (dual, cell) = (world.dual_stack()?, world.cell(1));
+        let a = dual.outside_a();
+        let web = cell.start(Spec::app("web").net_out(a, 5432).dual())?;
+        let db = cell.start(Spec::app("db").tcp(5432).tcp(8080).udp(5432).dual())?;
+        world.allow(&web, &db, tcp(5432))?;
+        let as_ever = || -> Result<()> {
+            reaches(&web, a, &["tcp/5432"])?;
+            reaches(&web, db.second()?, &["tcp/5432"])?;
+            reaches(&web, dual.host(), &[])
+        };
+        as_ever()?;
+        let calls =
+            [(a, 5432), (db.second()?, 5432)].map(|(to, port)| web.keep_calling_at(to, tcp(port)));
+        let other = match Firewall::of_this_run() {
+            Firewall::Iptables => "nftables",
+            Firewall::Nftables => "iptables",
+        };
+        cell.configure_agent("backend", other)?;
+        cell.configure_networker("backend", other)?;
+        cell.restart_agent()?;
+        as_ever()?;
+        // Whoever comes next takes all along.
+        let near = cell.start(Spec::app("near").dual())?;
+        as_ever()?;
+        let former = || match Firewall::of_this_run() {
+            Firewall::Iptables => cell.netns().run("ip6tables-save", [""; 0]),
+            Firewall::Nftables => cell.netns().run("nft", ["list", "ruleset", "inet"]),
+        };
+        poll::until("nothing is left in the former firewall", || {
+            let left = former()?;
+            ensure!(!left.contains("--web") && !left.contains("vpa--"), "{left}");
+            Ok(())
+        })?;
+        for calls in calls {
+            ensure!(calls.unharmed()? > 0, "nothing was called");
+        }
+        reaches(&near, a, &[])?;
+        web.stop(cell)?;
+        for program in ["iptables-save", "ip6tables-save"] {
+            let left = cell.netns().run(program, [""; 0])?;
+            ensure!(!left.contains("--web"), "{left}");
+        }
         Ok(())
     });
 }
