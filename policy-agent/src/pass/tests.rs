@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+mod dual;
 mod predecessor;
 mod real_kernels;
 
