@@ -118,6 +118,34 @@ COMMIT
     }
 
     #[test]
+    fn rules_of_a_second_address_are_missed_as_well() {
+        use netfilter::{
+            Action, Builtin, Dialect, FakeKernel, Kernel, Place, Rule, Ruleset, Scope,
+        };
+
+        let mut wanted = Ruleset::new();
+        let chain = egress::netout_chain("web");
+        let jump = |from: &str| {
+            Rule::new(Action::Jump(chain.clone())).from(from.parse::<std::net::IpAddr>().unwrap())
+        };
+        wanted.hook(Table::Filter, Builtin::Forward, Place::Last, jump("10.255.30.2"));
+        wanted.hook(Table::Filter, Builtin::Forward, Place::Last, jump("fd00:255::2"));
+        wanted.chain(Table::Filter, chain.clone(), Rule::reject(|rule| rule).into());
+        let mut kernel = FakeKernel::speaking(Dialect::DualIptables);
+        kernel.settle(&wanted, &Scope::prefix("netout--")).unwrap();
+        let (mut guards, handles) = (Guards::default(), ["web".to_owned()].into());
+        assert!(guards.missing(&handles, &kernel.state).is_empty());
+        let mut one = Ruleset::new();
+        one.hook(Table::Filter, Builtin::Forward, Place::Last, jump("10.255.30.2"));
+        one.chain(Table::Filter, chain, Rule::reject(|rule| rule).into());
+        kernel.settle(&one, &Scope::prefix("netout--")).unwrap();
+        assert_eq!(
+            guards.missing(&handles, &kernel.state),
+            ["container web: chain netout--web (filter6) is there, and nothing leads to it"]
+        );
+    }
+
+    #[test]
     fn a_container_that_is_gone_is_not_missed() {
         let mut guards = Guards::default();
         guards.missing(&["web".to_owned()].into(), &Observed::parse(WHOLE).unwrap());

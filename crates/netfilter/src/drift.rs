@@ -123,7 +123,9 @@ fn of_hooks(
         let there = observed.rules(table, parent).unwrap_or_default();
         let here: Vec<_> = hooks.iter().filter(|hook| hook.parent == parent).collect();
         let rules: Vec<_> = here.iter().map(|hook| hook.rule.clone()).collect();
-        let ours: Vec<_> = there.iter().filter(|rule| scope.owns_rule(rule)).cloned().collect();
+        // With nftables there is a jump among the hooks that is the operators' as well.
+        let is_ours = |rule: &&String| scope.owns_rule(rule) || rules.contains(rule);
+        let ours: Vec<_> = there.iter().filter(is_ours).cloned().collect();
         let what = changes("rule", &beyond(&rules, &ours), &beyond(&ours, &rules));
         let first: Vec<_> =
             here.iter().filter(|h| h.place == Place::First).map(|h| h.rule.clone()).collect();
@@ -175,7 +177,9 @@ mod tests {
         let chain: ChainName = "vpa--x".parse().unwrap();
         let rules = (1..4).map(|mark| Rule::new(Action::Accept).mark(Mark::exactly(mark)));
         wanted.chain(Table::Filter, chain.clone(), rules.collect());
-        wanted.hook(Table::Filter, Builtin::Forward, Place::First, Rule::new(Action::Jump(chain)));
+        let jump = Rule::new(Action::Jump(chain));
+        wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump.clone());
+        wanted.hook(Table::Filter, Builtin::Input, Place::Last, jump);
         wanted.set("vpa--s".parse().unwrap(), SetBody::Allow(Allow::default()));
         wanted
     }

@@ -10,6 +10,8 @@ use testkit::probe::Outcome;
 use testkit::world::Firewall;
 use testkit::{Container, Spec, poll, story, tcp, udp};
 
+use crate::denied_log::lines;
+use crate::explains::explain;
 use crate::groups::{Groups, bound, group, rule};
 
 /// What it reaches of an address, or is refused at once.
@@ -335,6 +337,70 @@ fn a_second_address_is_taken_along_to_the_other_firewall() {
             let left = cell.netns().run(program, [""; 0])?;
             ensure!(!left.contains("--web"), "{left}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_said_of_second_addresses_is_so() {
+    story("what is said of second addresses is so", |world| {
+        let (_dual, cell) = (world.dual_stack()?, world.cell(1));
+        let web = cell.start(Spec::app("web").dual())?;
+        let db = cell.start(Spec::app("db").tcp(5432).tcp(8080).dual())?;
+        world.allow(&web, &db, tcp(5432))?;
+        let container = web.netns().path().to_string_lossy().into_owned();
+        let (from, to) = (web.second()?.to_string(), db.second()?.to_string());
+        for (port, verdict, met) in [
+            ("5432", "It passes.", ": answered"),
+            ("8080", "It is refused.", "denied by a rule of this cell (no_policy)"),
+        ] {
+            for source in ["web", &from] {
+                let told = explain(cell, &["--from", &container, source, &to, port])?;
+                let words = [verdict, met, "kernel   holds the rules this follows from"];
+                let all = words.iter().all(|word| told.contains(word));
+                ensure!(all && told.contains(&format!("[{from}]")), "{source} {port}:\n{told}");
+            }
+        }
+        let line = poll::until("the packet is told of", || {
+            let mut told = lines(cell, 8080).into_iter();
+            told.find(|line| line["destination.ip"] == to.as_str()).context("there is no line")
+        })?;
+        let apps = [&line["source.app"], &line["destination.app"]];
+        ensure!(apps == ["web", "db"] && line["source.ip"] == from.as_str(), "{line:#}");
+
+        let status = cell.agent_status()?;
+        let status = &status["enforcement"];
+        let network = &status["container_network_v6"];
+        ensure!(network == "fd00:255::/48" && status["containers"] == 2, "{status:#}");
+        ensure!(status["unguarded"].as_array().is_some_and(Vec::is_empty), "{status:#}");
+        let doctor = cell.agent_program(["doctor"])?.output()?;
+        let said = String::from_utf8_lossy(&doctor.stdout);
+        ensure!(said.contains("2 of 2 containers have one, in fd00:255::/48"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_old_engine_of_iptables_filters_second_addresses_too() {
+    story("the old engine of iptables filters second addresses too", |world| {
+        if Firewall::of_this_run() == Firewall::Nftables {
+            return Ok(());
+        }
+        let cell = world.cell(1);
+        cell.use_legacy_iptables()?;
+        let dual = world.dual_stack()?;
+        let groups = Groups::of(world)?;
+        groups.are(&[bound("x", &[rule("tcp", &dual.outside_a(), "5432")]), world_wide()])?;
+        let x = cell.start(Spec::app("x").space("x").dual())?;
+        reaches(&x, dual.outside_a(), &["tcp/5432"])?;
+        reaches(&x, dual.outside_b(), &[])?;
+        let wide = cell.start(Spec::app("wide").space("wide").dual())?;
+        reaches(&wide, dual.host(), &[])?;
+        reaches(&wide, x.second()?, &[])?;
+        x.stop(cell)?;
+        wide.stop(cell)?;
+        let left = cell.netns().run("ip6tables-legacy-save", [""; 0])?;
+        ensure!(left.contains("vpa--") && !left.contains("--x"), "{left}");
         Ok(())
     });
 }
