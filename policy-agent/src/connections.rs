@@ -6,15 +6,50 @@
 //! still took for established would keep it alive.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
 use netfilter::Allow;
-use netfilter_events::conntrack::{Connection, Portless};
+use netfilter_events::conntrack::{Connection, Pick, Portless};
 use policy::AppGuid;
 
-use crate::{lists::Lists, world::World};
+use crate::{
+    allowances::{Allowance, Change},
+    lists::Lists,
+    world::World,
+};
+
+/// To pick more than so many times costs more than to list all.
+const FEW: usize = 16;
+
+/// Which connections may be unlawful.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Suspects {
+    /// All, those of protocols without ports among them.
+    All,
+    /// These.
+    Picked(BTreeSet<Pick>),
+}
+
+/// Which connections may be unlawful in `world` that were not in `earlier`, if nobody but us has written
+/// to the kernel in between: where only policies were taken away, those of their sources.
+pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
+    if !world.differs_in_policies_only(earlier) {
+        return Suspects::All;
+    }
+    let mut picks = BTreeSet::new();
+    for change in earlier.allowances.changes(&world.allowances) {
+        let Change::Gone(Allowance { source, mark, .. }) = change else { continue };
+        picks.insert(Pick::Marked((*mark).into()));
+        let here = world.residents.iter().filter(|resident| resident.app == *source);
+        picks.extend(here.map(|resident| Pick::From(resident.ip.into())));
+        if picks.len() > FEW {
+            return Suspects::All;
+        }
+    }
+    Suspects::Picked(picks)
+}
 
 /// The connections from and to containers of this cell that must be judged anew.
 ///
@@ -120,12 +155,10 @@ fn in_overlay(address: IpAddr, world: &World) -> bool {
 #[cfg(test)]
 mod tests {
     use policy::{Protocol, Tag};
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        allowances::Allowance,
-        world::tests::{allowance, world},
-    };
+    use crate::world::tests::{allowance, world};
 
     fn unlawful(connections: &[Connection], world: &World) -> Vec<Connection> {
         super::unlawful(connections, world, &Lists::of(world))
@@ -262,5 +295,70 @@ mod tests {
         let mut udp = connection("10.255.31.2", "10.255.30.3", 53, 1);
         udp.protocol = Protocol::Udp;
         assert_eq!(unlawful(&[udp], &world), [udp]);
+    }
+
+    /// Four apps; `a` and `b` live here, under two addresses the one, under one the other.
+    const HERE: [(&str, &str); 3] =
+        [("10.255.30.2", "a"), ("10.255.30.3", "a"), ("10.255.30.4", "b")];
+
+    fn allowances() -> impl Strategy<Value = Vec<Allowance>> {
+        let one = (0usize..4, 0usize..4, 0u16..2, 8080u16..8082, any::<bool>());
+        let one = one.prop_map(|(source, destination, life, port, is_tagged)| {
+            let apps = ["a", "b", "c", "d"];
+            // Tags may be given anew.
+            let tag = |app: usize| u16::try_from(app).unwrap() + 1 + 10 * life;
+            let text = format!("{} {} {} tcp {port}", apps[source], tag(source), apps[destination]);
+            let mut one = allowance(&text);
+            if is_tagged {
+                one.destination_tag = Tag::new(tag(destination).into()).unwrap();
+            }
+            one
+        });
+        prop::collection::vec(one, 0..8)
+    }
+
+    fn connections() -> impl Strategy<Value = Vec<Connection>> {
+        let ends = ["10.255.30.2", "10.255.30.3", "10.255.30.4", "10.255.31.2", "192.0.2.1"];
+        let one = (0usize..5, 0usize..5, 8080u16..8083, 0u32..15).prop_map(
+            move |(source, responder, port, mark)| {
+                connection(ends[source], ends[responder], port, mark)
+            },
+        );
+        prop::collection::vec(one, 0..20)
+    }
+
+    proptest! {
+        /// Whoever is not picked is as lawful as before.
+        #[test]
+        fn whatever_became_unlawful_is_suspected(
+            before in allowances(), after in allowances(), connections in connections(),
+        ) {
+            let of = |allowances: Vec<Allowance>| {
+                let world = world(&HERE, &[]);
+                World { allowances: allowances.into_iter().collect(), ..world }
+            };
+            let (before, after) = (of(before), of(after));
+            let lawful = |world: &World, one: Connection| unlawful(&[one], world).is_empty();
+            let Suspects::Picked(picks) = suspects(&before, &after) else { return Ok(()) };
+            for one in connections {
+                let picked = picks.iter().any(|pick| pick.means(&one));
+                prop_assert!(picked || !lawful(&before, one) || lawful(&after, one), "{one:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_suspected_where_there_is_only_more_and_all_are_where_more_is_different() {
+        let before = world(&HERE, &["a 1 c tcp 8080"]);
+        let more = world(&HERE, &["a 1 c tcp 8080", "a 1 c tcp 8081"]);
+        assert_eq!(suspects(&before, &more), Suspects::Picked(BTreeSet::new()));
+        let from = |ip: &str| Pick::From(ip.parse().unwrap());
+        let of_a = [Pick::Marked(1), from("10.255.30.2"), from("10.255.30.3")];
+        assert_eq!(suspects(&more, &before), Suspects::Picked(of_a.into()));
+        let fewer = world(&HERE[..1], &["a 1 c tcp 8080"]);
+        assert_eq!(suspects(&before, &fewer), Suspects::All);
+        let many: Vec<_> = (1..=20).map(|mark| format!("far{mark} {mark} b tcp 80")).collect();
+        let many = world(&HERE, &many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(suspects(&many, &before), Suspects::All);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    connections,
+    connections::{self, Suspects},
     denied::Accepted,
     desired, drift,
     explain::{self, Explanation, Flow},
@@ -170,8 +170,11 @@ impl Enforcer {
             agreed => agreed,
         };
         let before = agreed.as_ref();
-        let only_more =
-            !unchanged && before.is_some_and(|agreed| world.only_allows_more(&agreed.world));
+        // Where somebody else has written, or nothing is known, anybody may have been let in.
+        let suspects = match before.filter(|_| stands && !unchanged) {
+            Some(agreed) => connections::suspects(&agreed.world, &world),
+            None => Suspects::All,
+        };
         let as_seen =
             stands && before.is_some_and(|agreed| world.residents == agreed.world.residents);
         let drift = match before.filter(|_| unchanged || !stands) {
@@ -184,9 +187,8 @@ impl Enforcer {
         if !as_seen && let Some(observed) = firewall.known() {
             self.unguarded = self.guards.missing(self.files.handles(), observed);
         }
-        // What was lawful still is, if there is only more that is, and nobody else has let anybody in.
-        let judged = stands && only_more || unchanged && plan.is_empty();
-        let connections_cut = if judged { 0 } else { self.cut_unlawful(&agreed)? };
+        let judged = unchanged && plan.is_empty();
+        let connections_cut = if judged { 0 } else { self.cut_unlawful(&suspects, &agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
             repaired: unchanged && !plan.is_empty() || !drift.is_empty(),
@@ -312,11 +314,23 @@ impl Enforcer {
         })
     }
 
-    fn cut_unlawful(&mut self, agreed: &Agreed) -> Result<u64, ConntrackError> {
-        let Agreed { world, lists, .. } = agreed;
-        let unlawful = connections::unlawful(&self.connections.list()?, world, lists);
+    fn cut_unlawful(
+        &mut self,
+        suspects: &Suspects,
+        Agreed { world, lists, .. }: &Agreed,
+    ) -> Result<u64, ConntrackError> {
+        let live = match suspects {
+            Suspects::Picked(picks) => self.connections.pick(picks)?,
+            Suspects::All => self.connections.list()?,
+        };
+        let unlawful = connections::unlawful(&live, world, lists);
+        let forgotten = self.connections.forget(&unlawful)?;
+        // No policy speaks of these, so none that is taken away makes a difference.
+        if matches!(suspects, Suspects::Picked(_)) {
+            return Ok(forgotten);
+        }
         let portless = connections::unlawful_portless(world);
-        Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
+        Ok(forgotten + self.connections.forget_portless(&portless)?)
     }
 }
 

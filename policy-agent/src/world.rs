@@ -11,10 +11,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
-use crate::{
-    allowances::{Allowances, Change},
-    shadow::Leniency,
-};
+use crate::{allowances::Allowances, shadow::Leniency};
 
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,11 +86,9 @@ impl World {
         self.residents.iter().map(|resident| &resident.app).collect()
     }
 
-    /// Whether this allows what `earlier` did, perhaps more, and nothing else is different.
-    pub fn only_allows_more(&self, earlier: &Self) -> bool {
-        let same = Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self;
-        let mut changes = earlier.allowances.changes(&self.allowances);
-        same && changes.all(|change| matches!(change, Change::New(_)))
+    /// Whether nothing but policies is different from `earlier`.
+    pub fn differs_in_policies_only(&self, earlier: &Self) -> bool {
+        Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self
     }
 
     /// The mark of packets of `app`, if it is the source of any policy, or was of one that is let in.

@@ -42,6 +42,7 @@ use crate::{
 
 pub(crate) use self::{
     groups::{Groups, GroupsWord},
+    here::Told,
     word::{Backend, Word},
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Hearing<'a> {
     cell: &'a str,
     /// What it asks about, kept once for the poll and the receipt.
     pub subject: Arc<Subject>,
+    /// What it was told of that last.
+    pub told: Option<Told>,
 }
 
 impl Receipts {
@@ -115,7 +118,7 @@ impl Receipts {
         here.share(cell, &mut word);
         let subject = word.subject.clone();
         let confirmed = here.hear(cell, word, now);
-        let is_news = here.has_unwritten();
+        let (is_news, told) = (here.has_unwritten(), here.told(cell));
         drop(here);
         if is_news {
             self.news.notify_one();
@@ -123,7 +126,12 @@ impl Receipts {
         if let Some(took) = confirmed.and_then(|revision| self.moments.since(revision, now)) {
             self.metrics.confirmed(took);
         }
-        Hearing { receipts: self, cell, subject }
+        Hearing { receipts: self, cell, subject, told }
+    }
+
+    /// What `cell` asked this server about last.
+    pub(crate) fn subject_of(&self, cell: &str) -> Option<Arc<Subject>> {
+        self.here().cells().get(cell).map(|receipt| receipt.word.subject.clone())
     }
 
     /// The last words of all cells, whichever server they said them to.
@@ -206,6 +214,13 @@ impl Receipts {
     /// A panic elsewhere leaves it whole, since no entry is ever half-written.
     fn here(&self) -> MutexGuard<'_, Here> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hearing<'_> {
+    /// The cell is told that it has so many policies now.
+    pub(crate) fn tells(&self, told: Told) {
+        self.receipts.here().tell(self.cell, &self.subject, told);
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use netfilter::{Kernel, Nftables};
 use netfilter_events::{
-    conntrack::{Connection, Connections, Conntrack},
+    conntrack::{Connection, Connections, Conntrack, Pick},
     generation::Changes,
     nflog::Listener,
     packet::Transport,
@@ -50,6 +50,33 @@ fn remember(protocol: &str, source: &str, destination: &str, port: u16, more: &s
     run(&format!(
         "conntrack -I -p {protocol} -s {source} -d {destination} --sport {port} --dport 53 -t 600{more}"
     ));
+}
+
+#[test]
+fn the_kernel_leaves_out_connections_that_were_not_asked_for() {
+    in_own_network(|| async {
+        remember("udp", "10.255.30.2", "10.255.31.3", 1000, " --mark 7");
+        remember("udp", "10.255.30.2", "10.255.31.3", 1001, "");
+        remember("tcp", "10.255.31.3", "10.255.30.2", 1002, " --state ESTABLISHED --mark 7");
+        remember("tcp", "10.255.31.3", "10.255.30.2", 1003, " --state ESTABLISHED --mark 9");
+        remember("udp", "fd00::2", "fd00::3", 1004, "");
+        let mut conntrack = Conntrack::default();
+        let mut picked = |picks: &[Pick]| {
+            let picked = conntrack.pick(&picks.iter().copied().collect()).unwrap();
+            let mut ports: Vec<_> = picked.iter().map(|c| c.source_port).collect();
+            ports.sort_unstable();
+            ports
+        };
+        let from = |address: &str| Pick::From(address.parse().unwrap());
+        assert_eq!(picked(&[]), [0; 0]);
+        assert_eq!(picked(&[Pick::Marked(7)]), [1000, 1002]);
+        assert_eq!(picked(&[Pick::Marked(0)]), [1001, 1004]);
+        assert_eq!(picked(&[from("10.255.30.2")]), [1000, 1001]);
+        assert_eq!(picked(&[from("fd00::2")]), [1004]);
+        assert_eq!(picked(&[from("fd00::3")]), [0; 0]);
+        let several = [Pick::Marked(7), Pick::Marked(9), from("10.255.30.2")];
+        assert_eq!(picked(&several), [1000, 1001, 1002, 1003], "each once");
+    });
 }
 
 #[test]

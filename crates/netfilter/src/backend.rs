@@ -58,7 +58,7 @@ const NFTABLES: &str = "\
 add table inet netman-probe
 add set inet netman-probe a { type mark . inet_proto . inet_service; }
 add set inet netman-probe r { type mark . inet_proto . inet_service; flags interval; }
-add set inet netman-probe n { type ipv6_addr; flags interval; }
+add set inet netman-probe n { type ipv6_addr . inet_proto; flags interval; }
 add set inet netman-probe m { type ipv4_addr . inet_service; size 65535; flags dynamic,timeout; timeout 1s; }
 add map inet netman-probe t { type ipv4_addr : mark; }
 add map inet netman-probe d { type ipv4_addr : verdict; }
@@ -68,7 +68,7 @@ add rule inet netman-probe f meta mark set ip saddr map @t
 add rule inet netman-probe f ip daddr vmap @d
 add rule inet netman-probe f meta mark . meta l4proto . th dport @a accept
 add rule inet netman-probe f meta mark . meta l4proto . th dport @r accept
-add rule inet netman-probe f ip6 daddr @n ct state established,related ct mark set meta mark
+add rule inet netman-probe f ip6 daddr . meta l4proto @n ct state established,related ct mark set meta mark
 add rule inet netman-probe f add @m { ip daddr . tcp dport limit rate over 5/second } drop
 add rule inet netman-probe f limit rate 5/second log prefix \"x\" group 5
 add rule inet netman-probe f counter reject with icmpx port-unreachable

@@ -14,7 +14,8 @@ pub enum SetKind {
     Allowed,
     /// Mark, protocol and more than one port.
     AllowedRanges,
-    /// Networks.
+    /// Networks, each beside all protocols: of two fields, a change costs the same however many there are
+    /// to the program `nft`, which reads the whole of a set of one field first.
     Nets(Family),
     /// A map from addresses to marks.
     Tags(Family),
@@ -76,7 +77,9 @@ impl fmt::Display for SetKind {
             Self::AllowedRanges => {
                 f.write_str("type mark . inet_proto . inet_service; flags interval")
             }
-            Self::Nets(family) => write!(f, "type {}; flags interval", address(family)),
+            Self::Nets(family) => {
+                write!(f, "type {} . inet_proto; flags interval", address(family))
+            }
             Self::Tags(family) => write!(f, "type {} : mark", address(family)),
             Self::Doors(family) => write!(f, "type {} : verdict", address(family)),
             Self::Meter(family, seconds) => write!(
@@ -96,7 +99,7 @@ impl Element {
             Self::Ports(mark, protocol, ports) => {
                 format!("{mark:#x} . {protocol} . {}-{}", ports.start(), ports.end())
             }
-            Self::Net(net) => net.to_string(),
+            Self::Net(net) => format!("{net} . 0-255"),
             Self::Tag(address, _) | Self::Door(address, _) => address.to_string(),
             Self::Foreign(key) => key.clone(),
         }

@@ -102,7 +102,7 @@ impl Netlink {
                 message.kind == DONE
             })?;
             if whole {
-                return Ok(elements::decode(kind, raw));
+                return Ok(elements::decode(kind, &raw));
             }
         }
         Err(io::Error::other(format!("set {set} changes faster than it can be read")))
@@ -131,10 +131,9 @@ impl Netlink {
         self.answers(first..=last, |_| false).map(drop)
     }
 
-    /// Whether an element can be changed here. Networks are kept as the ends of intervals, which is
-    /// nft's own art.
+    /// Whether an element can be changed here.
     pub fn knows(element: &Element) -> bool {
-        !matches!(element, Element::Net(_) | Element::Foreign(_))
+        !matches!(element, Element::Foreign(_))
     }
 
     fn next(&mut self) -> u32 {

@@ -302,7 +302,8 @@ fn vandalised_rules_are_put_right_and_others_left_alone() {
             by_hand("add element inet netman vpa--web { 9 . udp . 99 }");
             by_hand("add element inet netman vpa--web { 9 . 99 . 99 }");
             by_hand("flush set inet netman vpa--nets");
-            by_hand("add element inet netman vpa--nets { 172.16.0.1-172.16.0.5 }");
+            by_hand("add element inet netman vpa--nets { 10.9.0.0/16 . 6 }");
+            by_hand("add element inet netman vpa--nets { 172.16.0.1-172.16.0.5 . 0-255 }");
             by_hand("delete element inet netman vpa--tags { 10.255.30.3 }");
             by_hand("add element inet netman vpa--tags { 10.255.30.3 : 0x99 }");
             by_hand("delete element inet netman filter/vpa--doors { 10.255.30.4 }");

@@ -270,7 +270,7 @@ impl Cell {
             }
             Outcome::Fresh(snapshot, version) => {
                 let delta = enforced.version.as_ref().filter(|_| self.takes_deltas);
-                match delta.and_then(|known| snapshot.delta(&asked(), known)) {
+                match delta.and_then(|known| snapshot.delta(&asked(), known, None)) {
                     Some(delta) => {
                         for entry in delta.removed {
                             assert!(enforced.policies.remove(&entry.tagged), "it was there");

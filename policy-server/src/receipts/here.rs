@@ -4,7 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::Revision;
+use policy::{Revision, Version};
+
+use crate::snapshot::Subject;
 
 use super::{
     FORGET_AFTER, Word,
@@ -39,6 +41,15 @@ pub(super) struct Receipt {
     pub holding: usize,
     /// Whether the database knows that this server does not speak for the cell any more.
     released: bool,
+    /// What it was told last of what it asks about.
+    told: Option<Told>,
+}
+
+/// How many policies a cell has as of a version, by the last change it was told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub at: Version,
+    pub total: usize,
 }
 
 /// What the database is to be told.
@@ -55,7 +66,8 @@ impl Here {
     /// enforce since its last word to this server, if it did.
     pub(super) fn hear(&mut self, cell: &str, word: Word, now: Instant) -> Option<Revision> {
         let Some(known) = self.cells.get_mut(cell) else {
-            let receipt = Receipt { word, said: now, heard: now, holding: 1, released: false };
+            let (said, heard) = (now, now);
+            let receipt = Receipt { word, said, heard, holding: 1, released: false, told: None };
             let cell: Arc<str> = cell.into();
             self.cells.insert(cell.clone(), receipt);
             self.unwritten.insert(cell);
@@ -67,6 +79,9 @@ impl Here {
             return None;
         }
         let before = std::mem::replace(&mut known.word, word);
+        if before.subject != known.word.subject {
+            known.told = None;
+        }
         known.said = now;
         known.released = false;
         self.unwritten.insert(cell.into());
@@ -79,6 +94,19 @@ impl Here {
         if let Some(known) = self.cells.get(cell).filter(|known| known.word.subject == word.subject)
         {
             word.subject = known.word.subject.clone();
+        }
+    }
+
+    /// What `cell` was told last.
+    pub(super) fn told(&self, cell: &str) -> Option<Told> {
+        self.cells.get(cell)?.told.clone()
+    }
+
+    /// Notes what `cell` is told about `subject`.
+    pub(super) fn tell(&mut self, cell: &str, subject: &Arc<Subject>, told: Told) {
+        let receipt = self.cells.get_mut(cell);
+        if let Some(receipt) = receipt.filter(|it| Arc::ptr_eq(&it.word.subject, subject)) {
+            receipt.told = Some(told);
         }
     }
 

@@ -9,7 +9,7 @@ use policy::{AppGuid, Version};
 
 use super::{
     Entry, Snapshot,
-    app::{Event, What},
+    app::{App, Event, What},
 };
 
 /// Exactly what is different: who has the list of then, takes out `removed`, all of which it has, and
@@ -29,15 +29,19 @@ struct Fate {
 }
 
 impl Snapshot {
-    /// What became of the policies of `apps` since `then`; `None` if that is not known any more.
-    pub(crate) fn delta(&self, apps: &BTreeSet<AppGuid>, then: &Version) -> Option<Delta> {
+    /// What became of the policies of `apps` since `then`; `None` if that is not known any more. Costs
+    /// what that is, if the caller knows how many there were `then`, and else a look at each.
+    pub(crate) fn delta(
+        &self,
+        apps: &BTreeSet<AppGuid>,
+        then: &Version,
+        total_then: Option<usize>,
+    ) -> Option<Delta> {
         if then.life != self.version.life || !self.remembers(then.revision) {
             return None;
         }
-        let mut total = 0;
         let mut fates = BTreeMap::new();
         for (guid, app) in self.known(apps) {
-            total += app.policies.iter().filter(|entry| entry.is_told_by(guid, apps)).count();
             let events = app.events_after(then.revision)?;
             for Event { entry, what, revision: _ } in
                 events.filter(|event| event.entry.is_told_by(guid, apps))
@@ -49,8 +53,18 @@ impl Snapshot {
         }
         let such = |was, is| {
             let fates = fates.iter().filter(move |(_, fate)| (fate.was, fate.is) == (was, is));
-            fates.map(|(entry, _)| Arc::clone(entry)).collect()
+            fates.map(|(entry, _)| Arc::clone(entry)).collect::<Vec<_>>()
         };
-        Some(Delta { total, removed: such(true, false), added: such(false, true) })
+        let (removed, added) = (such(true, false), such(false, true));
+        let total = total_then.and_then(|total| (total + added.len()).checked_sub(removed.len()));
+        Some(Delta { total: total.unwrap_or_else(|| self.count(apps)), removed, added })
+    }
+
+    /// How many policies `apps` have.
+    fn count(&self, apps: &BTreeSet<AppGuid>) -> usize {
+        let told = |(guid, app): (&AppGuid, &App)| {
+            app.policies.iter().filter(|entry| entry.is_told_by(guid, apps)).count()
+        };
+        self.known(apps).map(told).sum()
     }
 }

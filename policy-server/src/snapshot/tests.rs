@@ -215,7 +215,10 @@ proptest! {
             let whole = Follower::of(&snapshot, &asked);
             for follower in &followers {
                 let mut follower = follower.clone();
-                follower.apply(snapshot.delta(guids, &follower.version).unwrap());
+                let then = Some(follower.policies.len());
+                let delta = snapshot.delta(guids, &follower.version, then).unwrap();
+                prop_assert_eq!(delta.total, whole.policies.len());
+                follower.apply(snapshot.delta(guids, &follower.version, None).unwrap());
                 prop_assert_eq!(&follower.policies, &whole.policies);
             }
             followers.push(whole);
@@ -265,7 +268,7 @@ fn what_is_not_remembered_is_not_told_by_a_delta() {
     }
     let since = |life: &str, revision| {
         let version = Version { life: Life::new(life).unwrap(), revision: Revision(revision) };
-        snapshot.delta(&asked, &version).map(|delta| delta.added.len())
+        snapshot.delta(&asked, &version, None).map(|delta| delta.added.len())
     };
     assert_eq!(since("life", 77), Some(0));
     assert_eq!(since("life", 13), Some(64));

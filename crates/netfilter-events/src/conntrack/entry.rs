@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::DefaultNla;
 use policy::Protocol;
 
-use super::{Connection, DELETE, Portless};
+use super::{Connection, DELETE, GET, Pick, Portless};
 use crate::message::{Message, Request, attribute, attributes, nest};
 
 const TUPLE_ORIGINAL: u16 = 1;
@@ -14,6 +14,8 @@ const TUPLE_REPLY: u16 = 2;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
+const MARK_MASK: u16 = 21;
+const FILTER: u16 = 25;
 
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -28,6 +30,10 @@ const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 const ICMP_TYPE: u16 = 5;
 const ICMP_V6_TYPE: u16 = 8;
+
+/// Of `FILTER`: which fields of the original tuple must be as they are given.
+const ORIGINAL_FIELDS: u16 = 1;
+const SOURCE_FIELD: u32 = 1;
 
 const INET: u8 = 2;
 const INET6: u8 = 10;
@@ -130,6 +136,25 @@ impl<'a> Tuple<'a> {
             }
         }
         tuple
+    }
+}
+
+/// The request for those that `pick` means.
+pub(super) fn listing(pick: Pick) -> Request {
+    match pick {
+        Pick::Marked(mark) => {
+            let attributes = [(MARK, mark), (MARK_MASK, u32::MAX)]
+                .map(|(kind, value)| attribute(kind, value.to_be_bytes()))
+                .into();
+            Request { attributes, ..Request::new(GET, 0) }
+        }
+        Pick::From(source) => {
+            let (family, [from, _]) = if source.is_ipv4() { (INET, V4) } else { (INET6, V6) };
+            let tuple = nest(TUPLE_ORIGINAL, &[nest(TUPLE_IP, &[address(from, source)])]);
+            let fields = attribute(ORIGINAL_FIELDS, SOURCE_FIELD.to_ne_bytes());
+            let attributes = vec![tuple, nest(FILTER, &[fields])];
+            Request { family, attributes, ..Request::new(GET, 0) }
+        }
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A key of several fields has each padded to four bytes. Ports and addresses are in the network's
 //! order; a mark is in the machine's own, but in the network's where it begins a range, as ranges are
-//! compared byte by byte. Networks are kept as intervals: an element for the first
-//! address, and one, flagged as an end, for the first address behind.
+//! compared byte by byte. A network is such a range, too, from its first address to its last, of all
+//! protocols: sets of one field only are kept as the ends of intervals, which neighbours share.
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::IpNet;
 use policy::{PortRange, Protocol};
 
 use super::bytes::{Attribute, Writer};
@@ -17,7 +18,6 @@ use crate::{AddressRange, Element, Family, SetKind};
 
 const KEY: u16 = 1;
 const DATA: u16 = 2;
-const FLAGS: u16 = 3;
 const KEY_END: u16 = 10;
 const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
@@ -34,7 +34,6 @@ pub(super) struct Raw {
     key_end: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     jump: Option<String>,
-    is_end: bool,
 }
 
 impl Raw {
@@ -48,7 +47,6 @@ impl Raw {
                     raw.value = value_of(attribute);
                     raw.jump = jump_of(attribute);
                 }
-                FLAGS => raw.is_end = attribute.number().is_some_and(|flags| flags & 1 == 1),
                 _ => {}
             }
         }
@@ -100,14 +98,22 @@ pub(super) fn encode(list: &mut Writer, element: &Element, whole: bool) {
                 });
             }
         }
-        Element::Net(_) | Element::Foreign(_) => {
-            unreachable!("Netlink::knows tells callers to go another way")
+        Element::Net(net) => {
+            key(entry, KEY, &of_all_protocols(net.network(), 0));
+            key(entry, KEY_END, &of_all_protocols(net.broadcast(), u8::MAX));
         }
+        Element::Foreign(_) => unreachable!("Netlink::knows tells callers to go another way"),
     });
 }
 
 fn key(entry: &mut Writer, kind: u16, value: &[u8]) {
     entry.nest(kind, |key| key.value(VALUE, value));
+}
+
+fn of_all_protocols(address: IpAddr, protocol: u8) -> Vec<u8> {
+    let mut fields = bytes(address);
+    fields.extend([protocol, 0, 0, 0]);
+    fields
 }
 
 fn fields(mark: [u8; 4], protocol: Protocol, port: u16) -> [u8; 12] {
@@ -147,9 +153,15 @@ fn read_address(bytes: &[u8], family: Family) -> Option<IpAddr> {
 }
 
 /// What a listing says of a set of this kind.
-pub(super) fn decode(kind: SetKind, raw: Vec<Raw>) -> BTreeSet<Element> {
+pub(super) fn decode(kind: SetKind, raw: &[Raw]) -> BTreeSet<Element> {
     let read: fn(&Raw, Family) -> Option<Element> = match kind {
-        SetKind::Nets(family) => return intervals(raw, family),
+        SetKind::Nets(_) => |raw, family| {
+            let (first, rest) = raw.key.split_last_chunk::<4>()?;
+            let (last, rest_of_last) = raw.key_end.as_ref()?.split_last_chunk::<4>()?;
+            let all_protocols = rest[0] == 0 && rest_of_last[0] == u8::MAX;
+            let (start, end) = (read_address(first, family)?, read_address(last, family)?);
+            one_network(start, end).filter(|_| all_protocols).map(Element::Net)
+        },
         // Counted by the kernel for itself.
         SetKind::Meter(..) => return BTreeSet::new(),
         SetKind::Allowed => |raw, _| {
@@ -172,48 +184,17 @@ pub(super) fn decode(kind: SetKind, raw: Vec<Raw>) -> BTreeSet<Element> {
         }
     };
     let family = match kind {
-        SetKind::Tags(family) | SetKind::Doors(family) => family,
+        SetKind::Nets(family) | SetKind::Tags(family) | SetKind::Doors(family) => family,
         _ => Family::V4,
     };
     raw.iter().map(|raw| read(raw, family).unwrap_or_else(|| raw.foreign())).collect()
 }
 
-/// Networks from the ends of intervals. Neighbours may share an end.
-fn intervals(mut raw: Vec<Raw>, family: Family) -> BTreeSet<Element> {
-    raw.sort_by(|a, b| (&a.key, !a.is_end).cmp(&(&b.key, !b.is_end)));
-    let mut elements = BTreeSet::new();
-    let mut open: Option<IpAddr> = None;
-    let highest = match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::BROADCAST),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from([0xff; 16])),
-    };
-    for raw in &raw {
-        let Some(address) = read_address(&raw.key, family) else {
-            elements.insert(raw.foreign());
-            continue;
-        };
-        if let Some(start) = open.take() {
-            elements.insert(interval(start, before(address)));
-        }
-        if !raw.is_end {
-            open = Some(address);
-        }
-    }
-    elements.extend(open.map(|start| interval(start, highest)));
-    elements
-}
-
-fn interval(start: IpAddr, end: IpAddr) -> Element {
+/// The network of these addresses, if they are those of one.
+fn one_network(start: IpAddr, end: IpAddr) -> Option<IpNet> {
     match (AddressRange { start, end }).nets().as_slice() {
-        [net] => Element::Net(*net),
-        _ => Element::Foreign(format!("{start}-{end}")),
-    }
-}
-
-fn before(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().saturating_sub(1)).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().saturating_sub(1)).into(),
+        [net] => Some(*net),
+        _ => None,
     }
 }
 
@@ -222,22 +203,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use ipnet::IpNet;
-
-    /// A network is one interval.
-    fn ends(net: IpNet) -> [Raw; 2] {
-        let after = match net.broadcast() {
-            IpAddr::V4(last) => Ipv4Addr::from_bits(last.to_bits() + 1).into(),
-            IpAddr::V6(last) => Ipv6Addr::from_bits(last.to_bits() + 1).into(),
-        };
-        let end = |address, is_end| Raw { key: bytes(address), is_end, ..Raw::default() };
-        [end(net.network(), false), end(after, true)]
-    }
 
     fn read_back(kind: SetKind, elements: &[Element]) -> BTreeSet<Element> {
         let mut list = Writer::default();
         elements.iter().for_each(|element| encode(&mut list, element, true));
-        decode(kind, Attribute::all(list.bytes()).map(|entry| Raw::read(entry.value)).collect())
+        decode(
+            kind,
+            &Attribute::all(list.bytes()).map(|entry| Raw::read(entry.value)).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -253,6 +226,9 @@ mod tests {
                 SetKind::Doors(Family::V4),
                 Element::Door(address("10.255.30.2"), "filter/vpa--to-web".into()),
             ),
+            (SetKind::Nets(Family::V4), Element::Net("10.1.0.0/16".parse().unwrap())),
+            (SetKind::Nets(Family::V4), Element::Net("0.0.0.0/0".parse().unwrap())),
+            (SetKind::Nets(Family::V6), Element::Net("2001:db8::1/128".parse().unwrap())),
         ];
         for (kind, element) in cases {
             assert_eq!(read_back(kind, std::slice::from_ref(&element)), [element].into());
@@ -260,16 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read_from_their_ends() {
-        let nets = ["10.0.0.0/8", "11.0.0.0/8", "192.168.1.1/32"].map(|n| n.parse().unwrap());
-        let mut raw: Vec<_> = nets.into_iter().flat_map(ends).collect();
-        let wanted = nets.into_iter().map(Element::Net).collect();
-        assert_eq!(decode(SetKind::Nets(Family::V4), std::mem::take(&mut raw)), wanted);
-
-        let [start, _] = ends("128.0.0.0/2".parse().unwrap());
-        let [_, end] = ends("128.0.0.5/32".parse().unwrap());
-        let foreign = Element::Foreign("128.0.0.0-128.0.0.5".into());
-        assert_eq!(decode(SetKind::Nets(Family::V4), vec![start, end]), [foreign].into());
+    fn what_is_no_network_is_foreign() {
+        let range = |first: &str, last: &str, protocols: [u8; 2]| Raw {
+            key: of_all_protocols(first.parse().unwrap(), protocols[0]),
+            key_end: Some(of_all_protocols(last.parse().unwrap(), protocols[1])),
+            ..Raw::default()
+        };
+        let foreign = [
+            range("10.0.0.0", "10.0.0.5", [0, 255]),
+            range("10.0.0.0", "10.0.0.255", [6, 6]),
+            range("2001:db8::", "2001:db8::", [0, 255]),
+        ];
+        for raw in foreign {
+            let expected = [raw.foreign()].into();
+            assert_eq!(decode(SetKind::Nets(Family::V4), &[raw]), expected);
+        }
     }
 
     proptest! {
@@ -278,8 +259,8 @@ mod tests {
             let kinds = [SetKind::Allowed, SetKind::AllowedRanges, SetKind::Nets(Family::V4),
                 SetKind::Tags(Family::V6), SetKind::Doors(Family::V4)];
             for kind in kinds {
-                let raw = Attribute::all(&bytes).map(|entry| Raw::read(entry.value)).collect();
-                decode(kind, raw);
+                let raw: Vec<_> = Attribute::all(&bytes).map(|entry| Raw::read(entry.value)).collect();
+                decode(kind, &raw);
             }
         }
     }

@@ -151,10 +151,10 @@ fn the_same_cell_in_the_words_of_nftables() {
     add chain inet netman filter/FORWARD { type filter hook forward priority filter; policy accept; }
     add map inet netman filter/vpa--doors { type ipv4_addr : verdict; }
     add element inet netman filter/vpa--doors { 10.255.30.3 : jump filter/vpa--door }
-    add set inet netman vpa--nets { type ipv4_addr; flags interval; }
-    add element inet netman vpa--nets { 10.0.0.0/8, 192.168.1.1/32 }
-    add set inet netman vpa--nets-6 { type ipv6_addr; flags interval; }
-    add element inet netman vpa--nets-6 { 2001:db8::/32 }
+    add set inet netman vpa--nets { type ipv4_addr . inet_proto; flags interval; }
+    add element inet netman vpa--nets { 10.0.0.0/8 . 0-255, 192.168.1.1/32 . 0-255 }
+    add set inet netman vpa--nets-6 { type ipv6_addr . inet_proto; flags interval; }
+    add element inet netman vpa--nets-6 { 2001:db8::/32 . 0-255 }
     add map inet netman vpa--tags { type ipv4_addr : mark; }
     add element inet netman vpa--tags { 10.255.30.3 : 0x1 }
     add set inet netman vpa--to-web { type mark . inet_proto . inet_service; }
@@ -166,10 +166,10 @@ fn the_same_cell_in_the_words_of_nftables() {
     add rule inet netman filter/vpa--forward iifname != "silk-vtep" meta mark set ip saddr map @vpa--tags
     add rule inet netman filter/vpa--forward ct state established,related accept
     add rule inet netman filter/vpa--forward ip daddr vmap @filter/vpa--doors
-    add rule inet netman filter/vpa--forward ip daddr @vpa--nets limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
-    add rule inet netman filter/vpa--forward ip6 daddr @vpa--nets-6 limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
-    add rule inet netman filter/vpa--forward tcp dport 1-9 ip daddr @vpa--nets accept
-    add rule inet netman filter/vpa--forward tcp dport 1-9 ip6 daddr @vpa--nets-6 accept
+    add rule inet netman filter/vpa--forward ip daddr . meta l4proto @vpa--nets limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
+    add rule inet netman filter/vpa--forward ip6 daddr . meta l4proto @vpa--nets-6 limit rate 5/second burst 10 packets log prefix "DENY_C2C_ " group 5
+    add rule inet netman filter/vpa--forward tcp dport 1-9 ip daddr . meta l4proto @vpa--nets accept
+    add rule inet netman filter/vpa--forward tcp dport 1-9 ip6 daddr . meta l4proto @vpa--nets-6 accept
     add rule inet netman filter/vpa--forward meta l4proto tcp reject with tcp reset
     add rule inet netman filter/vpa--forward reject with icmpx port-unreachable
     insert rule inet netman filter/FORWARD jump filter/vpa--forward

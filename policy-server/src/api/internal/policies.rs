@@ -5,14 +5,14 @@ use axum::{
     http::{HeaderMap, Uri},
     response::Response,
 };
-use policy::{Version, wire::delta};
+use policy::{Version, wire};
 
 use super::shape::Shape;
 use crate::{
     api::{conditional, error::ApiError, json_text, list::list, query, version},
     hold::{Outcome, Poll},
     metrics::{Operation, PollAnswer},
-    receipts::Word,
+    receipts::{Hearing, Told, Word},
     server::Server,
     snapshot::{Delta, Entry, Snapshot, Subject, Topic},
 };
@@ -58,9 +58,15 @@ pub(crate) fn index_of_2016(
 
 impl Asked {
     fn of(shape: Shape, server: &Server, query: Option<&str>, headers: &HeaderMap) -> Self {
-        let subject = Arc::new(server.feed.snapshot().sharing(query::subject(query)));
         let (known, wait) = (conditional::known(headers), conditional::wait(headers));
-        let cell = conditional::cell(headers).map(Box::from);
+        let cell: Option<Box<str>> = conditional::cell(headers).map(Box::from);
+        let subject = query::subject(query);
+        // Most polls ask what the one before has asked.
+        let before = cell.as_deref().and_then(|cell| server.receipts.subject_of(cell));
+        let subject = match before.filter(|before| **before == subject) {
+            Some(before) => before,
+            None => Arc::new(server.feed.snapshot().sharing(subject)),
+        };
         let word = || conditional::word(headers, &subject, known.as_ref());
         Self {
             shape,
@@ -83,13 +89,18 @@ impl Asked {
             self.poll.topic = Topic::Policies(hearing.subject.clone());
         }
         let outcome = server.hold(&self.poll).await;
-        let (answer, version, how) = self.answer(&outcome, server);
+        let (answer, version, how) = self.answer(&outcome, server, hearing.as_ref());
         server.metrics.poll_answered(how);
         conditional::stamped(answer, &version, self.poll.wait)
     }
 
     /// What is answered, of which version, and how it is told.
-    fn answer(&self, outcome: &Outcome, server: &Server) -> (Response, Version, PollAnswer) {
+    fn answer(
+        &self,
+        outcome: &Outcome,
+        server: &Server,
+        hearing: Option<&Hearing<'_>>,
+    ) -> (Response, Version, PollAnswer) {
         let known = self.poll.known.as_ref();
         let (snapshot, version) = match outcome {
             // A list for one who knows nothing is as of now. By an older version, right as it were, a
@@ -110,9 +121,12 @@ impl Asked {
             unreachable!("policies were asked for")
         };
         if self.takes_changes
-            && let Some(change) = change(snapshot, subject, known)
+            && let Some(delta) = delta(snapshot, subject, known, hearing)
         {
-            return (change, version, PollAnswer::Delta);
+            if let Some(hearing) = hearing {
+                hearing.tells(Told { at: version.clone(), total: delta.total });
+            }
+            return (change(&delta, known), version, PollAnswer::Delta);
         }
         let list = || self.list(snapshot, subject, server);
         let list = server.metrics.lookup(Operation::about(subject), list);
@@ -134,11 +148,21 @@ impl Asked {
 }
 
 /// What became of the list of `subject` since `known`, if that is known and the list is one of apps.
-fn change(snapshot: &Snapshot, subject: &Subject, known: Option<&Version>) -> Option<Response> {
+fn delta(
+    snapshot: &Snapshot,
+    subject: &Subject,
+    known: Option<&Version>,
+    hearing: Option<&Hearing<'_>>,
+) -> Option<Delta> {
     let (Subject::Apps(apps), Some(known)) = (subject, known) else { return None };
-    let Delta { total, removed, added } = snapshot.delta(apps, known)?;
-    let text = delta::write(total, removed.iter().map(line), added.iter().map(line));
-    Some(conditional::change(json_text(text), known))
+    let told = hearing.and_then(|hearing| hearing.told.as_ref()).filter(|told| told.at == *known);
+    snapshot.delta(apps, known, told.map(|told| told.total))
+}
+
+fn change(Delta { total, removed, added }: &Delta, known: Option<&Version>) -> Response {
+    let text = wire::delta::write(*total, removed.iter().map(line), added.iter().map(line));
+    let known = known.expect("changes are told to those who know something");
+    conditional::change(json_text(text), known)
 }
 
 fn line(entry: &Arc<Entry>) -> &str {

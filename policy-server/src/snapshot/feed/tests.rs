@@ -168,7 +168,7 @@ async fn a_server_that_starts_remembers_what_the_log_tells() {
     let web: std::collections::BTreeSet<_> = ["web".parse().unwrap()].into();
     let topic = Topic::Policies(Subject::Apps(web.clone()).into());
     assert_eq!(snapshot.standing(&third, &topic), Standing::Current);
-    let delta = snapshot.delta(&web, &first).unwrap();
+    let delta = snapshot.delta(&web, &first, None).unwrap();
     let ports = |entries: &[Arc<crate::snapshot::Entry>]| -> Vec<_> {
         entries.iter().map(|entry| (entry.tagged.policy.ports.start(), entry.since.0)).collect()
     };
@@ -201,12 +201,12 @@ async fn who_slept_over_what_the_log_keeps_takes_the_whole_once() {
     let topic = Topic::Policies(Subject::Apps(web.clone()).into());
     let snapshot = feed.snapshot();
     assert_eq!(snapshot.standing(&asleep, &topic), Standing::Outdated, "for all one knows");
-    assert!(snapshot.delta(&web, &asleep).is_none());
+    assert!(snapshot.delta(&web, &asleep, None).is_none());
     let awake = snapshot.version_for(&topic, Some(&asleep));
     assert_eq!(snapshot.standing(&awake, &topic), Standing::Current);
     store.create(&[policy(2)], &actor).await.unwrap();
     feeder.look(false).await.unwrap();
-    assert_eq!(feed.snapshot().delta(&web, &awake).unwrap().added.len(), 1);
+    assert_eq!(feed.snapshot().delta(&web, &awake, None).unwrap().added.len(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! An agent without a kernel: what it is given, it enforces at once.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use policy::AppGuid;
@@ -35,15 +39,22 @@ pub(super) fn follower(cell: usize, settings: &Settings) -> Result<Follower> {
     Ok(Follower::new(Client::each(settings)?, follow))
 }
 
+/// Who is answered after this was not woken: its time was over, and it is told that its version is as
+/// good as the newest.
+const WHOLE_HOLD: Duration = HOLD.saturating_sub(Duration::from_secs(1));
+
 /// Follows the policies of `apps`.
 pub(super) async fn follow(mut follower: Follower, apps: BTreeSet<AppGuid>, reporter: Reporter) {
     let words = ReceiptWords { backend: Some(Backend::Nftables), ..ReceiptWords::default() };
     let mut enforced = None;
     loop {
+        let asked = Instant::now();
         match follower.ask(&apps, enforced.as_ref(), &words).await {
             News::Policies { all, version } => {
                 enforced.clone_from(&version);
-                reporter.holds(swarm::News { policies: all, version }, follower.counts());
+                let was_woken = asked.elapsed() < WHOLE_HOLD;
+                let news = swarm::News { policies: all, version, was_woken };
+                reporter.holds(news, follower.counts());
             }
             News::Unchanged => {}
             News::Failed { .. } => reporter.failed(follower.counts()),

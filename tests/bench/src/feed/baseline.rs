@@ -80,6 +80,6 @@ impl Agent {
         let version = version.map(Version::from_etag).transpose()?;
         let list: PolicyList = serde_json::from_slice(answer.body())?;
         let policies = list.into_tagged()?.into_iter().collect();
-        Ok(Some(News { policies, version }))
+        Ok(Some(News { policies, version, was_woken: true }))
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Delays {
     pub changes: u64,
     /// Cells a change concerned, on average.
     pub concerned: f64,
-    /// Cells that were told something after a change, on average.
+    /// Cells that were told something before their time was over, on average.
     pub woken: f64,
     /// From the answer to the POST to the cell's holding the change.
     pub p50_ms: f64,
@@ -112,7 +112,7 @@ impl Ledger {
         let Event { cell, at, news, counts } = event;
         self.cells[cell].counts = counts;
         let Some(news) = news else { return };
-        self.woken += 1;
+        self.woken += u64::from(news.was_woken);
         self.cells[cell].holds = Some((news, at));
         for written in self.waiting.remove(&cell).unwrap_or_default() {
             self.settle(cell, written);
@@ -263,7 +263,8 @@ mod tests {
             destination_tag: Tag::new(2).unwrap(),
         };
         let policies = destinations.iter().map(tagged).collect();
-        News { policies, version: Some(format!("x.{revision}").parse().unwrap()) }
+        let version = Some(format!("x.{revision}").parse().unwrap());
+        News { policies, version, was_woken: true }
     }
 
     fn event(cell: usize, at: Instant, news: News) -> Event {

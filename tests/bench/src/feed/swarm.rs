@@ -40,6 +40,8 @@ pub(super) struct Event {
 pub(super) struct News {
     pub policies: Policies,
     pub version: Option<Version>,
+    /// Whether it was told before it had waited as long as it would.
+    pub was_woken: bool,
 }
 
 /// Where an agent tells of itself.
