@@ -43,7 +43,7 @@ pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
         let Change::Gone(Allowance { source, mark, .. }) = change else { continue };
         picks.insert(Pick::Marked((*mark).into()));
         let here = world.residents.iter().filter(|resident| resident.app == *source);
-        picks.extend(here.map(|resident| Pick::From(resident.ip.into())));
+        picks.extend(here.map(|resident| Pick::From(resident.ip)));
         if picks.len() > FEW {
             return Suspects::All;
         }
