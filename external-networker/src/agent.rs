@@ -47,6 +47,12 @@ pub(crate) fn force_groups(
     }
 }
 
+/// Whether the agent keeps security groups. An agent that does asks for a container's name.
+pub(crate) fn governs(address: &str, limit: Duration) -> Result<bool, AgentError> {
+    let (status, _) = ask(address, "/force-asgs-for-container", limit)?;
+    Ok(!matches!(status, 404 | 405))
+}
+
 /// The status and the text of an answer.
 fn ask(address: &str, path: &str, limit: Duration) -> Result<(u16, String), AgentError> {
     let unreachable = |source: ureq::Error| AgentError::Unreachable {

@@ -15,6 +15,15 @@ pub(crate) enum Action {
     BulkNetOut,
 }
 
+/// What is asked for, and about which container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// By Garden.
+    Action(Action, String),
+    /// By the policy agent, or an operator: to put rules right, of all containers if none is named.
+    Repair(Option<String>),
+}
+
 /// The flags, as far as they can be checked without the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Command {
@@ -61,11 +70,14 @@ impl Command {
         })
     }
 
-    /// What is to be done to which container. Asked for once the configuration has been read, which
+    /// What is to be done to which container; only to repair, none need be named. Asked for once the configuration has been read, which
     /// is the order in which the predecessor complains.
-    pub fn action(self) -> Result<(Action, String), CommandError> {
+    pub fn asked(self) -> Result<Asked, CommandError> {
         if !self.rest.is_empty() {
             return Err(CommandError::Extra(self.rest));
+        }
+        if self.action.as_deref() == Some("repair") {
+            return Ok(Asked::Repair(self.handle));
         }
         let handle = self.handle.ok_or(CommandError::Missing("handle"))?;
         let action = match self.action.ok_or(CommandError::Missing("action"))?.as_str() {
@@ -76,7 +88,7 @@ impl Command {
             "bulk-net-out" => Action::BulkNetOut,
             other => return Err(CommandError::Action(other.to_owned())),
         };
-        Ok((action, handle))
+        Ok(Asked::Action(action, handle))
     }
 }
 
@@ -84,24 +96,34 @@ impl Command {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<(PathBuf, Action, String), String> {
+    fn read(line: &str) -> Result<(PathBuf, Asked), String> {
         let words = line.split_whitespace().map(str::to_owned).collect();
         let command = Command::parse(words).map_err(|error| error.to_string())?;
         let config_file = command.config_file.clone();
-        let (action, handle) = command.action().map_err(|error| error.to_string())?;
-        Ok((config_file, action, handle))
+        let asked = command.asked().map_err(|error| error.to_string())?;
+        Ok((config_file, asked))
     }
 
     #[test]
     fn extra_arguments_come_first() {
         assert_eq!(
             read("--configFile=/etc/a.json --action up --handle web"),
-            Ok(("/etc/a.json".into(), Action::Up, "web".into()))
+            Ok(("/etc/a.json".into(), Asked::Action(Action::Up, "web".into())))
         );
         assert_eq!(
             read("-configFile a -action bulk-net-out -handle h"),
-            Ok(("a".into(), Action::BulkNetOut, "h".into()))
+            Ok(("a".into(), Asked::Action(Action::BulkNetOut, "h".into())))
         );
+    }
+
+    #[test]
+    fn all_containers_can_be_repaired_and_nothing_else_be_done_to_all() {
+        let all = Ok(("a".into(), Asked::Repair(None)));
+        assert_eq!(read("--configFile a --action repair"), all);
+        let one = Ok(("a".into(), Asked::Repair(Some("h".into()))));
+        assert_eq!(read("--configFile a --action repair --handle h"), one);
+        let missing = Err("missing required flag 'handle'".to_owned());
+        assert_eq!(read("--configFile a --action down"), missing);
     }
 
     #[test]

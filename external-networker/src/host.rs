@@ -7,7 +7,10 @@ mod cell;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
@@ -15,7 +18,7 @@ use hostnet::{
     link::{LinkError, Place},
     netns::{NetnsError, NetnsId, SysctlError},
 };
-use netfilter::{BackendUnavailable, Interface, KernelError, Ruleset, Scope};
+use netfilter::{BackendUnavailable, Interface, KernelError, Observed, Ruleset, Scope};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -24,7 +27,6 @@ use crate::{
     handle::Handle,
     ports::PortsError,
     record::{Record, RecordError},
-    rules::Governed,
 };
 
 pub(crate) use cell::CellHost;
@@ -37,6 +39,16 @@ pub(crate) enum Source {
     /// It was handed down as file descriptor 3.
     Inherited,
 }
+
+/// What the firewall should hold, and nothing else of what `scope` owns.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub rules: Ruleset,
+    pub scope: Scope,
+}
+
+/// Says what is wanted beside what is there.
+pub(crate) type Decide<'d> = dyn FnMut(&Observed) -> Vec<Wanted> + 'd;
 
 /// Everything the verbs do to the cell.
 pub(crate) trait Host {
@@ -65,25 +77,38 @@ pub(crate) trait Host {
     fn detach(&self, handle: &Handle) -> Result<(), HostError>;
     /// Makes the kernel drop packets that come in through `links` under an address that does not lead
     /// there, and show the firewall what passes between two of them on a bridge.
-    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError>;
+    /// Says whether that was news to it.
+    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<bool, HostError>;
     /// Where the host's end of a link is.
     fn place(&self, link: &Interface) -> Result<Place, HostError>;
-    /// Shows the firewall what of IPv6 passes between two of these ports of bridges.
-    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError>;
+    /// Shows the firewall what of IPv6 passes between two of these ports of bridges. Says whether that was
+    /// news to it.
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError>;
     /// Makes the kernel take no IPv6 from the pinned namespace, and none from its `links`: no rule of
-    /// anybody's is about it.
-    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError>;
+    /// anybody's is about it. Says whether that was news to it.
+    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError>;
 
     /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says.
     fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError>;
 
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
+    /// What the firewall holds.
+    fn observe(&self) -> Result<Observed, HostError>;
+    /// What the one holds that was configured before, should anything of ours stand there.
+    fn former(&self) -> Result<Option<Observed>, HostError>;
+    /// Makes the firewall hold what is decided to be wanted, in one transaction; nobody of this cell
+    /// writes between the look and that. Says which chains changed for each.
+    fn agree(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError>;
+    /// What [`agree`](Self::agree) would change.
+    fn differences(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError>;
     /// Takes what `scope` owns out of the firewall, and out of the one that was configured before.
     fn clear(&self, scope: &Scope) -> Result<(), HostError>;
+    /// The same, whatever is remembered of where containers stand.
+    fn clear_both(&self, scope: &Scope) -> Result<(), HostError>;
     /// Takes it out of that one only.
     fn clear_former(&self, scope: &Scope) -> Result<(), HostError>;
-    /// Takes the rules out of the firewall by which the CNI wrapper masquerades `ip`; there, nothing tells
+    /// Takes the rules out of both firewalls by which the CNI wrapper masquerades `ip`; there, nothing tells
     /// whose they are but the address.
     fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError>;
 
@@ -100,17 +125,18 @@ pub(crate) trait Host {
     /// Waits until the kernel holds the security groups of a container in the store, if the policy agent
     /// keeps them.
     fn await_groups(&self, handle: &Handle) -> Result<(), HostError>;
-    /// Whether the policy agent keeps the security groups of a container, so that its jump to them has to
-    /// stay in front of what we say.
-    fn governed(&self, handle: &Handle) -> Result<Governed, HostError>;
-    /// The same in the firewall that was configured before.
-    fn was_governed(&self, handle: &Handle) -> Result<Governed, HostError>;
+    /// Whether there is a policy agent that keeps security groups.
+    fn agent_governs(&self) -> Result<bool, HostError>;
     /// Like [`await_policies`](Self::await_policies), for when nothing depends on it: briefly, and never
     /// mind.
     fn hint_policies(&self);
 
-    /// What is remembered of `handle`.
+    /// What is remembered of `handle`; a record nobody can read is one that was only begun.
     fn record(&self, handle: &Handle) -> Result<Option<Record>, HostError>;
+    /// The same, but a record nobody can read is an error.
+    fn read(&self, handle: &Handle) -> Result<Option<Record>, HostError>;
+    /// Where a container is, as the store has it.
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError>;
     /// The containers that are remembered, if what stands of them may stand in a firewall that was
     /// configured before.
     fn left_behind(&self) -> Vec<Handle>;

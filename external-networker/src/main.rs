@@ -11,6 +11,7 @@
 //! proxy              what the container's own firewall says       (pure)
 //! host               the cell the verbs act on: the real one, and a fake
 //! ports, record      files of ours, under locks; undo: taking back half an `up`
+//! others             the containers a call is not about: moved to another firewall, or repaired
 //! ```
 
 mod agent;
@@ -20,6 +21,7 @@ mod egress;
 mod handle;
 mod host;
 mod lock;
+mod others;
 mod ports;
 mod proxy;
 mod record;
@@ -33,25 +35,19 @@ use std::{
     error::Error,
     io::{self, Read, Write},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use gocompat::json;
 use serde::de::DeserializeOwned;
 
-use command::{Action, Command};
+use command::{Action, Asked, Command};
 use config::{Config, DEFAULT_LOG_PREFIX};
 use handle::Handle;
-use host::{CellHost, Host};
+use host::CellHost;
 use lock::Lock;
 use record::Records;
-
-/// How long to wait for whoever works on a container that is not the one this is about.
-const A_MOMENT: Duration = Duration::from_secs(1);
-
-/// How long Garden's answer may be kept back while others are taken along.
-const FOR_OTHERS: Duration = Duration::from_secs(5);
 
 /// Longer than all that the process working on the same container may wait for, taken together.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -79,7 +75,16 @@ fn run(prefix: &mut String) -> Result<String> {
     let mut config = Config::load(&command.config_file)?;
     prefix.clone_from(&config.log_prefix);
     log_to_stderr(prefix);
-    let (action, handle) = command.action()?;
+    let (action, handle) = match command.asked()? {
+        Asked::Action(action, handle) => (action, handle),
+        Asked::Repair(handle) => {
+            let handle = handle.as_deref().map(Handle::parse).transpose()?;
+            config.look_around().context("looking at this cell")?;
+            others::take_along(&config);
+            others::repair(&config, handle.as_ref())?;
+            return Ok(String::new());
+        }
+    };
     let handle = match Handle::parse(&handle) {
         // What never could come up is down.
         Err(_) if action == Action::Down => return Ok(String::new()),
@@ -90,45 +95,9 @@ fn run(prefix: &mut String) -> Result<String> {
     }
     let answer = act(&config, action, &handle)?;
     if action != Action::Down || config.look_around().is_ok() {
-        move_the_others(&config);
+        others::take_along(&config);
     }
     Ok(answer)
-}
-
-/// After another firewall was configured, whoever comes by takes all containers along. What fails is
-/// tried again by the next; until then, both firewalls are asked.
-fn move_the_others(config: &Config) {
-    let host = CellHost::new(config);
-    let left_behind = host.left_behind();
-    if !left_behind.is_empty()
-        && let Err(error) = host.somebody_is_left_behind()
-    {
-        let error = error_chain(&error);
-        tracing::warn!("Containers stay in the firewall that was configured before: {error}");
-        return;
-    }
-    let (began, mut all) = (Instant::now(), true);
-    for handle in left_behind {
-        // Garden waits for our answer; the next who comes by goes on.
-        if began.elapsed() > FOR_OTHERS {
-            return;
-        }
-        let work = || verb::move_over(&host, config, &handle);
-        let moved = match alone(config, &handle, A_MOMENT, work) {
-            Ok(moved) => moved.map_err(anyhow::Error::from),
-            Err(busy) => Err(busy),
-        };
-        if let Err(error) = moved {
-            let error = error_chain(error.as_ref());
-            tracing::warn!(
-                "Container {handle} still has rules in the firewall that was configured before: {error}"
-            );
-            all = false;
-        }
-    }
-    if all && let Err(error) = host.nobody_is_left_behind() {
-        tracing::debug!("It is not remembered which firewall is written: {}", error_chain(&error));
-    }
 }
 
 fn act(config: &Config, action: Action, handle: &Handle) -> Result<String> {

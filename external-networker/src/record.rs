@@ -75,6 +75,8 @@ pub(crate) enum RecordError {
         #[source]
         source: io::Error,
     },
+    #[error("the record {} is unreadable", .0.display())]
+    Unreadable(PathBuf),
     #[error("writing the record {}", path.display())]
     Write {
         path: PathBuf,
@@ -203,19 +205,36 @@ impl Records {
         self.dir.join("firewall")
     }
 
-    /// The record of `handle`. One that nobody can read is as good as one that was only begun.
-    pub fn load(&self, handle: &Handle) -> Result<Option<Record>, RecordError> {
+    /// The record of `handle`.
+    pub fn read(&self, handle: &Handle) -> Result<Option<Record>, RecordError> {
         let path = self.path(handle);
         match fs::read(&path) {
-            Ok(bytes) => Ok(Some(decode(&bytes).filter(|record| record.handle == *handle).unwrap_or_else(
-                || {
-                    tracing::warn!(file = %path.display(), "A container's record is unreadable and was ignored");
-                    Record::begun(handle)
-                },
-            ))),
+            Ok(bytes) => match decode(&bytes).filter(|record| record.handle == *handle) {
+                Some(record) => Ok(Some(record)),
+                None => Err(RecordError::Unreadable(path)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(RecordError::Read { path, source }),
         }
+    }
+
+    /// The same. One that nobody can read is as good as one that was only begun.
+    pub fn load(&self, handle: &Handle) -> Result<Option<Record>, RecordError> {
+        match self.read(handle) {
+            Err(RecordError::Unreadable(path)) => {
+                tracing::warn!(file = %path.display(), "A container's record is unreadable and was ignored");
+                Ok(Some(Record::begun(handle)))
+            }
+            result => result,
+        }
+    }
+
+    /// Whom there are records of, readable or not.
+    pub fn handles(&self) -> Vec<Handle> {
+        let names = self.files().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+        let mut handles: Vec<_> = names.filter_map(|name| Handle::parse(&name).ok()).collect();
+        handles.sort();
+        handles
     }
 
     /// Whether there are none.

@@ -22,8 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use netfilter::{
-    Action, Builtin, ChainName, ConnectionState, Dialect, Interface, Mark, Observed, Place, Rule,
-    Ruleset, Table,
+    Action, Builtin, ChainName, ConnectionState, Interface, Mark, Observed, Place, Rule, Ruleset,
+    Table,
     egress::{self, Manner, Sender, WaysOut, Workload},
 };
 use policy::{EgressRule, PortRange, Protocol};
@@ -85,6 +85,31 @@ pub(crate) enum Governed {
     Yes,
 }
 
+impl Facts {
+    /// Whether the policy agent's security groups stand in front of all of its addresses.
+    pub fn is_linked(&self) -> bool {
+        match self.governed {
+            Governed::No => false,
+            Governed::First => self.second.is_none(),
+            Governed::Yes => true,
+        }
+    }
+
+    /// A container of which nothing is known but where it is.
+    pub fn of_nobody(handle: &Handle, ip: Ipv4Addr, second: Option<Second>) -> Self {
+        Self {
+            handle: handle.clone(),
+            ip,
+            second,
+            links: Vec::new(),
+            mapped: Vec::new(),
+            workload: Workload::Other,
+            egress: Vec::new(),
+            governed: Governed::No,
+        }
+    }
+}
+
 /// A port of the cell that leads to a port of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mapped {
@@ -96,6 +121,17 @@ pub(crate) struct Mapped {
 /// All rules for one container; what exists of `facts.handle` beyond them should go
 /// ([`Handle::scope`]).
 pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
+    ruleset_but(cell, facts, |_, _| false)
+}
+
+/// The same, but for chains that hold anything already.
+pub(crate) fn what_is_missing(cell: &Cell, facts: &Facts, observed: &Observed) -> Ruleset {
+    ruleset_but(cell, facts, |table, chain| {
+        observed.rules(table, chain.as_str()).is_some_and(|rules| !rules.is_empty())
+    })
+}
+
+fn ruleset_but(cell: &Cell, facts: &Facts, stays: impl Fn(Table, &ChainName) -> bool) -> Ruleset {
     let Chains { input, netout, overlay, netin } = facts.handle.chains();
     let ip = facts.ip;
     let jump = |chain: &ChainName| Rule::new(Action::Jump(chain.clone()));
@@ -115,11 +151,20 @@ pub(crate) fn ruleset(cell: &Cell, facts: &Facts) -> Ruleset {
         second.hook(&mut ruleset, &facts.handle.chains());
     }
 
-    ruleset.chain(Table::Filter, input, input_rules(cell, facts));
-    netout_rules(&mut ruleset, netout, cell, facts);
-    ruleset.chain(Table::Filter, overlay, overlay_rules(cell, facts));
-    ruleset.chain(Table::Mangle, netin.clone(), mark_rules(cell, facts));
-    ruleset.chain(Table::Nat, netin, redirect_rules(facts));
+    if !stays(Table::Filter, &netout) {
+        netout_rules(&mut ruleset, netout, cell, facts);
+    }
+    let chains = [
+        (Table::Filter, input, input_rules(cell, facts)),
+        (Table::Filter, overlay, overlay_rules(cell, facts)),
+        (Table::Mangle, netin.clone(), mark_rules(cell, facts)),
+        (Table::Nat, netin, redirect_rules(facts)),
+    ];
+    for (table, chain, rules) in chains {
+        if !stays(table, &chain) {
+            ruleset.chain(table, chain, rules);
+        }
+    }
     ruleset
 }
 
@@ -133,19 +178,29 @@ fn refuse() -> [Rule; 2] {
 
 /// Whether the policy agent has put its security groups in front of a container's chain. However the
 /// firewall words it, such a rule ends in where it leads.
-pub(crate) fn governed(handle: &Handle, observed: &Observed, dialect: Dialect) -> Governed {
+pub(crate) fn governed(handle: &Handle, observed: &Observed) -> Governed {
     let netout = handle.chains().netout;
-    let is_governed = |table: &Table| {
-        let first = observed.rules(*table, netout.as_str()).and_then(<[String]>::first);
+    let is_governed = |table| {
+        let first = observed.rules(table, netout.as_str()).and_then(<[String]>::first);
         let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
         leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
     };
-    let tables = dialect.tables(Table::Filter);
-    match (is_governed(&Table::Filter), tables.iter().all(is_governed)) {
-        (false, _) => Governed::No,
-        (true, false) => Governed::First,
-        (true, true) => Governed::Yes,
+    let apart = observed.chains(Table::Filter6).next().is_some();
+    match is_governed(Table::Filter) {
+        false => Governed::No,
+        true if apart && !is_governed(Table::Filter6) => Governed::First,
+        true => Governed::Yes,
     }
+}
+
+/// Whether it has, at least of the first address.
+pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
+    governed(handle, observed) != Governed::No
+}
+
+/// Whether the policy agent's chain, in which policies are, stands there.
+pub(crate) fn has_agent(observed: &Observed) -> bool {
+    observed.rules(Table::Filter, "vpa--forward").is_some()
 }
 
 /// Whether a rule of POSTROUTING is the one the CNI wrapper masquerades `ip` by (spec/cell.md §C.6).

@@ -5,6 +5,7 @@ mod down;
 mod move_over;
 mod net_in;
 mod net_out;
+mod repair;
 mod up;
 
 use std::net::Ipv4Addr;
@@ -17,7 +18,7 @@ use crate::{
     config::Config,
     egress::{self, Families, InvalidEgress},
     handle::Handle,
-    host::{Host, HostError},
+    host::{Host, HostError, Wanted},
     record::{Live, Record},
     rules::{self, Facts, Governed},
 };
@@ -26,6 +27,7 @@ pub(crate) use down::down;
 pub(crate) use move_over::move_over;
 pub(crate) use net_in::net_in;
 pub(crate) use net_out::{bulk_net_out, net_out};
+pub(crate) use repair::{Mended, RepairError, repair};
 pub(crate) use up::up;
 
 /// What a change to a container that should be up can run into.
@@ -69,22 +71,29 @@ fn change(
 ) -> Result<(), ChangeError> {
     let handle = &before.handle;
     let Some(live) = &after.live else { return Err(ChangeError::NotUp(handle.clone())) };
-    let facts = facts(handle, live, host.governed(handle)?)?;
+    let mut facts = facts(handle, live)?;
     host.save(after)?;
-    if let Err(error) = host.settle(&rules::ruleset(&config.cell, &facts), &handle.scope()) {
+    let settled = host.agree(&mut |observed| {
+        // The policy agent may have put its jump there just now.
+        facts.governed = rules::governed(handle, observed);
+        vec![Wanted { rules: rules::ruleset(&config.cell, &facts), scope: handle.scope() }]
+    });
+    if let Err(error) = settled {
         host.save(before)?;
         return Err(error.into());
     }
     Ok(())
 }
 
-fn facts(handle: &Handle, live: &Live, governed: Governed) -> Result<Facts, ChangeError> {
+/// What its record says of a container; whether the agent keeps its security groups is seen elsewhere.
+fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
     // What was understood when it came is not forgotten when something else is configured.
     let egress = egress::read(&live.egress, Families::Both)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
     let Live { ip, second, links, mapped, .. } = live.clone();
     let workload = workload(&live.metadata);
-    Ok(Facts { handle: handle.clone(), ip, second, links, mapped, workload, egress, governed })
+    let (handle, governed) = (handle.clone(), Governed::No);
+    Ok(Facts { handle, ip, second, links, mapped, workload, egress, governed })
 }
 
 /// What runs in a container, as its metadata says it.

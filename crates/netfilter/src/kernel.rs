@@ -40,14 +40,20 @@ pub trait Kernel: Send {
     /// By how much committing `plan` raises that number, if nobody else writes.
     fn generations_of(&self, plan: &Plan) -> u32;
 
+    /// Looks, has `decide` say what follows from what is there, does that, and returns it. No program
+    /// that holds the same lock file while it writes comes in between.
+    fn change(&mut self, decide: &mut dyn FnMut(&Observed) -> Plan) -> Result<Plan, KernelError> {
+        let plan = decide(&self.observe()?);
+        self.commit(&plan)?;
+        Ok(plan)
+    }
+
     /// One whole pass: looks, plans, commits, and returns what was done. Meant for who has one thing to
     /// write: it is not read back, so what the kernel says in other words is only known to be ours
     /// after a look that nobody else's change has come before.
     fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
-        let observed = self.observe()?;
-        let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);
-        self.commit(&plan)?;
-        Ok(plan)
+        let wanted = Rendered::new(wanted, self.dialect());
+        self.change(&mut |observed| Plan::new(&wanted, observed, scope))
     }
 }
 

@@ -98,6 +98,11 @@ impl Observed {
         self.tables.get(&table)?.get(chain).map(|rules| rules.as_slice())
     }
 
+    /// The same, for whoever plays somebody who meddles with them.
+    pub fn rules_mut(&mut self, table: Table, chain: &str) -> Option<&mut Vec<String>> {
+        self.tables.get_mut(&table)?.get_mut(chain).map(Arc::make_mut)
+    }
+
     /// The names of all chains of a table.
     pub fn chains(&self, table: Table) -> impl Iterator<Item = &str> {
         self.tables.get(&table).into_iter().flat_map(|chains| chains.keys().map(String::as_str))

@@ -86,6 +86,16 @@ impl Plan {
         Self { tables, ..Self::nothing(dialect) }
     }
 
+    /// Does all of another plan as well, which is about chains and sets of its own.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (table, steps) in other.tables {
+            self.tables.entry(table).or_default().extend(steps);
+        }
+        self.sets.extend(other.sets);
+        self
+    }
+
     /// Takes these elements out of a set as well.
     #[must_use]
     pub fn without(mut self, set: &str, elements: Vec<Element>) -> Self {

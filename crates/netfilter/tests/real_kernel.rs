@@ -508,6 +508,34 @@ fn nobody_writes_while_another_holds_the_lock() {
 }
 
 #[test]
+fn nobody_writes_between_the_look_and_what_is_decided_from_it() {
+    on_each_kernel(|which, _| {
+        let backend = match which {
+            Which::Nftables => Backend::Nftables,
+            Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
+            Which::Iptables(..) | Which::Dual(_) => return,
+        };
+        let path = std::env::temp_dir().join(format!("netman-change-{}", std::process::id()));
+        let mut own = backend.open(Some(path.clone())).unwrap();
+        let dialect = own.dialect();
+        let mut asked = 0;
+        let decide = &mut |observed: &netfilter::Observed| {
+            asked += 1;
+            let other = std::fs::File::open(&path).unwrap();
+            assert!(other.try_lock().is_err(), "another may write now");
+            let mut wanted = Ruleset::new();
+            wanted.chain(Table::Filter, chain("vpa--x"), vec![Rule::new(Action::Accept)]);
+            Plan::new(&Rendered::new(&wanted, dialect), observed, &scope())
+        };
+        assert!(!own.change(decide).unwrap().is_empty());
+        assert!(own.change(decide).unwrap().is_empty());
+        assert_eq!(asked, 2);
+        assert!(std::fs::File::open(&path).unwrap().try_lock().is_ok());
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
 fn many_who_write_at_once_under_a_lock_all_succeed() {
     on_each_kernel(|which, kernel| {
         let lock = std::env::temp_dir().join(format!("netman-lock-{}", std::process::id()));

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -12,13 +13,13 @@ use hostnet::{
     netns::{self, Netns, NetnsId, SysctlError},
 };
 use netfilter::{
-    Backend, Builtin, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset, Scope,
-    Step, Table, probe,
+    Backend, Builtin, Dialect, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset,
+    Scope, Step, Table, probe,
 };
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
-use super::{Host, HostError, Source};
+use super::{Decide, Host, HostError, Source, Wanted};
 use crate::{
     agent,
     config::Config,
@@ -26,7 +27,7 @@ use crate::{
     ports::{PortPool, PortsError},
     proxy,
     record::{Record, Records},
-    rules::{self, Governed},
+    rules,
 };
 
 /// What the interface is called inside every container.
@@ -78,14 +79,18 @@ impl<'c> CellHost<'c> {
         self.open(self.backend()?)
     }
 
-    /// The firewall that was configured before, should anything of ours stand there. One that cannot be
-    /// read holds nothing of ours, unless it is only just now that it cannot.
-    fn former(&self) -> Result<Option<Looked>, HostError> {
-        let backend = self.backend()?;
-        if self.records.firewall() == Some(backend.to_string()) {
+    /// The firewall that was configured before, should anything of ours stand there.
+    fn left(&self) -> Result<Option<Looked>, HostError> {
+        if self.records.firewall() == Some(self.backend()?.to_string()) {
             return Ok(None);
         }
-        let other = match backend {
+        self.other()
+    }
+
+    /// The firewall that is not configured. One that cannot be read holds nothing of ours, unless it is
+    /// only just now that it cannot.
+    fn other(&self) -> Result<Option<Looked>, HostError> {
+        let other = match self.backend()? {
             Backend::Nftables => Backend::Iptables,
             _ => Backend::Nftables,
         };
@@ -103,6 +108,11 @@ impl<'c> CellHost<'c> {
             }
             looked => Ok(looked.inspect_err(unreadable).ok()),
         }
+    }
+
+    /// Whom there are records of, readable or not.
+    pub fn remembered(&self) -> Vec<Handle> {
+        self.records.handles()
     }
 
     fn pin_file(&self, handle: &Handle) -> PathBuf {
@@ -208,12 +218,31 @@ const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
 const BRIDGED_IPV6_IS_SEEN: &str = "net/bridge/bridge-nf-call-ip6tables";
 
 /// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
-fn without_ipv6(link: &str) -> Result<(), HostError> {
+fn without_ipv6(link: &str) -> Result<bool, HostError> {
     let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
     match netns::write_sysctl(&setting, "1") {
-        Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => Ok(result.map(drop)?),
+        Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(false)
+        }
+        result => Ok(result?),
     }
+}
+
+/// What is to be done for each of these.
+fn plans(dialect: Dialect, observed: &Observed, wanted: &[Wanted]) -> Vec<Plan> {
+    let plan = |Wanted { rules, scope }: &Wanted| {
+        Plan::new(&Rendered::new(rules, dialect), observed, scope)
+    };
+    wanted.iter().map(plan).collect()
+}
+
+/// Takes what `scope` owns out of a firewall.
+fn clear_one(looked: Option<Looked>, scope: &Scope) -> Result<(), HostError> {
+    if let Some((mut kernel, observed)) = looked {
+        let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
+        kernel.commit(&Plan::new(&nothing, &observed, scope))?;
+    }
+    Ok(())
 }
 
 fn is_bridge(link: &Interface) -> bool {
@@ -292,14 +321,15 @@ impl Host for CellHost<'_> {
         self.cni.del(today.as_ref(), &target, netns).map_err(HostError::Del)
     }
 
-    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<(), HostError> {
+    fn forbid_forged_sources(&self, links: &[Interface]) -> Result<bool, HostError> {
+        let mut news = false;
         for link in links {
-            netns::write_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1")?;
+            news |= netns::write_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1")?;
         }
         // There is no such setting without the module; then no packet on a bridge is ever seen.
         match (netns::read_sysctl(BRIDGED_IS_SEEN), links.iter().find(|link| is_on_bridge(link))) {
-            (Ok(_), _) => Ok(netns::write_sysctl(BRIDGED_IS_SEEN, "1").map(drop)?),
-            (Err(_), None) => Ok(()),
+            (Ok(_), _) => Ok(netns::write_sysctl(BRIDGED_IS_SEEN, "1")? | news),
+            (Err(_), None) => Ok(news),
             (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
         }
     }
@@ -308,19 +338,22 @@ impl Host for CellHost<'_> {
         Ok(link::place(link.as_str())?.unwrap_or(Place::Alone))
     }
 
-    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<(), HostError> {
-        let Some(port) = ports.first() else { return Ok(()) };
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError> {
+        let Some(port) = ports.first() else { return Ok(false) };
         netns::read_sysctl(BRIDGED_IPV6_IS_SEEN)
             .map_err(|_| HostError::UnseenBridge(port.clone()))?;
-        Ok(netns::write_sysctl(BRIDGED_IPV6_IS_SEEN, "1").map(drop)?)
+        Ok(netns::write_sysctl(BRIDGED_IPV6_IS_SEEN, "1")?)
     }
 
     /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
-    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<(), HostError> {
+    fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError> {
+        let mut news = false;
         // A bridge is others' as well; what comes to it from its ports stays with them.
-        let mut own = links.iter().filter(|link| !is_bridge(link));
-        own.try_for_each(|link| without_ipv6(link.as_str()))?;
-        Netns::open(self.pin_file(handle))?.run(|| without_ipv6(INTERFACE))?
+        for link in links.iter().filter(|link| !is_bridge(link)) {
+            news |= without_ipv6(link.as_str())?;
+        }
+        let inside = Netns::open(self.pin_file(handle))?.run(|| without_ipv6(INTERFACE))??;
+        Ok(inside | news)
     }
 
     fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError> {
@@ -336,27 +369,56 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
+    fn observe(&self) -> Result<Observed, HostError> {
+        Ok(self.firewall()?.observe()?)
+    }
+
+    fn former(&self) -> Result<Option<Observed>, HostError> {
+        Ok(self.left()?.map(|(_, observed)| observed))
+    }
+
+    fn agree(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
+        let mut kernel = self.firewall()?;
+        let (dialect, mut touched) = (kernel.dialect(), Vec::new());
+        kernel.change(&mut |observed| {
+            let plans = plans(dialect, observed, &decide(observed));
+            touched = plans.iter().map(Plan::touched).collect();
+            plans.into_iter().fold(Plan::nothing(dialect), Plan::and)
+        })?;
+        Ok(touched)
+    }
+
+    fn differences(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
+        let mut kernel = self.firewall()?;
+        let observed = kernel.observe()?;
+        let plans = plans(kernel.dialect(), &observed, &decide(&observed));
+        Ok(plans.iter().map(Plan::touched).collect())
+    }
+
     fn clear(&self, scope: &Scope) -> Result<(), HostError> {
         self.settle(&Ruleset::new(), scope)?;
         self.clear_former(scope)
     }
 
+    fn clear_both(&self, scope: &Scope) -> Result<(), HostError> {
+        self.settle(&Ruleset::new(), scope)?;
+        clear_one(self.other()?, scope)
+    }
+
     fn clear_former(&self, scope: &Scope) -> Result<(), HostError> {
-        if let Some((mut kernel, observed)) = self.former()? {
-            let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
-            kernel.commit(&Plan::new(&nothing, &observed, scope))?;
-        }
-        Ok(())
+        clear_one(self.left()?, scope)
     }
 
     fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError> {
         let mut kernel = self.firewall()?;
         let observed = kernel.observe()?;
-        let parent = Builtin::Postrouting.to_string();
-        let there = observed.rules(Table::Nat, &parent).unwrap_or_default();
-        let steps = there.iter().filter(|rule| rules::is_wrappers_masquerade(rule, ip));
-        let steps = steps.map(|rule| Step::Delete(parent.clone(), rule.clone())).collect();
-        kernel.commit(&Plan::of(kernel.dialect(), Table::Nat, steps))?;
+        for (mut kernel, observed) in [(kernel, observed)].into_iter().chain(self.other()?) {
+            let parent = Builtin::Postrouting.to_string();
+            let there = observed.rules(Table::Nat, &parent).unwrap_or_default();
+            let steps = there.iter().filter(|rule| rules::is_wrappers_masquerade(rule, ip));
+            let steps = steps.map(|rule| Step::Delete(parent.clone(), rule.clone())).collect();
+            kernel.commit(&Plan::of(kernel.dialect(), Table::Nat, steps))?;
+        }
         Ok(())
     }
 
@@ -395,14 +457,11 @@ impl Host for CellHost<'_> {
         }
     }
 
-    fn governed(&self, handle: &Handle) -> Result<Governed, HostError> {
-        let mut kernel = self.firewall()?;
-        Ok(rules::governed(handle, &kernel.observe()?, kernel.dialect()))
-    }
-
-    fn was_governed(&self, handle: &Handle) -> Result<Governed, HostError> {
-        let of = |(kernel, observed): Looked| rules::governed(handle, &observed, kernel.dialect());
-        Ok(self.former()?.map_or(Governed::No, of))
+    fn agent_governs(&self) -> Result<bool, HostError> {
+        match &self.config.agent {
+            Some(address) => Ok(agent::governs(address, self.config.agent_limit)?),
+            None => Ok(false),
+        }
     }
 
     fn hint_policies(&self) {
@@ -418,11 +477,20 @@ impl Host for CellHost<'_> {
         Ok(self.records.load(handle)?)
     }
 
+    fn read(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
+        Ok(self.records.read(handle)?)
+    }
+
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        let containers = self.store.read()?.containers;
+        Ok(containers.into_iter().find(|one| one.handle == handle.as_str()))
+    }
+
     fn left_behind(&self) -> Vec<Handle> {
         match self.backend() {
             Ok(backend) if self.records.firewall() == Some(backend.to_string()) => Vec::new(),
             // Whoever cannot choose one has said so already.
-            _ => self.records.all().into_iter().map(|record| record.handle).collect(),
+            _ => self.records.handles(),
         }
     }
 

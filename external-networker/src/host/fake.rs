@@ -1,6 +1,6 @@
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -8,15 +8,16 @@ use cni::{Attachment, SpecVersion};
 use containers::Container;
 use hostnet::{link, netns::NetnsId};
 use netfilter::{
-    Action, FakeKernel, Interface, Kernel, Observed, Place, Rule, Ruleset, Scope, Table,
+    Action, FakeKernel, Interface, Kernel, Observed, Place, Plan, Rendered, Rule, Ruleset, Scope,
+    Table,
 };
 use serde_json::{Map, Value, json};
 
-use super::{Host, HostError, Source};
+use super::{Decide, Host, HostError, Source, Wanted};
 use crate::{
     handle::Handle,
-    record::Record,
-    rules::{self, Governed},
+    record::{Record, RecordError},
+    rules,
 };
 
 /// A cell in memory. Processes 1, 2, … have namespaces of the same number.
@@ -43,8 +44,18 @@ struct State {
     kernel: FakeKernel,
     /// The firewall that was configured before.
     former: FakeKernel,
+    /// Whether that may be.
+    switched: bool,
     /// Whether the policy agent puts groups in front when it is asked to.
     agent_governs: bool,
+    agent_is_idle: bool,
+    /// Those who had groups, and were seen to be allowed something else.
+    opened: BTreeSet<Handle>,
+    had_groups: BTreeSet<Handle>,
+    /// Whose links take no IPv6.
+    without_ipv6: BTreeSet<Handle>,
+    /// Whose records nobody can read.
+    unreadable: BTreeSet<Handle>,
     /// The address CNI gives next; the same again if asked to.
     next_ip: u8,
     told_to_plugins: Map<String, Value>,
@@ -94,12 +105,66 @@ impl FakeHost {
     pub fn switch_firewalls(&self, agent_governs: bool) {
         let state = &mut *self.state.borrow_mut();
         state.former = std::mem::take(&mut state.kernel);
-        state.agent_governs = agent_governs;
+        (state.agent_governs, state.switched) = (agent_governs, true);
+    }
+
+    /// Somebody's hand in the firewall.
+    pub fn vandalise(&self, vandal: impl FnOnce(&mut Observed)) {
+        vandal(&mut self.state.borrow_mut().kernel.state);
+    }
+
+    /// From now on the policy agent keeps security groups, or does not.
+    pub fn agent_governs_groups(&self, governs: bool) {
+        let state = &mut *self.state.borrow_mut();
+        (state.agent_governs, state.agent_is_idle) = (governs, false);
+    }
+
+    /// The policy agent's chain is made in the firewall that is configured.
+    pub fn agent_writes(&self) {
+        let mut rules = Ruleset::new();
+        rules.chain(Table::Filter, "vpa--forward".parse().expect("is a name"), Vec::new());
+        let kernel = &mut self.state.borrow_mut().kernel;
+        kernel.settle(&rules, &Scope::prefix("vpa--")).expect("the fake fails only when told");
+    }
+
+    /// The policy agent says that it keeps security groups, and does nothing about them.
+    pub fn agent_links_nothing(&self) {
+        self.state.borrow_mut().agent_is_idle = true;
+    }
+
+    /// Whether what Garden allowed never stood in a container's chain without the agent's jump in front,
+    /// since it was first there.
+    pub fn was_never_open(&self, handle: &Handle) -> bool {
+        !self.state.borrow().opened.contains(handle)
+    }
+
+    /// As after an upgrade.
+    pub fn forget_settings(&self) {
+        self.state.borrow_mut().without_ipv6.clear();
+    }
+
+    /// As after a reboot.
+    pub fn lose_pins(&self) {
+        self.state.borrow_mut().left.pins.clear();
+    }
+
+    /// Nobody can read this record any more.
+    pub fn tear_record(&self, handle: &Handle) {
+        self.state.borrow_mut().unreadable.insert(handle.clone());
+    }
+
+    /// What stands, stands in the firewall that is not configured, and nobody remembers that it may.
+    pub fn forget_where_containers_are(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.former = std::mem::take(&mut state.kernel);
+        state.left.records.clear();
     }
 
     /// The policy agent has put its groups in front of a container's chain.
     pub fn govern(&self, handle: &Handle) {
-        govern(&mut self.state.borrow_mut().kernel, handle);
+        let state = &mut *self.state.borrow_mut();
+        govern(&mut state.kernel, handle);
+        state.had_groups.insert(handle.clone());
     }
 
     /// Whether the firewall mentions no container.
@@ -152,6 +217,26 @@ impl FakeHost {
         }
     }
 
+    /// Looks whether anybody who had groups is allowed something without them.
+    fn watch(&self) {
+        let there = self.firewall();
+        let state = &mut *self.state.borrow_mut();
+        let is_open = |handle: &&Handle| {
+            let rules = there.rules(Table::Filter, handle.chains().netout.as_str());
+            let allows = |rule: &String| rule.contains("--dst-range") && rule.contains("ACCEPT");
+            rules.is_some_and(|rules| rules.iter().any(allows))
+                && !rules::is_governed(handle, &there)
+        };
+        state.opened.extend(state.had_groups.iter().filter(is_open).cloned());
+    }
+
+    fn plans(&self, decide: &mut Decide<'_>) -> Vec<Plan> {
+        let (there, dialect) = (self.firewall(), self.state.borrow().kernel.dialect());
+        let plan =
+            |Wanted { rules, scope }| Plan::new(&Rendered::new(&rules, dialect), &there, &scope);
+        decide(&there).into_iter().map(plan).collect()
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Left) -> T) -> Result<T, HostError> {
         self.step()?;
         Ok(change(&mut self.state.borrow_mut().left))
@@ -165,10 +250,6 @@ fn govern(kernel: &mut FakeKernel, handle: &Handle) {
     rules.chain(Table::Filter, groups.clone(), vec![Rule::new(Action::Drop)]);
     rules.hook(Table::Filter, handle.chains().netout, Place::First, jump);
     kernel.settle(&rules, &Scope::named([groups])).expect("the fake fails only when told");
-}
-
-fn governed(kernel: &mut FakeKernel, handle: &Handle) -> Result<Governed, HostError> {
-    Ok(rules::governed(handle, &kernel.observe()?, kernel.dialect()))
 }
 
 fn attachment(ip: Ipv4Addr, second: Option<Ipv6Addr>) -> Attachment {
@@ -260,8 +341,8 @@ impl Host for FakeHost {
         self.step()
     }
 
-    fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<(), HostError> {
-        self.step()
+    fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<bool, HostError> {
+        self.step().map(|()| false)
     }
 
     fn place(&self, _link: &Interface) -> Result<link::Place, HostError> {
@@ -269,12 +350,13 @@ impl Host for FakeHost {
         Ok(link::Place::Alone)
     }
 
-    fn show_ipv6_of_bridges(&self, _ports: &[Interface]) -> Result<(), HostError> {
-        self.step()
+    fn show_ipv6_of_bridges(&self, _ports: &[Interface]) -> Result<bool, HostError> {
+        self.step().map(|()| false)
     }
 
-    fn forbid_ipv6(&self, _handle: &Handle, _links: &[Interface]) -> Result<(), HostError> {
-        self.step()
+    fn forbid_ipv6(&self, handle: &Handle, _links: &[Interface]) -> Result<bool, HostError> {
+        self.step()?;
+        Ok(self.state.borrow_mut().without_ipv6.insert(handle.clone()))
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
@@ -283,7 +365,45 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn observe(&self) -> Result<Observed, HostError> {
+        self.step()?;
+        Ok(self.firewall())
+    }
+
+    fn former(&self) -> Result<Option<Observed>, HostError> {
+        self.step()?;
+        let switched = self.state.borrow().switched;
+        Ok(switched.then(|| self.state.borrow().former.state.clone()))
+    }
+
+    fn agree(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
+        self.step()?;
+        let plans = self.plans(decide);
+        let touched = plans.iter().map(Plan::touched).collect();
+        let mut state = self.state.borrow_mut();
+        let kernel = &mut state.kernel;
+        let nothing = Plan::nothing(kernel.dialect());
+        kernel.commit(&plans.into_iter().fold(nothing, Plan::and))?;
+        drop(state);
+        self.watch();
+        Ok(touched)
+    }
+
+    fn differences(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
+        self.step()?;
+        Ok(self.plans(decide).iter().map(Plan::touched).collect())
+    }
+
     fn clear(&self, scope: &Scope) -> Result<(), HostError> {
+        self.settle(&Ruleset::new(), scope)?;
+        let state = &mut *self.state.borrow_mut();
+        if state.switched {
+            state.former.settle(&Ruleset::new(), scope)?;
+        }
+        Ok(())
+    }
+
+    fn clear_both(&self, scope: &Scope) -> Result<(), HostError> {
         self.settle(&Ruleset::new(), scope)?;
         self.state.borrow_mut().former.settle(&Ruleset::new(), scope)?;
         Ok(())
@@ -319,20 +439,15 @@ impl Host for FakeHost {
     fn await_groups(&self, handle: &Handle) -> Result<(), HostError> {
         self.step()?;
         let state = &mut *self.state.borrow_mut();
-        if state.agent_governs {
+        if state.agent_governs && !state.agent_is_idle {
             govern(&mut state.kernel, handle);
         }
         Ok(())
     }
 
-    fn governed(&self, handle: &Handle) -> Result<Governed, HostError> {
+    fn agent_governs(&self) -> Result<bool, HostError> {
         self.step()?;
-        governed(&mut self.state.borrow_mut().kernel, handle)
-    }
-
-    fn was_governed(&self, handle: &Handle) -> Result<Governed, HostError> {
-        self.step()?;
-        governed(&mut self.state.borrow_mut().former, handle)
+        Ok(self.state.borrow().agent_governs)
     }
 
     fn hint_policies(&self) {
@@ -343,8 +458,21 @@ impl Host for FakeHost {
         self.change(|left| left.records.get(handle).cloned())
     }
 
+    fn read(&self, handle: &Handle) -> Result<Option<Record>, HostError> {
+        let record = self.record(handle)?;
+        if record.is_some() && self.state.borrow().unreadable.contains(handle) {
+            return Err(RecordError::Unreadable(handle.as_str().into()).into());
+        }
+        Ok(record)
+    }
+
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        self.change(|left| left.store.get(handle.as_str()).cloned())
+    }
+
     fn left_behind(&self) -> Vec<Handle> {
-        self.left().records.into_keys().collect()
+        let switched = self.state.borrow().switched;
+        if switched { self.left().records.into_keys().collect() } else { Vec::new() }
     }
 
     fn somebody_is_left_behind(&self) -> Result<(), HostError> {

@@ -38,6 +38,11 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 impl Second {
+    /// An address of which it is not known where it is.
+    pub fn of_nobody(ip: Ipv6Addr, network: Ipv6Net) -> Self {
+        Self { ip, network, links: Vec::new(), ports: Vec::new() }
+    }
+
     /// Leads to the container's chains what is from or to this address.
     pub fn hook(&self, ruleset: &mut Ruleset, chains: &Chains) {
         let Chains { input, netout, overlay, netin: _ } = chains;

@@ -161,15 +161,38 @@ fn the_agents_security_groups_stay_in_front() {
     assert_eq!(netout[0], "-A netout--web -j asg-web");
 
     let observed = |rules: &str| Observed::parse(&format!("*filter\n{rules}\n")).unwrap();
-    let v4 = Dialect::Iptables(netfilter::Family::V4);
-    let governed = |rules: &str, dialect| governed(&facts.handle, &observed(rules), dialect);
-    assert_eq!(governed(&netout.join("\n"), v4), Governed::Yes);
-    assert_eq!(governed(&netout.join("\n"), Dialect::DualIptables), Governed::First);
-    assert_eq!(governed(&netout[1..].join("\n"), v4), Governed::No);
-    assert_eq!(governed("", v4), Governed::No);
+    let governed = |rules: &str| governed(&facts.handle, &observed(rules));
+    assert_eq!(governed(&netout.join("\n")), Governed::Yes);
+    assert_eq!(governed(&netout[1..].join("\n")), Governed::No);
+    assert_eq!(governed(""), Governed::No);
     let first = Facts { governed: Governed::First, ..facts.clone() };
     let all = ruleset(&cell(), &first).to_string();
     assert!(all.contains("\n-A netout--web -s 10.255.30.2/32 -j asg-web\n"), "{all}");
+}
+
+#[test]
+fn where_ipv6_has_tables_of_its_own_the_agents_jump_is_looked_for_in_both() {
+    use netfilter::{Dialect, FakeKernel, Kernel, Plan, Step};
+
+    let mut kernel = FakeKernel::speaking(Dialect::DualIptables);
+    let handle = Handle::parse("web").unwrap();
+    kernel.settle(&dual("[]", false), &handle.scope()).unwrap();
+    let mut seen = vec![governed(&handle, &kernel.state)];
+    for table in [Table::Filter, Table::Filter6] {
+        let jump = Step::Prepend("netout--web".into(), "-j asg-web".into());
+        let steps = vec![Step::Declare("asg-web".into()), jump];
+        kernel.commit(&Plan::of(Dialect::DualIptables, table, steps)).unwrap();
+        seen.push(governed(&handle, &kernel.state));
+    }
+    assert_eq!(seen, [Governed::No, Governed::First, Governed::Yes]);
+    let linked = |governed, second: bool| {
+        let second = second.then(|| {
+            Second::of_nobody("fd00:255::2".parse().unwrap(), "fd00:255::/48".parse().unwrap())
+        });
+        Facts { governed, second, ..facts("[]") }.is_linked()
+    };
+    assert!(linked(Governed::First, false) && !linked(Governed::First, true));
+    assert!(linked(Governed::Yes, true) && !linked(Governed::No, false));
 }
 
 #[test]

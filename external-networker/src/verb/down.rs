@@ -20,11 +20,21 @@ pub(crate) struct DownError(Vec<(&'static str, HostError)>);
 /// only when nothing leads from them any more (spec/cell.md §I.23, §I.24).
 pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     let mut errors = DownError::default();
-    let known = errors.collect("marking it as going", retire(host, handle)).flatten();
+    let record = errors.collect("marking it as going", retire(host, handle));
     let listed = errors.collect("store delete", host.strike(handle));
-    let shut = errors.collect("removing its rules", host.clear(&handle.scope())).is_some();
+    // What is not remembered was connected by the CNI wrapper, before our time, and has not been moved
+    // when another firewall was configured.
+    let scope = handle.scope();
+    let cleared = match &record {
+        Some(None) => host.clear_both(&scope),
+        _ => host.clear(&scope),
+    };
+    let shut = errors.collect("removing its rules", cleared).is_some();
+    let known = record.flatten().and_then(|record| {
+        let ip = record.ip?;
+        Some([Some(ip.into()), record.ipv6.map(IpAddr::from)])
+    });
     if let (None, Some(Some(container))) = (&known, &listed) {
-        // Connected by the CNI wrapper, before our time.
         errors.collect("removing its masquerade", host.clear_masquerade(container.ip));
     }
     if listed != Some(None) {
@@ -47,14 +57,14 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
 }
 
 /// From the first moment on, a repeated `up` must not take the container for one that is up. Returns
-/// its addresses, if it got that far.
-fn retire(host: &dyn Host, handle: &Handle) -> Result<Option<[Option<IpAddr>; 2]>, HostError> {
+/// what is remembered of it.
+fn retire(host: &dyn Host, handle: &Handle) -> Result<Option<Record>, HostError> {
     let Some(record) = host.record(handle)? else { return Ok(None) };
-    let addresses = record.ip.map(|ip| [Some(ip.into()), record.ipv6.map(IpAddr::from)]);
+    let going = Record { live: None, ..record.clone() };
     if record.live.is_some() {
-        host.save(&Record { live: None, ..record })?;
+        host.save(&going)?;
     }
-    Ok(addresses)
+    Ok(Some(going))
 }
 
 impl DownError {

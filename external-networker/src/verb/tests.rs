@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+
 use gocompat::json;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{up::UpError, *};
+use super::{move_over::MoveError, up::UpError, *};
 use crate::{
     host::fake::{FakeHost, Left, Trouble},
     wire,
@@ -180,10 +182,7 @@ fn connections_go_with_their_container() {
     let reply = bring_up(&host, &web(), 7).unwrap();
     down(&host, &web()).unwrap();
     down(&host, &web()).unwrap();
-    assert_eq!(
-        host.forgotten(),
-        [reply.properties.container_ip.parse::<std::net::IpAddr>().unwrap()]
-    );
+    assert_eq!(host.forgotten(), [reply.properties.container_ip.parse::<Ipv4Addr>().unwrap()]);
 }
 
 #[test]
@@ -436,7 +435,7 @@ fn a_container_moves_to_the_firewall_that_is_configured_and_is_shut_all_the_time
         move_over(host, &config, &web())?;
         assert_eq!(host.firewall(), before);
         assert!(!mentions(&host.former(), &web()), "{:?}", host.former());
-        Ok::<_, move_over::MoveError>(())
+        Ok::<_, MoveError>(())
     };
     at_every_step(Trouble::At, prepare, act, |host, _, step| {
         let is_shut = [host.former(), host.firewall()].map(|firewall| netout(&firewall, &web()));
@@ -459,7 +458,7 @@ fn groups_hold_in_the_former_firewall_until_the_agent_has_moved_them() {
             assert_eq!(first, "-j asg-web");
             assert!(!mentions(&host.former(), &web()));
         } else {
-            assert!(matches!(moved, Err(move_over::MoveError::Ungoverned(_))));
+            assert!(matches!(moved, Err(MoveError::Ungoverned(_))));
             assert_eq!(first, "-j ACCEPT", "what leaves is left to the former one");
             assert_eq!(netout(&host.former(), &web()).unwrap()[0], "-j asg-web");
             host.govern(&web());
@@ -477,6 +476,214 @@ fn down_takes_a_container_out_of_both_firewalls() {
     down(&host, &web()).unwrap();
     assert!(!mentions(&host.former(), &web()));
     assert_nothing_left(&host, 0);
+}
+
+/// Both containers are up; what stands then, and what of each.
+fn two_up(host: &FakeHost) -> netfilter::Observed {
+    bring_up(host, &web(), 7).unwrap();
+    bring_up(host, &handle("db"), 8).unwrap();
+    // Those who were up before an upgrade.
+    host.expect(None);
+    host.firewall()
+}
+
+fn repair_both(host: &FakeHost) -> BTreeMap<Handle, Mended> {
+    repair(host, &Config::example(), &[web(), handle("db")])
+}
+
+/// What was put right, and who is in trouble.
+fn told(mended: &BTreeMap<Handle, Mended>) -> (Vec<String>, Vec<String>) {
+    let what = |(handle, mended): (&Handle, &Mended)| {
+        (!mended.what.is_empty()).then(|| handle.to_string())
+    };
+    let trouble = |(handle, mended): (&Handle, &Mended)| {
+        let trouble = mended.trouble.as_ref()?;
+        Some(format!("{handle}: {}", crate::error_chain(trouble)))
+    };
+    (mended.iter().filter_map(what).collect(), mended.iter().filter_map(trouble).collect())
+}
+
+fn none() -> Vec<String> {
+    Vec::new()
+}
+
+/// The kernel's rules of one chain, to be meddled with.
+fn chain<'o>(
+    all: &'o mut netfilter::Observed,
+    table: netfilter::Table,
+    chain: &str,
+) -> &'o mut Vec<String> {
+    all.rules_mut(table, chain).unwrap()
+}
+
+#[test]
+fn whatever_was_done_to_the_rules_is_undone_in_one_go_and_only_once() {
+    use netfilter::Table::{Filter, Mangle, Nat};
+
+    type Vandal = fn(&mut netfilter::Observed);
+    let vandals: [(&str, Vandal); 6] = [
+        ("everything is gone", |all| *all = netfilter::Observed::default()),
+        ("a chain is empty", |all| chain(all, Filter, "netout--web").clear()),
+        ("a hook is gone", |all| _ = chain(all, Filter, "FORWARD").remove(0)),
+        ("everything passes", |all| {
+            chain(all, Filter, "overlay--web").insert(0, "-j ACCEPT".into());
+        }),
+        ("nothing is marked", |all| chain(all, Mangle, "netin--web").clear()),
+        ("nothing is masqueraded", |all| chain(all, Nat, "POSTROUTING").clear()),
+    ];
+    for (what, vandal) in vandals {
+        let host = FakeHost::default();
+        let before = two_up(&host);
+        repair_both(&host);
+        assert_eq!(host.firewall(), before, "what is whole is left as it is");
+        let commits = host.commits();
+        host.vandalise(vandal);
+        let (mended, trouble) = told(&repair_both(&host));
+        assert!(mended.contains(&"web".to_owned()), "{what}");
+        assert_eq!(trouble, none(), "{what}");
+        assert_eq!(host.commits(), commits + 1, "{what}");
+        let sorted = |mut all: netfilter::Observed| {
+            let shared = [
+                (Filter, "FORWARD"),
+                (Filter, "INPUT"),
+                (Mangle, "PREROUTING"),
+                (Nat, "PREROUTING"),
+                (Nat, "POSTROUTING"),
+            ];
+            shared.into_iter().for_each(|(table, name)| chain(&mut all, table, name).sort());
+            all
+        };
+        assert_eq!(sorted(host.firewall()), sorted(before), "{what}");
+        assert_eq!(told(&repair_both(&host)), (none(), none()), "{what}: again");
+        assert_eq!(host.commits(), commits + 1, "{what}: again");
+    }
+}
+
+#[test]
+fn settings_of_containers_from_before_an_upgrade_are_put_right_once() {
+    let host = FakeHost::default();
+    two_up(&host);
+    host.forget_settings();
+    let mended = repair_both(&host);
+    assert!(mended.values().all(|one| one.what == ["disable_ipv6".to_owned()].into()));
+    assert_eq!(told(&repair_both(&host)), (none(), none()));
+}
+
+#[test]
+fn a_container_with_groups_gets_nothing_from_garden_until_they_are_linked_again() {
+    use netfilter::Table::Filter;
+
+    let refuses_all = |host: &FakeHost| {
+        let rules = netout(&host.firewall(), &web()).unwrap();
+        !rules.iter().any(|rule| rule.contains("8.8.8.8"))
+    };
+    for agent_is_away in [false, true] {
+        let host = FakeHost::default();
+        two_up(&host);
+        host.agent_governs_groups(true);
+        host.govern(&web());
+        let before = netout(&host.firewall(), &web()).unwrap();
+        repair_both(&host);
+        assert_eq!(netout(&host.firewall(), &web()).unwrap(), before);
+        host.vandalise(|all| {
+            chain(all, Filter, "netout--web").clear();
+            chain(all, Filter, "FORWARD").clear();
+        });
+        if agent_is_away {
+            host.agent_links_nothing();
+            let (_, trouble) = told(&repair_both(&host));
+            assert!(trouble[0].contains("until the policy agent has linked"), "{trouble:?}");
+            assert!(refuses_all(&host), "{:?}", netout(&host.firewall(), &web()));
+            host.agent_governs_groups(true);
+        }
+        assert_eq!(told(&repair_both(&host)).1, none());
+        assert_eq!(netout(&host.firewall(), &web()).unwrap(), before);
+        assert!(host.was_never_open(&web()), "Garden's rules stood without the jump");
+    }
+}
+
+#[test]
+fn an_unreadable_record_is_told_its_container_is_shut_and_the_others_are_repaired() {
+    let host = FakeHost::default();
+    let before = two_up(&host);
+    host.tear_record(&web());
+    let (mended, trouble) = told(&repair_both(&host));
+    assert_eq!(mended, none());
+    assert!(trouble.len() == 1 && trouble[0].starts_with("web: what was missing"), "{trouble:?}");
+    assert_eq!(host.firewall(), before, "what stands may be right");
+
+    host.vandalise(|all| *all = netfilter::Observed::default());
+    let (mended, trouble) = told(&repair_both(&host));
+    assert_eq!((mended, trouble.len()), (vec!["db".to_owned(), "web".to_owned()], 1));
+    let rules = netout(&host.firewall(), &web()).unwrap();
+    assert!(rules.last().unwrap().contains("REJECT"), "{rules:?}");
+    assert!(!rules.iter().any(|rule| rule.contains("8.8.8.8")), "{rules:?}");
+    assert_eq!(netout(&host.firewall(), &handle("db")), netout(&before, &handle("db")));
+}
+
+#[test]
+fn a_container_that_is_gone_is_not_brought_back() {
+    let host = FakeHost::default();
+    two_up(&host);
+    host.lose_pins();
+    host.vandalise(|all| *all = netfilter::Observed::default());
+    assert_eq!(told(&repair_both(&host)), (none(), none()));
+    assert!(host.firewall_is_bare());
+    let unknown = repair(&host, &Config::example(), &[handle("nobody")]);
+    assert_eq!(told(&unknown).1, ["nobody: nothing is remembered of it"]);
+}
+
+#[test]
+fn a_repair_that_fails_at_any_step_opens_nothing_and_the_next_one_succeeds() {
+    let whole = FakeHost::default();
+    let before = two_up(&whole);
+    for trouble in [Trouble::At, Trouble::KilledAt] {
+        for step in 0..40 {
+            let host = FakeHost::default();
+            two_up(&host);
+            host.agent_governs_groups(true);
+            host.govern(&web());
+            host.govern(&handle("db"));
+            host.vandalise(|all| {
+                for name in ["netout--web", "netout--db", "FORWARD"] {
+                    chain(all, netfilter::Table::Filter, name).clear();
+                }
+            });
+            host.expect(trouble(step));
+            repair_both(&host);
+            host.expect(None);
+            assert!(host.was_never_open(&web()) && host.was_never_open(&handle("db")), "{step}");
+            assert_eq!(told(&repair_both(&host)).1, none(), "{step}");
+            let rules = |all: &netfilter::Observed| netout(all, &web()).unwrap();
+            assert_eq!(rules(&host.firewall())[1..], rules(&before)[..], "{step}");
+        }
+    }
+}
+
+#[test]
+fn containers_do_not_move_before_the_agent_has() {
+    let (host, config) = (FakeHost::default(), Config::example());
+    bring_up(&host, &web(), 7).unwrap();
+    host.agent_writes();
+    host.switch_firewalls(false);
+    let former = host.former();
+    let moved = move_over(&host, &config, &web());
+    assert!(matches!(moved, Err(MoveError::AgentFirst)), "{moved:?}");
+    assert_eq!(host.former(), former);
+    assert!(!mentions(&host.firewall(), &web()), "what policies allow would be cut there");
+    host.agent_writes();
+    move_over(&host, &config, &web()).unwrap();
+    assert!(mentions(&host.firewall(), &web()) && !mentions(&host.former(), &web()));
+}
+
+#[test]
+fn what_the_wrapper_connected_is_taken_out_of_both_firewalls() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    host.forget_where_containers_are();
+    assert!(mentions(&host.former(), &web()));
+    down(&host, &web()).unwrap();
+    assert!(!mentions(&host.former(), &web()));
 }
 
 fn bring_up_dual(host: &FakeHost, handle: &Handle) -> Result<wire::UpReply, UpError> {
@@ -553,4 +760,64 @@ fn what_was_opened_over_ipv6_stays_after_that_is_turned_off() {
     let more = json::from_slice(more.to_string().as_bytes()).unwrap();
     net_out(&host, &Config::example(), &web(), more).unwrap();
     assert_eq!(rules(), before);
+}
+
+#[test]
+fn rules_of_a_second_address_are_repaired_and_its_link_is_not_told_to_forget_it() {
+    use netfilter::Table::{Filter6, Mangle6};
+
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:255::");
+    bring_up_dual(&host, &web()).unwrap();
+    let before = host.firewall();
+    let config = Config::dual_example();
+    let mended = |host: &FakeHost| told(&repair(host, &config, &[web()]));
+    assert_eq!(mended(&host), (none(), none()));
+    type Vandal = fn(&mut netfilter::Observed);
+    let vandals: [Vandal; 3] = [
+        |all| *all = netfilter::Observed::default(),
+        |all| chain(all, Filter6, "FORWARD").clear(),
+        |all| chain(all, Mangle6, "netin--web").clear(),
+    ];
+    for vandal in vandals {
+        host.vandalise(vandal);
+        assert_eq!(mended(&host), (vec!["web".to_owned()], none()));
+        assert_eq!(host.firewall(), before);
+        assert_eq!(mended(&host), (none(), none()));
+    }
+    // Of whom nothing is known but the store's entry, both addresses are shut.
+    host.tear_record(&web());
+    host.vandalise(|all| *all = netfilter::Observed::default());
+    repair(&host, &config, &[web()]);
+    let firewall = host.firewall();
+    let forward = firewall.rules(Filter6, "FORWARD").unwrap();
+    assert_eq!(forward, before.rules(Filter6, "FORWARD").unwrap());
+    assert!(firewall.rules(Filter6, "netout--web").unwrap().iter().all(|r| !r.contains("8.8.8.8")));
+}
+
+#[test]
+fn groups_that_are_lost_for_the_second_address_alone_are_linked_again() {
+    use netfilter::Table::Filter6;
+
+    let host = FakeHost::default();
+    host.give_ipv6("fd00:255::");
+    bring_up_dual(&host, &web()).unwrap();
+    net_out(&host, &Config::dual_example(), &web(), dual_net_out()).unwrap();
+    host.agent_governs_groups(true);
+    host.govern(&web());
+    let before = host.firewall();
+    host.vandalise(|all| _ = chain(all, Filter6, "netout--web").remove(0));
+    host.agent_links_nothing();
+    let config = Config::dual_example();
+    let (_, trouble) = told(&repair(&host, &config, &[web()]));
+    assert_eq!(trouble.len(), 1);
+    let there = host.firewall();
+    let opened = |rule: &String| rule.contains("2001:db8::1");
+    assert!(
+        !there.rules(Filter6, "netout--web").unwrap().iter().any(opened),
+        "Garden's rules stood"
+    );
+    host.agent_governs_groups(true);
+    assert_eq!(told(&repair(&host, &config, &[web()])).1, none());
+    assert_eq!(host.firewall().rules(Filter6, "netout--web"), before.rules(Filter6, "netout--web"));
 }

@@ -163,7 +163,9 @@ fn connect(
             host.show_ipv6_of_bridges(&second.ports).map_err(doing("filtering IPv6 on bridges"))?;
         }
         None if config.allow_unfiltered_ipv6 => {}
-        None => host.forbid_ipv6(handle, &links).map_err(doing("forbidding IPv6"))?,
+        None => {
+            host.forbid_ipv6(handle, &links).map_err(doing("forbidding IPv6"))?;
+        }
     }
     if let Some(proxy) = &config.proxy {
         let rules = proxy.rules(ip);

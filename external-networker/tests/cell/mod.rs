@@ -98,6 +98,15 @@ impl Ran {
         assert!(self.stderr.contains(of), "{}", self.stderr);
     }
 
+    /// The containers a repair has mended, in order.
+    pub fn mended(&self) -> Vec<String> {
+        let container = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["container"].as_str().unwrap().to_owned()
+        };
+        self.stdout.lines().map(container).collect()
+    }
+
     /// What a run that failed complained of.
     #[track_caller]
     pub fn complaint(&self) -> &str {
@@ -189,6 +198,26 @@ impl Cell {
 
     pub fn down(&self, handle: &str) -> Ran {
         self.run("down", handle, &Value::Null)
+    }
+
+    /// Has rules put right; of one container, if `more` names it.
+    pub fn repair(&self, more: &[&str]) -> Ran {
+        let config_file = self.path("config.json");
+        let output = self.inside(|| {
+            Command::new(env!("CARGO_BIN_EXE_external-networker"))
+                .arg(format!("--configFile={}", config_file.display()))
+                .args(["--action", "repair"])
+                .args(more)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap()
+        });
+        Ran::new(output)
+    }
+
+    /// The cell's network namespace.
+    pub fn netns(&self) -> Netns {
+        self.process.netns()
     }
 
     /// All rules of the three tables, `<table> <rule>`, and the chains that are not built in.

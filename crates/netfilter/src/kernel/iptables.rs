@@ -117,6 +117,23 @@ impl Iptables {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// With the lock held.
+    fn carry_out(&self, plan: &Plan) -> Result<(), KernelError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if !self.dual {
+            return self.restore(self.family, &plan.render());
+        }
+        for family in Family::ALL {
+            let text = plan.restore_text(family);
+            if !text.is_empty() {
+                self.restore(family, &text)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Has one program carry out its part, trying again while another writes.
     fn restore(&self, family: Family, text: &str) -> Result<(), KernelError> {
         let restore = self.program(family, "restore");
@@ -161,15 +178,13 @@ impl Kernel for Iptables {
             return Ok(());
         }
         let _held = self.lock_file.take()?;
-        if !self.dual {
-            return self.restore(self.family, &plan.render());
-        }
-        for family in Family::ALL {
-            let text = plan.restore_text(family);
-            if !text.is_empty() {
-                self.restore(family, &text)?;
-            }
-        }
-        Ok(())
+        self.carry_out(plan)
+    }
+
+    fn change(&mut self, decide: &mut dyn FnMut(&Observed) -> Plan) -> Result<Plan, KernelError> {
+        let _held = self.lock_file.take()?;
+        let plan = decide(&self.observe()?);
+        self.carry_out(&plan)?;
+        Ok(plan)
     }
 }

@@ -8,8 +8,7 @@ use imbl::OrdSet;
 
 use super::{Kernel, KernelError, lock_file::LockFile, program::run};
 use crate::{
-    Dialect, Observed, Plan, Rendered, Ruleset, Scope, SetKind, SetStep, Step, Table,
-    UnreadableRuleset,
+    Dialect, Observed, Plan, SetKind, SetStep, Step, Table, UnreadableRuleset,
     netlink::{Change, Netlink},
     observed::ObservedSet,
     render::nft,
@@ -282,11 +281,10 @@ impl Kernel for Nftables {
         Ok(())
     }
 
-    /// Nobody of this cell writes between the look and the commit.
-    fn settle(&mut self, wanted: &Ruleset, scope: &Scope) -> Result<Plan, KernelError> {
+    fn change(&mut self, decide: &mut dyn FnMut(&Observed) -> Plan) -> Result<Plan, KernelError> {
         let _held = self.lock_file.take()?;
         let (observed, listed) = self.look_undisturbed()?;
-        let plan = Plan::new(&Rendered::new(wanted, self.dialect()), &observed, scope);
+        let plan = decide(&observed);
         self.write(&plan, Some(listed))?;
         Ok(plan)
     }

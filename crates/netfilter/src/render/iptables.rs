@@ -203,14 +203,10 @@ fn write_too_many(f: &mut impl Write, too_many: &TooMany) -> fmt::Result {
     )
 }
 
-/// What a long meter is called: a hash. The kernel counts on under the limits it began with for as long
-/// as a rule asks for the same name, so other limits make another name.
+/// What a meter is called: a hash. The kernel counts on under the limits it began with for as long as a
+/// rule asks for the same name, so other limits make another name.
 fn counter(TooMany { meter, limit: Limit { per_second, burst } }: &TooMany) -> String {
-    if meter.as_str().len() <= LONGEST_COUNTER {
-        return meter.to_string();
-    }
-    let hash = digest(&format!("{meter} {per_second} {burst}"));
-    hash[..LONGEST_COUNTER].to_owned()
+    digest(&format!("{meter} {per_second} {burst}"))[..LONGEST_COUNTER].to_owned()
 }
 
 /// A match on everything is not printed.

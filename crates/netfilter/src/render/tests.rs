@@ -259,3 +259,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_limit_counts_under_another_name_however_short_the_meter_is_called() {
+    use crate::{Limit, TooMany, Transport};
+
+    let name = |meter: &str, burst: u32| {
+        let count = |number| std::num::NonZeroU32::new(number).unwrap();
+        let limit = Limit { per_second: count(10), burst: count(burst) };
+        let meter = meter.parse().unwrap();
+        let rule = Rule::new(Action::Drop).transport(Transport::Tcp);
+        let rule = rule.too_many(TooMany { meter, limit }).to_string();
+        let mut words = rule.split(' ').skip_while(|word| *word != "--hashlimit-name");
+        words.nth(1).unwrap().to_owned()
+    };
+    let names = [name("asg-a--orl", 20), name("asg-a--orl", 21), name("asg-b--orl", 20)];
+    assert_eq!(names[0], name("asg-a--orl", 20));
+    assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+    assert_eq!(BTreeSet::from(names).len(), 3);
+}
