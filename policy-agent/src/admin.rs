@@ -28,6 +28,7 @@ use crate::{
     denied::{Reason, Verdict},
     explain::{Explanation, Flow},
     groups, metrics,
+    networker::Repairs,
     poll::{Reach, Taken},
     probe::Attempt,
     shadow::{Kind, Report},
@@ -87,6 +88,8 @@ pub(crate) fn routes(
 #[derive(Serialize)]
 struct StatusBody {
     enforcement: Status,
+    /// How the networker's repairs went, if it is started for them.
+    networker_repair: Option<Repairs>,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
     /// The last answer that said something new.
@@ -107,7 +110,8 @@ struct LastAnswer {
 async fn metrics(State(admin): State<Admin>) -> Response {
     let status = admin.statuses.borrow().clone();
     let server_answers = admin.reach.borrow().failure.is_none();
-    metrics::page(&status, server_answers, &admin.pages)
+    let groups = admin.groups.as_ref().map(|groups| groups.borrow().clone());
+    metrics::page(&status, groups.as_ref(), server_answers, &admin.pages)
 }
 
 async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
@@ -120,6 +124,7 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
     let packets = |verdict| admin.pages.told.ledger().packets(verdict);
     Json(StatusBody {
         enforcement,
+        networker_repair: admin.pages.networker.get(),
         server_failure,
         last_answer,
         packets_denied: packets(Verdict::Denied),
@@ -323,7 +328,8 @@ mod tests {
         let (reach, reaching) = watch::channel(Reach::default());
         let patience = Duration::from_millis(50);
         let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
-        let pages = metrics::Sources { told, vtep: "silk-vtep".parse().unwrap() };
+        let vtep = "silk-vtep".parse().unwrap();
+        let pages = metrics::Sources { told, vtep, networker: Default::default() };
         Fake {
             admin: Admin {
                 wake,

@@ -52,6 +52,9 @@ pub struct Config {
     pub shadow: ShadowModes,
     /// The lock other writers of rules on this cell share with us.
     pub iptables_lock_file: Option<PathBuf>,
+    /// The networker's program and its arguments, by which it repairs what it wrote for containers; none
+    /// if nobody is to start it.
+    pub networker_repair: Vec<String>,
     /// Whether security groups are kept by us, or left to the networker.
     pub enable_groups: bool,
     /// How often to ask a server for security groups that does not hold questions.
@@ -95,6 +98,7 @@ struct Raw {
     state_file: String,
     shadow: ShadowModes,
     iptables_lock_file: String,
+    networker_repair: Vec<String>,
     enable_asg_syncing: bool,
     asg_poll_interval: Option<i64>,
     deny_networks: egress::RawDenyNetworks,
@@ -163,6 +167,7 @@ impl Config {
             state_file: optional(&raw.state_file),
             shadow: raw.shadow,
             iptables_lock_file: optional(&raw.iptables_lock_file),
+            networker_repair: raw.networker_repair.clone(),
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
             egress: egress::manner(&mut check, raw),
@@ -177,6 +182,9 @@ impl Config {
         };
         if config.shadow.any() && config.state_file.is_none() {
             check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
+        }
+        if config.networker_repair.first().is_some_and(String::is_empty) {
+            check.fault("networker_repair", "begins with no program");
         }
         if config.shadow.security_groups && !config.enable_groups {
             check.fault("shadow", "security_groups can be watched only with enable_asg_syncing");

@@ -246,6 +246,7 @@ impl Cycle {
             connections_cut,
             shadow,
             unguarded,
+            networker_changes,
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
@@ -263,12 +264,13 @@ impl Cycle {
                 Some(first) => tracing::warn!(
                     first,
                     all = unguarded.len(),
-                    "What the networker wrote for containers is not whole; they are to be wired anew."
+                    "What the networker wrote for containers is not whole; it is to be repaired."
                 ),
                 None => tracing::info!("What the networker wrote for containers is whole again."),
             }
         }
         status.unguarded = unguarded;
+        status.networker_changes = networker_changes;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
                 Some(Enforced { apps: apps.clone(), version: version.clone() })

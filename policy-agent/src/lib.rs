@@ -34,6 +34,7 @@ mod keeper;
 mod lists;
 mod metrics;
 mod model;
+mod networker;
 mod pass;
 mod poll;
 mod probe;
@@ -130,7 +131,10 @@ pub async fn run(
     let told = denied::Told::new(config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
     let who = denied::Sources::new(store, statuses.clone(), latest.told());
-    let pages = metrics::Sources { told: told.clone(), vtep: config.vtep.clone() };
+    let (networker, repairs) =
+        networker::Networker::new(&config.networker_repair, statuses.clone(), wake.clone());
+    let vtep = config.vtep.clone();
+    let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs };
     let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
     let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
@@ -150,6 +154,7 @@ pub async fn run(
     let polling = tokio::spawn(poller.run(shutdown.clone()));
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
+    let repairing = networker.map(|networker| tokio::spawn(networker.run(shutdown.clone())));
     let listening = tokio::spawn(told.listen(who, shutdown.clone()));
     let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
@@ -159,8 +164,8 @@ pub async fn run(
     let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
-    if let Some(grouping) = grouping {
-        let _ = grouping.await;
+    for task in [grouping, repairing].into_iter().flatten() {
+        let _ = task.await;
     }
     if let Some(debugging) = debugging {
         let _ = debugging.await;

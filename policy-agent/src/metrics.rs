@@ -22,6 +22,8 @@ use prometheus_client::{
 
 use crate::{
     denied::{Ledger, Pair, Told, Verdict},
+    groups,
+    networker::{self, Repairs},
     status::Status,
 };
 use devices::{Device, Devices};
@@ -36,6 +38,7 @@ const OPEN_METRICS: HeaderValue =
 pub(crate) struct Sources {
     pub told: Told,
     pub vtep: Interface,
+    pub networker: networker::Told,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,10 +62,20 @@ struct DeviceLabels {
 }
 
 /// The page.
-pub(crate) fn page(status: &Status, server_answers: bool, sources: &Sources) -> Response {
+pub(crate) fn page(
+    status: &Status,
+    groups: Option<&groups::Status>,
+    server_answers: bool,
+    sources: &Sources,
+) -> Response {
     let devices = Devices::read(sources.vtep.as_str());
     let mut page = String::new();
-    let registry = levels(status, server_answers, &sources.told.ledger(), &devices);
+    let mut registry = levels(status, server_answers, &sources.told.ledger(), &devices);
+    let ours = registry.sub_registry_with_prefix(PREFIX);
+    of_guards(status, sources.networker.get().as_ref(), ours);
+    if let Some(groups) = groups {
+        of_groups(groups, ours);
+    }
     match text::encode(&mut page, &registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
         // Writing to a string fails only if the library refuses a value.
@@ -117,6 +130,31 @@ fn of_passes(status: &Status, server_answers: bool, to: &mut Registry) {
     to.register("chain_rules", "Rules of each chain of the host, whosever they are", chains);
     let took = std::time::Duration::from_millis(status.duration_ms).as_secs_f64();
     to.register_with_unit("pass", "Time the last pass took", Unit::Seconds, ConstGauge::new(took));
+}
+
+/// Of what the networker wrote, and of its repairs, if it is started for them.
+fn of_guards(status: &Status, repairs: Option<&Repairs>, to: &mut Registry) {
+    let missing = ConstGauge::new(length(status.unguarded.len()));
+    to.register("unguarded", "Chains of the networker that are not whole", missing);
+    let Some(Repairs { runs, failures, containers, .. }) = repairs else { return };
+    let mut count = |name, help, value: u64| to.register(name, help, ConstCounter::new(value));
+    count("networker_runs", "Times the networker was started to repair its rules", *runs);
+    count("networker_failures", "Times it could not repair all of them", *failures);
+    count("networker_repairs", "Containers it has put something right of", *containers);
+}
+
+fn of_groups(status: &groups::Status, to: &mut Registry) {
+    let mut count = |name, help, value: u64| to.register(name, help, ConstCounter::new(value));
+    count(
+        "security_group_repairs",
+        "Times chains of security groups had been changed by others, and were put right",
+        status.repairs,
+    );
+    count(
+        "security_group_connections_cut",
+        "Connections cut because no security group allows them",
+        status.connections_cut,
+    );
 }
 
 fn of_packets(ledger: &Ledger, to: &mut Registry) {

@@ -83,6 +83,8 @@ pub(crate) struct Outcome {
     pub connections_cut: u64,
     /// What is wrong with what the networker wrote.
     pub unguarded: Vec<String>,
+    /// How often it was seen to be other than before.
+    pub networker_changes: u64,
     /// What is only watched.
     pub shadow: Report,
 }
@@ -234,6 +236,7 @@ impl Enforcer {
             chains: Arc::new(firewall.known().map(lengths).unwrap_or_default()),
             shadow: self.shadow.report(),
             unguarded: self.unguarded.clone(),
+            networker_changes: self.guards.changes(),
             ..Outcome::default()
         };
         self.promised = answer.is_some().then(|| agreed.rules.clone());

@@ -66,8 +66,12 @@ pub(crate) struct Status {
     pub container_network_v6: Option<Ipv6Net>,
     /// What is only watched instead of being enforced.
     pub shadow: Report,
-    /// What is wrong with what the networker wrote for containers, which is not ours to put right.
+    /// What is wrong with what the networker wrote for containers, which is its to put right.
     pub unguarded: Vec<String>,
+    /// How often something the networker wrote for a container was seen to be other than before, by its
+    /// own doing or somebody else's.
+    #[serde(skip)]
+    pub networker_changes: u64,
     /// Connections cut because no policy allows them any more.
     pub connections_cut: u64,
 }
@@ -101,6 +105,7 @@ impl Status {
             repairs: 0,
             drift: drift::History::default(),
             unguarded: Vec::new(),
+            networker_changes: 0,
             connections_cut: 0,
             policies_disabled: false,
             container_network_v6: None,

@@ -67,8 +67,8 @@ fn judge(body: &Body) -> Finding {
     }
     if let Some(first) = unguarded.first() {
         let says = format!(
-            "what the networker wrote is not whole, and only wiring containers anew puts it right: \
-             {first}; in all: {}",
+            "what the networker wrote is not whole; external-networker --action repair puts it right, \
+             which the agent starts if networker_repair says how: {first}; in all: {}",
             unguarded.len()
         );
         return Finding::broken("agent", says);

@@ -222,8 +222,13 @@ mod tests {
             Rule::new(Action::SaveMark),
             Rule::new(Action::Dnat("10.0.0.1".parse().unwrap(), 80)),
         ];
-        for written in rules {
-            assert_eq!(rule(&written.to_string()), Some(written));
+        for mut written in rules {
+            let read = rule(&written.to_string()).unwrap();
+            // What a meter is called, is told by a hash.
+            if let (Some(meter), Some(of)) = (&read.too_many, &mut written.too_many) {
+                of.meter = meter.meter.clone();
+            }
+            assert_eq!(read, written);
         }
         let asks = accept().in_set(&"vpa--x".parse().unwrap(), Side::Source);
         assert_eq!(rule(&asks.to_string()), None, "no kernel prints what it has no words for");
