@@ -33,17 +33,20 @@ pub(crate) enum Suspects {
 }
 
 /// Which connections may be unlawful in `world` that were not in `earlier`, if nobody but us has written
-/// to the kernel in between: where only policies were taken away, those of their sources.
+/// to the kernel in between: where only policies were taken away, those they let in.
 pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
     if !world.differs_in_policies_only(earlier) {
         return Suspects::All;
     }
     let mut picks = BTreeSet::new();
     for change in earlier.allowances.changes(&world.allowances) {
-        let Change::Gone(Allowance { source, mark, .. }) = change else { continue };
-        picks.insert(Pick::Marked((*mark).into()));
+        let Change::Gone(Allowance { source, mark, protocol, ports, .. }) = change else {
+            continue;
+        };
+        let port = ports.as_single().map(|port| (*protocol, port));
+        picks.insert(Pick::Marked((*mark).into(), port));
         let here = world.residents.iter().filter(|resident| resident.app == *source);
-        picks.extend(here.map(|resident| Pick::From(resident.ip)));
+        picks.extend(here.map(|resident| Pick::From(resident.ip, port)));
         if picks.len() > FEW {
             return Suspects::All;
         }
@@ -352,8 +355,9 @@ mod tests {
         let before = world(&HERE, &["a 1 c tcp 8080"]);
         let more = world(&HERE, &["a 1 c tcp 8080", "a 1 c tcp 8081"]);
         assert_eq!(suspects(&before, &more), Suspects::Picked(BTreeSet::new()));
-        let from = |ip: &str| Pick::From(ip.parse().unwrap());
-        let of_a = [Pick::Marked(1), from("10.255.30.2"), from("10.255.30.3")];
+        let port = Some((Protocol::Tcp, 8081));
+        let from = |ip: &str| Pick::From(ip.parse().unwrap(), port);
+        let of_a = [Pick::Marked(1, port), from("10.255.30.2"), from("10.255.30.3")];
         assert_eq!(suspects(&more, &before), Suspects::Picked(of_a.into()));
         let fewer = world(&HERE[..1], &["a 1 c tcp 8080"]);
         assert_eq!(suspects(&before, &fewer), Suspects::All);

@@ -63,10 +63,10 @@ pub struct Portless {
 /// Some of the connections of a network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pick {
-    /// Those with this mark.
-    Marked(u32),
-    /// Those that were opened from this address.
-    From(IpAddr),
+    /// Those with this mark; only those that this port answers, if one is named.
+    Marked(u32, Option<(Protocol, u16)>),
+    /// Those that were opened from this address; only those to this port, if one is named.
+    From(IpAddr, Option<(Protocol, u16)>),
 }
 
 /// The connections of a network namespace.
@@ -95,9 +95,15 @@ pub trait Connections: Send {
 impl Pick {
     /// Whether it means `connection`.
     pub fn means(self, connection: &Connection) -> bool {
+        let Connection { protocol, destination_port, responder_port, source, mark, .. } =
+            *connection;
         match self {
-            Self::Marked(mark) => connection.mark == mark,
-            Self::From(address) => connection.source == address,
+            Self::Marked(wanted, port) => {
+                mark == wanted && port.is_none_or(|port| port == (protocol, responder_port))
+            }
+            Self::From(address, port) => {
+                source == address && port.is_none_or(|port| port == (protocol, destination_port))
+            }
         }
     }
 }
@@ -134,8 +140,10 @@ impl Connections for Conntrack {
         let mut picked = Vec::new();
         for pick in picks {
             let meant = |entry: Entry<'_>| entry.connection().filter(|one| pick.means(one));
-            let found = self.entries_of(&entry::listing(*pick), meant)?;
-            picked.extend(found.into_iter().filter(|connection| seen.insert(*connection)));
+            for listing in entry::listings(*pick) {
+                let found = self.entries_of(&listing, meant)?;
+                picked.extend(found.into_iter().filter(|connection| seen.insert(*connection)));
+            }
         }
         Ok(picked)
     }

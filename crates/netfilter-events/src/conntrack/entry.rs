@@ -31,9 +31,13 @@ const DESTINATION_PORT: u16 = 3;
 const ICMP_TYPE: u16 = 5;
 const ICMP_V6_TYPE: u16 = 8;
 
-/// Of `FILTER`: which fields of the original tuple must be as they are given.
+/// Of `FILTER`: which fields of the original tuple, and of the reply, must be as they are given.
 const ORIGINAL_FIELDS: u16 = 1;
+const REPLY_FIELDS: u16 = 2;
 const SOURCE_FIELD: u32 = 1;
+const PROTOCOL_FIELD: u32 = 1 << 3;
+const SOURCE_PORT_FIELD: u32 = 1 << 4;
+const DESTINATION_PORT_FIELD: u32 = 1 << 5;
 
 const INET: u8 = 2;
 const INET6: u8 = 10;
@@ -139,22 +143,59 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The request for those that `pick` means.
-pub(super) fn listing(pick: Pick) -> Request {
+/// The requests for those that `pick` means. Tuples are of one version of IP.
+pub(super) fn listings(pick: Pick) -> Vec<Request> {
     match pick {
-        Pick::Marked(mark) => {
-            let attributes = [(MARK, mark), (MARK_MASK, u32::MAX)]
-                .map(|(kind, value)| attribute(kind, value.to_be_bytes()))
-                .into();
-            Request { attributes, ..Request::new(GET, 0) }
+        Pick::Marked(mark, None) => vec![of_family(0, marked(mark).into())],
+        Pick::Marked(mark, Some(port)) => {
+            let tuple = nest(TUPLE_REPLY, &[answered_by(SOURCE_PORT, port)]);
+            let fields = PROTOCOL_FIELD | SOURCE_PORT_FIELD;
+            let [value, mask] = marked(mark);
+            let attributes = vec![value, mask, tuple, filter(REPLY_FIELDS, fields)];
+            [INET, INET6].map(|family| of_family(family, attributes.clone())).into()
         }
-        Pick::From(source) => {
-            let (family, [from, _]) = if source.is_ipv4() { (INET, V4) } else { (INET6, V6) };
-            let tuple = nest(TUPLE_ORIGINAL, &[nest(TUPLE_IP, &[address(from, source)])]);
-            let fields = attribute(ORIGINAL_FIELDS, SOURCE_FIELD.to_ne_bytes());
-            let attributes = vec![tuple, nest(FILTER, &[fields])];
-            Request { family, attributes, ..Request::new(GET, 0) }
+        Pick::From(source, port) => {
+            let mut ends = Vec::new();
+            let mut fields = 0;
+            // Told an address of IPv6, kernels leave out just the connections from there.
+            if source.is_ipv4() {
+                ends.push(nest(TUPLE_IP, &[address(V4[0], source)]));
+                fields |= SOURCE_FIELD;
+            }
+            if let Some(port) = port {
+                ends.push(answered_by(DESTINATION_PORT, port));
+                fields |= PROTOCOL_FIELD | DESTINATION_PORT_FIELD;
+            }
+            let family = if source.is_ipv4() { INET } else { INET6 };
+            let filter = || filter(ORIGINAL_FIELDS, fields);
+            let attributes = (fields != 0).then(|| vec![nest(TUPLE_ORIGINAL, &ends), filter()]);
+            vec![of_family(family, attributes.unwrap_or_default())]
         }
+    }
+}
+
+fn of_family(family: u8, attributes: Vec<DefaultNla>) -> Request {
+    Request { family, attributes, ..Request::new(GET, 0) }
+}
+
+fn marked(mark: u32) -> [DefaultNla; 2] {
+    [(MARK, mark), (MARK_MASK, u32::MAX)].map(|(kind, value)| attribute(kind, value.to_be_bytes()))
+}
+
+/// The part of a tuple that names a protocol and, as `end` of it, a port.
+fn answered_by(end: u16, (protocol, port): (Protocol, u16)) -> DefaultNla {
+    let ends = [attribute(NUMBER, [number(protocol)]), attribute(end, port.to_be_bytes())];
+    nest(TUPLE_PROTOCOL, &ends)
+}
+
+fn filter(tuple: u16, fields: u32) -> DefaultNla {
+    nest(FILTER, &[attribute(tuple, fields.to_ne_bytes())])
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
     }
 }
 
@@ -163,13 +204,9 @@ pub(super) fn deletion(connection: &Connection) -> Request {
     let Connection { protocol, source, source_port, destination, destination_port, .. } =
         *connection;
     let (family, [from, to]) = if source.is_ipv4() { (INET, V4) } else { (INET6, V6) };
-    let number = match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-    };
     let ip = [address(from, source), address(to, destination)];
     let ends = [
-        attribute(NUMBER, [number]),
+        attribute(NUMBER, [number(protocol)]),
         attribute(SOURCE_PORT, source_port.to_be_bytes()),
         attribute(DESTINATION_PORT, destination_port.to_be_bytes()),
     ];
