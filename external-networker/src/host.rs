@@ -79,7 +79,7 @@ pub(crate) trait Host {
     /// there, and show the firewall what passes between two of them on a bridge.
     /// Says whether that was news to it.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<bool, HostError>;
-    /// Where the host's end of a link is.
+    /// What is behind a link.
     fn place(&self, link: &Interface) -> Result<Place, HostError>;
     /// Shows the firewall what of IPv6 passes between two of these ports of bridges. Says whether that was
     /// news to it.

@@ -335,7 +335,7 @@ impl Host for CellHost<'_> {
     }
 
     fn place(&self, link: &Interface) -> Result<Place, HostError> {
-        Ok(link::place(link.as_str())?.unwrap_or(Place::Alone))
+        Ok(link::place(link.as_str())?.unwrap_or(Place::Other))
     }
 
     fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError> {

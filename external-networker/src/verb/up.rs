@@ -67,6 +67,10 @@ pub(crate) enum UpError {
         "the CNI result names no interface of this host that leads to the container, so the firewall would not see its packets; use a plugin that makes one, and cniVersion 0.3.0 or later"
     )]
     NoLink,
+    #[error(
+        "none of the interfaces in the CNI result leads to the container alone, so that it could send over IPv6 in anybody's name"
+    )]
+    NoLinkOfItsOwn,
     #[error("an interface in the CNI result")]
     Link(#[from] InvalidInterface),
 }
@@ -220,10 +224,12 @@ fn second(
         match host.place(link).map_err(doing("looking at its links"))? {
             Place::Alone => second.links.push(link.clone()),
             Place::Port => second.ports.push(link.clone()),
-            Place::Bridge => {}
+            // A rule about what comes in there would be about others as well.
+            Place::Bridge | Place::Other => {}
         }
     }
-    Ok(Some(second))
+    let is_known = !second.links.is_empty() || !second.ports.is_empty();
+    is_known.then_some(Some(second)).ok_or(UpError::NoLinkOfItsOwn)
 }
 
 /// What the runtime says of the container, and for who reads the store, its second address; where there

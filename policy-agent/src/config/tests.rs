@@ -169,3 +169,21 @@ fn several_servers_may_be_named_and_each_is_asked_once() {
     let fault = "policy_server_urls: \"b:4003\" does not begin with https://";
     assert!(error.contains(fault), "{error}");
 }
+
+#[test]
+fn second_addresses_are_for_who_asks_for_them_and_says_where() {
+    let second = |more: &str| {
+        check(&BOSH.replacen('{', &format!("{{{more},"), 1)).map(|config| config.second_network)
+    };
+    let network = r#""container_network_v6":"fd00:255::1/48""#;
+    assert_eq!(second(network), Ok(None));
+    let both = second(&format!(r#""dual_stack":true,{network}"#));
+    assert_eq!(both, Ok(Some("fd00:255::/48".parse().unwrap())));
+    for (more, fault) in [
+        (r#""dual_stack":true"#, "container_network_v6: "),
+        (r#""dual_stack":true,"container_network_v6":"10.0.0.0/8""#, "is not a network such as"),
+    ] {
+        let error = second(more).unwrap_err();
+        assert!(error.contains(fault), "{error}");
+    }
+}

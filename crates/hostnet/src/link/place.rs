@@ -4,15 +4,17 @@ use nix::errno::Errno;
 
 use super::{LinkError, Links, error, error::Doing};
 
-/// Whether a device is on a bridge.
+/// What is behind a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// By itself: what comes in there is what its other end sends.
+    /// The other end of a cable, or a program: what comes in there is from nobody else.
     Alone,
     /// A port of a bridge: what comes in there seems to come in through the bridge.
     Port,
     /// It is a bridge.
     Bridge,
+    /// Anybody.
+    Other,
 }
 
 impl Links {
@@ -39,11 +41,11 @@ impl Place {
             LinkAttribute::LinkInfo(infos) => Some(infos),
             _ => None,
         });
-        let place = |info: &LinkInfo| match info {
-            LinkInfo::Kind(InfoKind::Bridge) => Some(Self::Bridge),
-            LinkInfo::PortKind(InfoPortKind::Bridge) => Some(Self::Port),
-            _ => None,
-        };
-        infos.flatten().find_map(place).unwrap_or(Self::Alone)
+        infos.flatten().fold(Self::Other, |place, info| match info {
+            LinkInfo::PortKind(InfoPortKind::Bridge) => Self::Port,
+            LinkInfo::Kind(InfoKind::Bridge) => Self::Bridge,
+            LinkInfo::Kind(InfoKind::Veth | InfoKind::Tun) if place == Self::Other => Self::Alone,
+            _ => place,
+        })
     }
 }
