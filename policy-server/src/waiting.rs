@@ -30,6 +30,13 @@ const WAVE: usize = 64;
 /// From one wave to the next.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// What it takes to answer one of many, and to read its next question. Who is told what many are told
+/// spreads its next question over so long for each of them, so that answers come first.
+const EACH: Duration = Duration::from_micros(250);
+
+/// Nobody is asked to rest for longer.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// All who wait.
 #[derive(Default)]
 pub(crate) struct Waiting {
@@ -49,6 +56,8 @@ struct Index {
     security_groups: BTreeSet<Id>,
     /// Who is to be woken, in this order.
     due: VecDeque<Id>,
+    /// When many were woken last, and how long they rest.
+    crowd: Option<(Instant, Duration)>,
 }
 
 type Id = u64;
@@ -86,6 +95,13 @@ impl Waiting {
             self.due.notify_one();
         }
         woken
+    }
+
+    /// How long who is answered now may rest before it asks again, on average half of it: nothing, unless
+    /// many were woken just now.
+    pub(crate) fn rest(&self) -> Option<Duration> {
+        let (since, rest) = self.lock().crowd?;
+        (since.elapsed() < 2 * rest).then_some(rest)
     }
 
     /// How many wait.
@@ -167,6 +183,10 @@ impl Index {
         if !concerned.is_empty() {
             let first = fastrand::usize(..concerned.len());
             concerned.rotate_left(first);
+        }
+        if concerned.len() > FIRST_WAVE {
+            let count = u32::try_from(concerned.len()).unwrap_or(u32::MAX);
+            self.crowd = Some((now, EACH.saturating_mul(count).min(LONGEST_REST)));
         }
         for id in &concerned {
             let Some(waiter) = self.waiters.get(id) else { continue };
@@ -333,6 +353,23 @@ mod tests {
         }
         assert_eq!(woken, 2000);
         assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_are_told_at_once_rest_and_few_do_not() {
+        let waiting = Waiting::default();
+        let topics = [apps(&["a", "b"]), apps(&["a"])];
+        let waiters: Vec<_> =
+            (0..400).map(|number| waiting.register(&topics[number % 2])).collect();
+        assert_eq!(waiting.rest(), None);
+        waiting.wake(&touching(&["a"]));
+        assert_eq!(waiting.rest(), Some(Duration::from_millis(100)));
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(waiting.rest(), None, "they are all back");
+        drop(waiters);
+        let _few: Vec<_> = (0..FIRST_WAVE).map(|_| waiting.register(&topics[0])).collect();
+        waiting.wake(&touching(&["a"]));
+        assert_eq!(waiting.rest(), None);
     }
 
     #[tokio::test(start_paused = true)]

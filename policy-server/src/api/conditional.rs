@@ -26,6 +26,8 @@ const DELTA_BASE: HeaderName = HeaderName::from_static("delta-base");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
 const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
 const ERROR: HeaderName = HeaderName::from_static("netman-error");
+/// How many milliseconds the caller may spread its next question over, as many are told the same.
+const REST: HeaderName = HeaderName::from_static("netman-rest");
 
 /// That it has the version it names, and only watches what that would deny.
 const WATCHES: HeaderName = HeaderName::from_static("netman-watches-only");
@@ -130,6 +132,13 @@ pub(crate) fn change(mut response: Response, base: &Version) -> Response {
     let headers = response.headers_mut();
     headers.insert(IM, HeaderValue::from_static(delta::MANIPULATION));
     headers.insert(DELTA_BASE, etag(base));
+    response
+}
+
+/// `response` to one of many who are told at once.
+pub(crate) fn resting(mut response: Response, rest: Duration) -> Response {
+    let millis = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
+    response.headers_mut().insert(REST, millis.into());
     response
 }
 

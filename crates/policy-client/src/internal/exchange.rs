@@ -32,6 +32,12 @@ const A_IM: &str = "A-IM";
 const IM: &str = "IM";
 const DELTA_BASE: &str = "Delta-Base";
 
+/// How many milliseconds the next question may be spread over.
+const REST: &str = "Netman-Rest";
+
+/// No server may ask for more.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// Who is asking; receipts are kept under this name (design §2.3).
 const CELL: &str = "Netman-Cell";
 
@@ -73,6 +79,8 @@ pub(super) enum Held {
 pub(super) struct Reply {
     pub held: Held,
     pub wait: Option<Duration>,
+    /// How long the next question may be put off, as many are told the same.
+    pub rest: Duration,
 }
 
 /// A successful answer, not understood yet.
@@ -146,12 +154,12 @@ impl Exchange {
     ) -> Result<Reply, ClientError> {
         let Self { request, name } = self;
         let response = send(request, &name).await?;
-        let wait = applied_wait(response.headers());
+        let (wait, rest) = (applied_wait(response.headers()), rest(response.headers()));
         let held = match response.status() {
             StatusCode::IM_USED => changes(response, name, base).await,
             _ => answer(response, name, known).await,
         };
-        Ok(Reply { held: held?, wait })
+        Ok(Reply { held: held?, wait, rest })
     }
 }
 
@@ -281,6 +289,12 @@ fn applied_wait(headers: &HeaderMap) -> Option<Duration> {
         named.then(|| seconds.trim().trim_matches('"').parse().ok()).flatten()
     })?;
     Some(Duration::from_secs(seconds))
+}
+
+/// Whatever cannot be read asks for none.
+fn rest(headers: &HeaderMap) -> Duration {
+    let millis = headers.get(REST).and_then(|value| value.to_str().ok()?.parse().ok());
+    millis.map(Duration::from_millis).unwrap_or_default().min(LONGEST_REST)
 }
 
 fn version(headers: &HeaderMap) -> Result<Option<Version>, ParseVersionError> {

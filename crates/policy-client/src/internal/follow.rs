@@ -258,17 +258,18 @@ impl<S: Server> Follower<S> {
         if told.is_ok() && question.wait.is_none() {
             self.hold.kept();
         }
+        let rest = told.as_ref().map_or(Duration::ZERO, |told| told.rest);
         let (news, pause) = match told {
-            Ok(Told { answer: Answer::NotModified(_), wait, bytes: _ }) => {
+            Ok(Told { answer: Answer::NotModified(_), wait, .. }) => {
                 (News::Unchanged, self.unchanged(Kept::of(question.wait, wait, took), now))
             }
-            Ok(Told { answer: Answer::Policies { policies, version }, wait: _, bytes }) => {
+            Ok(Told { answer: Answer::Policies { policies, version }, bytes, .. }) => {
                 self.counts.wholes += 1;
                 self.counts.whole_bytes += count(bytes);
                 let policies = given::policies(policies);
                 self.whole(question, Given { apps: question.apps.clone(), policies, version }, now)
             }
-            Ok(Told { answer: Answer::Changes { delta, version }, wait: _, bytes }) => {
+            Ok(Told { answer: Answer::Changes { delta, version }, bytes, .. }) => {
                 self.counts.delta_bytes += count(bytes);
                 self.changes(question, delta, version)?
             }
@@ -277,6 +278,7 @@ impl<S: Server> Follower<S> {
             }
             Err(error) => self.failed(question, error, took, now),
         };
+        let pause = pause.max(rest.mul_f64(self.chance.f64()));
         self.rest = Some(Rest { apps: question.apps.clone(), until: now + pause });
         Some(news)
     }

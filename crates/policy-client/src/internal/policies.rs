@@ -50,6 +50,9 @@ pub struct Told {
     /// How long the server says it would have held the question at most. An old server, and many a
     /// proxy, say nothing of it.
     pub wait: Option<Duration>,
+    /// How long the server would have the next question put off at most, so that others are told first
+    /// what many are told at once.
+    pub rest: Duration,
     /// How long the answer's body was.
     pub bytes: usize,
 }
@@ -106,7 +109,7 @@ impl Client {
             let known = known.as_ref();
             self.ask(url, Poll { known, wait: *wait, receipt: Some(receipt), changes })
         };
-        let Reply { held, wait } = self.addresses.ask(PATH, ask).await?;
+        let Reply { held, wait, rest } = self.addresses.ask(PATH, ask).await?;
         let (answer, bytes) = match held {
             Held::NotModified(version) => (Answer::NotModified(version), 0),
             Held::Fresh { body, version } => {
@@ -125,7 +128,7 @@ impl Client {
                 (Answer::Changes { delta: body.into_delta()?, version }, bytes)
             }
         };
-        Ok(Told { answer, wait, bytes })
+        Ok(Told { answer, wait, rest, bytes })
     }
 }
 

@@ -126,7 +126,12 @@ impl Asked {
             if let Some(hearing) = hearing {
                 hearing.tells(Told { at: version.clone(), total: delta.total });
             }
-            return (change(&delta, known), version, PollAnswer::Delta);
+            let change = change(&delta, known);
+            let change = match server.feed.waiting().rest() {
+                Some(rest) => conditional::resting(change, rest),
+                None => change,
+            };
+            return (change, version, PollAnswer::Delta);
         }
         let list = || self.list(snapshot, subject, server);
         let list = server.metrics.lookup(Operation::about(subject), list);

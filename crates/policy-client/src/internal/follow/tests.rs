@@ -124,7 +124,7 @@ fn tagged(source: &str) -> TaggedPolicy {
 }
 
 fn told(answer: Answer, wait: Option<u64>) -> Result<Told, ClientError> {
-    Ok(Told { answer, wait: wait.map(seconds), bytes: 100 })
+    Ok(Told { answer, wait: wait.map(seconds), rest: Duration::ZERO, bytes: 100 })
 }
 
 fn whole(sources: &[&str], at: &str) -> Result<Told, ClientError> {
@@ -158,6 +158,30 @@ async fn a_question_claims_what_is_enforced_and_is_held_again_without_a_pause() 
     assert_eq!(cell.pauses(), [Duration::ZERO, HOLD]);
     let Asked { question, .. } = cell.last();
     assert_eq!((question.known, question.wait), (Some(version("x.7")), Some(HOLD)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_with_many_others_rests_unless_there_is_something_else_to_ask() {
+    let rest = Duration::from_millis(500);
+    let with_many = |told: Result<Told, ClientError>| Ok(Told { rest, ..told.unwrap() });
+    let mut cell = Cell::beside(1);
+    cell.will(Duration::ZERO, whole(&["a"], "x.7"));
+    for revision in 8..30 {
+        cell.will(Duration::ZERO, with_many(delta(1, &[], &[], &format!("x.{revision}"))));
+    }
+    for _ in 7..30 {
+        assert!(matches!(cell.ask().await, News::Policies { .. }));
+    }
+    let pauses = cell.pauses().split_off(1);
+    assert!(pauses.iter().all(|pause| *pause <= rest + Duration::from_millis(1)), "{pauses:?}");
+    let average = pauses.iter().sum::<Duration>() / 21;
+    assert!((rest / 4..rest * 3 / 4).contains(&average), "{pauses:?}");
+
+    cell.apps = apps(&["web", "db"]);
+    cell.will(Duration::ZERO, whole(&["a"], "x.40"));
+    let asked = Instant::now();
+    cell.ask().await;
+    assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
