@@ -37,7 +37,8 @@ pub(crate) struct Command {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CommandError {
     #[error(
-        "this is a network plugin of Garden-runC (gdn server --network-plugin …) and should not be run directly"
+        "this is a network plugin of Garden-runC (gdn server --network-plugin …) and should not be run directly, \
+         but to put right the rules it wrote for containers: --configFile FILE --action repair [--handle HANDLE]"
     )]
     NotForYou,
     #[error(transparent)]

@@ -1,5 +1,6 @@
 //! The configuration file (spec/cell.md §B.1; and §C.2, since the host's rules are written here, too).
-//! Every mistake is reported at once.
+//! Every mistake is reported at once. What a CNI wrapper in the plugins' configuration is told counts where
+//! this file says nothing.
 
 mod egress;
 mod faults;
@@ -13,10 +14,12 @@ use std::{
     time::Duration,
 };
 
+use cni::Network;
 use gocompat::json::{self, JsonError};
 use ipnet::Ipv6Net;
 use netfilter::Backend;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
@@ -134,8 +137,18 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let bytes = std::fs::read(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let raw = json::from_slice(&bytes)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        let parse = |bytes: &[u8]| {
+            json::from_slice(bytes)
+                .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+        };
+        let raw: Raw = parse(&bytes)?;
+        // Where there is no network to be found, it is missed when one is needed.
+        let raw = match Network::discover(raw.cni_config_dir.as_ref()) {
+            Ok(found) if !found.network.wrapper().is_empty() => {
+                parse(&behind(found.network.wrapper(), &bytes))?
+            }
+            _ => raw,
+        };
         Ok(Self::check(&raw)?)
     }
 
@@ -194,6 +207,20 @@ impl Config {
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
     }
+}
+
+/// The file's text with what the CNI wrapper was told in front: of equal keys, the last one counts.
+fn behind(wrapper: &Map<String, Value>, own: &[u8]) -> Vec<u8> {
+    let own = own.trim_ascii();
+    let own = own.strip_prefix(b"{").unwrap_or(own).trim_ascii_start();
+    let entries =
+        wrapper.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())));
+    let mut text = format!("{{{}", entries.collect::<Vec<_>>().join(",")).into_bytes();
+    if !own.starts_with(b"}") {
+        text.push(b',');
+    }
+    text.extend_from_slice(own);
+    text
 }
 
 /// By name, if any are named; otherwise they are to be found by their addresses.

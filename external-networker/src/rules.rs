@@ -198,6 +198,16 @@ pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
     governed(handle, observed) != Governed::No
 }
 
+/// Whether somebody else has taken away what a container may send to the world, and with it the jump that
+/// may have stood there; or, of a second address, the jump alone.
+pub(crate) fn is_lost(facts: &Facts, observed: &Observed) -> bool {
+    let netout = facts.handle.chains().netout;
+    let is_empty = |table| observed.rules(table, netout.as_str()).is_none_or(<[String]>::is_empty);
+    let apart = facts.second.is_some() && observed.chains(Table::Filter6).next().is_some();
+    let is_half_linked = facts.governed == Governed::First && facts.second.is_some();
+    is_empty(Table::Filter) || apart && is_empty(Table::Filter6) || is_half_linked
+}
+
 /// Whether the policy agent's chain, in which policies are, stands there.
 pub(crate) fn has_agent(observed: &Observed) -> bool {
     observed.rules(Table::Filter, "vpa--forward").is_some()

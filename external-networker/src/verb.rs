@@ -71,16 +71,30 @@ fn change(
 ) -> Result<(), ChangeError> {
     let handle = &before.handle;
     let Some(live) = &after.live else { return Err(ChangeError::NotUp(handle.clone())) };
-    let mut facts = facts(handle, live)?;
+    let facts = facts(handle, live)?;
     host.save(after)?;
+    let mut is_lost = false;
     let settled = host.agree(&mut |observed| {
+        let mut facts = facts.clone();
         // The policy agent may have put its jump there just now.
         facts.governed = rules::governed(handle, observed);
+        is_lost = rules::is_lost(&facts, observed);
+        if is_lost {
+            facts.egress.clear();
+        }
         vec![Wanted { rules: rules::ruleset(&config.cell, &facts), scope: handle.scope() }]
     });
     if let Err(error) = settled {
         host.save(before)?;
         return Err(error.into());
+    }
+    if is_lost {
+        // Whether the agent has a say in what it may send is asked there.
+        let mended = repair(host, config, std::slice::from_ref(handle));
+        if let Some(trouble) = mended.into_values().find_map(|mended| mended.trouble) {
+            let trouble = crate::error_chain(&trouble);
+            tracing::warn!("The rules of container {handle} were gone: {trouble}");
+        }
     }
     Ok(())
 }

@@ -579,3 +579,28 @@ fn a_container_from_before_an_upgrade_loses_ipv6_when_it_is_repaired_unless_it_m
     assert_eq!(repaired.stdout, "{\"container\":\"web\",\"mended\":[\"disable_ipv6\"]}\n");
     assert_eq!(cell.repair(&[]).mended(), [""; 0]);
 }
+
+#[test]
+fn what_a_cni_wrapper_stands_around_is_run_and_its_keys_are_heeded() {
+    let (mut cell, web) = (Cell::new(), Process::start());
+    let list = cell.json("conf/10-net.conflist");
+    let wrapper = json!({"type": "cni-wrapper-plugin", "delegate": list["plugins"][0],
+        "datastore": cell.path("store/store.json"), "log_prefix": "theirs",
+        "iptables_lock_file": cell.path("iptables.lock"), "instance_address": "10.0.16.15",
+        "deny_networks": {"always": ["10.9.0.0/16"]}, "runtimeConfig": {}});
+    let list = json!({"name": "cni-wrapper", "cniVersion": "1.0.0", "plugins": [wrapper]});
+    fs::write(cell.path("conf/10-net.conflist"), list.to_string()).unwrap();
+    for key in ["datastore", "iptables_lock_file", "instance_address"] {
+        cell.configure(key, Value::Null);
+    }
+    let answer = cell.up("web", &web).answer();
+    assert_eq!(answer["properties"]["garden.network.container-ip"], "10.255.30.2");
+    cell.has_rule(
+        "filter -A netout--web -d 10.9.0.0/16 -j REJECT --reject-with icmp-port-unreachable",
+    );
+    cell.has_rule("nat -A netin--web -d 10.0.16.15/32 -p tcp -m tcp --dport 61000 -j DNAT --to-destination 10.255.30.2:8080");
+    assert_eq!(cell.stored(), ["web"]);
+    assert!(cell.run("hop", "web", &Value::Null).complaint().starts_with("cell: "));
+    cell.down("web").fine();
+    cell.is_bare();
+}

@@ -44,6 +44,8 @@ pub struct Config {
     pub accepted_per_second: NonZeroU32,
     /// Whether containers may reach each other whatever policies say.
     pub policies_disabled: bool,
+    /// Whether routers in the overlay reach what containers serve without a policy.
+    pub routers: bool,
     /// How many lines a second are written about packets of one app to another.
     pub lines_per_second: NonZeroU32,
     /// Where the server's last good answer is kept.
@@ -91,6 +93,7 @@ struct Raw {
     vtep_name: String,
     ingress_tag: String,
     disable_container_network_policy: bool,
+    enable_overlay_ingress_rules: bool,
     iptables_c2c_logging: bool,
     iptables_asg_logging: bool,
     iptables_denied_logs_per_sec: Option<i64>,
@@ -159,6 +162,7 @@ impl Config {
                 100,
             ),
             policies_disabled: raw.disable_container_network_policy,
+            routers: raw.enable_overlay_ingress_rules,
             lines_per_second: rate(
                 &mut check,
                 ("iptables_denied_logs_per_sec", raw.iptables_denied_logs_per_sec),
@@ -191,6 +195,11 @@ impl Config {
         }
         check.finish()?;
         Ok(config)
+    }
+
+    /// Where the tag of routers is remembered.
+    pub(crate) fn routers_file(&self) -> Option<PathBuf> {
+        self.state_file.as_ref().map(|path| path.with_extension("router"))
     }
 
     /// Where it is remembered what was promoted.

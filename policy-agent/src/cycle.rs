@@ -128,7 +128,7 @@ impl Cycle {
             let held = self.statuses.borrow().held.is_some();
             let retry =
                 async { if held { sleep(RETRY).await } else { std::future::pending().await } };
-            let took = Duration::from_millis(self.statuses.borrow().duration_ms);
+            let took = self.enforcer.as_ref().map(Enforcer::took).unwrap_or_default();
             why = tokio::select! {
                 wake = self.wakes.recv() => match wake {
                     Some(wake) => self.heed(wake, &mut waiting).await,
@@ -296,8 +296,8 @@ impl Cycle {
     }
 }
 
-/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took`, of
-/// which no more than a tenth is spent on what others write.
+/// Ends when somebody else has written to the kernel. Reading it back takes time, as a pass `took` that
+/// waited for nobody, of which no more than a tenth is spent on what others write.
 async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Duration) {
     glance.reset_after(GLANCE.max(took * 10));
     loop {

@@ -41,6 +41,7 @@ use policy::AppGuid;
 use crate::{
     denied::{self, Reason},
     lists::Lists,
+    masquerade,
     world::World,
 };
 
@@ -50,9 +51,10 @@ const PREFIX: &str = "vpa--";
 /// And the chains that say what may reach one app begin with this.
 pub(crate) const DOORS: &str = "vpa--to-";
 
-/// What belongs to the agent in the kernel.
+/// What belongs to the agent in the kernel. The chain by which the agent of 2016 masqueraded goes when
+/// nobody needs it ([`crate::masquerade`]).
 pub(crate) fn scope() -> Scope {
-    Scope::prefix(PREFIX)
+    Scope::prefix(PREFIX).but(masquerade::PREFIX)
 }
 
 /// The chain everything begins in.

@@ -1,6 +1,6 @@
 //! What the files of the cell say, or said when they could last be read.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
 use ipnet::Ipv6Net;
@@ -9,6 +9,7 @@ use service::log::chain;
 use thiserror::Error;
 
 use crate::{
+    routers::Served,
     subnet::{self, SubnetError},
     world::{self, Resident},
 };
@@ -21,6 +22,8 @@ pub(crate) struct Files {
     second_network: Option<Ipv6Net>,
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
+    addresses: BTreeSet<Ipv4Addr>,
+    served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
     /// Whether the store said nothing usable the last time.
@@ -54,6 +57,8 @@ impl Files {
             second_network,
             residents: None,
             handles: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            served: BTreeSet::new(),
             faults: Vec::new(),
             stale: false,
         }
@@ -94,7 +99,10 @@ impl Files {
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
-                self.residents = Some(world::residents(&contents, self.second_network));
+                let residents = world::residents(&contents, self.second_network);
+                self.served = world::served(&contents, &residents);
+                self.residents = Some(residents);
+                self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
                 self.stale = false;
@@ -111,6 +119,16 @@ impl Files {
     /// The names of all containers last told, with an identity or without.
     pub fn handles(&self) -> &BTreeSet<String> {
         &self.handles
+    }
+
+    /// Where these are.
+    pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.addresses
+    }
+
+    /// What these are said to serve on.
+    pub fn served(&self) -> &BTreeSet<Served> {
+        &self.served
     }
 
     /// Whether the containers last told are those of an earlier reading.

@@ -32,7 +32,7 @@ use policy_client::internal::Client;
 use tokio::sync::{mpsc, watch::Receiver};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AgentError, Config, backend::Former, firewall::Shared, watch};
+use crate::{AgentError, Config, backend::Former, firewall::Shared, watch, writers::Writers};
 
 pub(crate) use admin::disabled;
 pub(crate) use desired::scope;
@@ -53,7 +53,7 @@ impl Groups {
         firewall: Shared,
         former: Former,
         connections: Box<dyn Connections>,
-        watches: Receiver<bool>,
+        (watches, writers): (Receiver<bool>, Writers),
     ) -> Result<(Self, Router), AgentError> {
         let client = Client::new(&config.server).map_err(AgentError::Server)?;
         let (wake, wakes) = mpsc::channel(64);
@@ -64,7 +64,7 @@ impl Groups {
         let known = saved.load();
         let enforcer = pass::Enforcer::new(config, firewall, former, connections);
         let (cycle, statuses) = cycle::Cycle::new(
-            enforcer,
+            (enforcer, writers),
             known.clone(),
             config.repair_interval,
             wakes,

@@ -32,12 +32,14 @@ mod groups;
 mod guards;
 mod keeper;
 mod lists;
+mod masquerade;
 mod metrics;
 mod model;
 mod networker;
 mod pass;
 mod poll;
 mod probe;
+mod routers;
 mod saved;
 mod shadow;
 mod single;
@@ -70,6 +72,7 @@ use groups::Groups;
 pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
 pub use single::Taken;
+use writers::Writers;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.
 #[derive(Debug, Error)]
@@ -122,6 +125,8 @@ pub async fn run(
     let connections = Box::new(Conntrack::default());
     let enforcer =
         pass::Enforcer::new(&config, firewall.clone(), former, connections, accepted.clone());
+    let (inquirer, routers) = routers(&config, &wake)?.unzip();
+    let enforcer = enforcer.with_routers(routers);
     let kept = saved.load();
     let watches_groups = enforcer.watches_groups();
     let (cycle, statuses) =
@@ -137,7 +142,8 @@ pub async fn run(
     let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs };
     let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
-    let (groups, of_groups) = groups(&config, backend, firewall, watches_groups)?;
+    let watches = (watches_groups, cycle.writers().another());
+    let (groups, of_groups) = groups(&config, backend, firewall, watches)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
     let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
 
@@ -155,6 +161,7 @@ pub async fn run(
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     let repairing = networker.map(|networker| tokio::spawn(networker.run(shutdown.clone())));
+    let inquiring = inquirer.map(|inquirer| tokio::spawn(inquirer.run(shutdown.clone())));
     let listening = tokio::spawn(told.listen(who, shutdown.clone()));
     let hearing = tokio::spawn(cycle.writers().listen(shutdown.clone()));
     cycle.run(shutdown).await;
@@ -164,7 +171,7 @@ pub async fn run(
     let _ = hearing.await;
     let _ = keeping.await;
     let _ = serving.await;
-    for task in [grouping, repairing].into_iter().flatten() {
+    for task in [grouping, repairing, inquiring].into_iter().flatten() {
         let _ = task.await;
     }
     if let Some(debugging) = debugging {
@@ -183,7 +190,7 @@ fn groups(
     config: &Config,
     backend: Backend,
     firewall: firewall::Shared,
-    watches: Receiver<bool>,
+    watches: (Receiver<bool>, Writers),
 ) -> Result<(Option<Groups>, axum::Router), AgentError> {
     if !config.enable_groups {
         return Ok((None, groups::disabled()));
@@ -192,6 +199,19 @@ fn groups(
     let connections = Box::new(Conntrack::default());
     let (groups, routes) = Groups::new(config, firewall, former, connections, watches)?;
     Ok((Some(groups), routes))
+}
+
+/// What learns of routers in the overlay, if they need no policy.
+fn routers(
+    config: &Config,
+    wake: &mpsc::Sender<cycle::Wake>,
+) -> Result<Option<(routers::Inquirer, routers::Routers)>, AgentError> {
+    if !config.routers {
+        return Ok(None);
+    }
+    let client = Client::new(&config.server).map_err(AgentError::Server)?;
+    let (interval, file) = (config.poll_interval, config.routers_file());
+    Ok(Some(routers::Inquirer::new(client, interval, file, wake.clone())))
 }
 
 /// The backend as the policy server is told.

@@ -27,6 +27,9 @@ The file is JSON with at least
                                                       overlay_network, if the VXLAN device says the rest
 policy-agent/README.md lists all keys and their defaults.
 
+networker_repair in that file, a list of a program and its arguments, has it start the networker when
+something is missing of what that wrote for containers.
+
 `explain` asks the agent of this cell what becomes of a packet between two apps or addresses, why, which
 policy allows it or is missing, and whether the kernel holds the rules. It listens on 127.0.0.1:8722
 unless its configuration says otherwise. With --from it is also tried, by one connection or one empty

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use containers::Store;
@@ -26,6 +27,8 @@ use crate::{
     firewall::{self, Seen, Shared},
     guards::Guards,
     lists::Lists,
+    masquerade,
+    routers::Routers,
     shadow::{Kind, PromoteError, Report, Shadow},
     stale,
     world::{Resident, World},
@@ -39,6 +42,8 @@ pub(crate) struct Enforcer {
     ingress_mark: u32,
     told_accepted: Accepted,
     policies_disabled: bool,
+    /// Who needs no policy, if there are such.
+    routers: Option<Routers>,
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
@@ -48,6 +53,8 @@ pub(crate) struct Enforcer {
     /// What the last pass saw of the kernel.
     seen: Seen,
     guards: Guards,
+    /// How long it took, but for writing and for waiting.
+    took: Duration,
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
     /// What the kernel was last said to hold, which is what receipts were given for.
@@ -123,6 +130,7 @@ impl Enforcer {
             ingress_mark,
             told_accepted,
             policies_disabled: config.policies_disabled,
+            routers: None,
             firewall,
             former,
             connections,
@@ -130,9 +138,17 @@ impl Enforcer {
             settled: None,
             seen: Seen::default(),
             guards: Guards::default(),
+            took: Duration::ZERO,
             unguarded: Vec::new(),
             promised: None,
         }
+    }
+
+    /// Lets routers in the overlay reach what containers serve.
+    #[must_use]
+    pub fn with_routers(mut self, routers: Option<Routers>) -> Self {
+        self.routers = routers;
+        self
     }
 
     /// Makes the kernel enforce `answer` for the containers that are here now. With no answer at all,
@@ -151,6 +167,24 @@ impl Enforcer {
     fn agree(&mut self, answer: Option<&Answer>, thorough: bool) -> Result<Outcome, Held> {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
+        // Whoever holds a lock makes a pass long, not costly.
+        let (began, written) = (Instant::now(), firewall.time_writing());
+        let result = self.agree_on(answer, thorough, firewall);
+        self.took = began.elapsed().saturating_sub(firewall.time_writing() - written);
+        result
+    }
+
+    /// How long the last pass took to look and to decide.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    fn agree_on(
+        &mut self,
+        answer: Option<&Answer>,
+        thorough: bool,
+        firewall: &mut Firewall,
+    ) -> Result<Outcome, Held> {
         if thorough {
             firewall.forget();
         }
@@ -183,6 +217,14 @@ impl Enforcer {
             Some(agreed) => drift::found(&agreed.rules, firewall)?,
             None => Vec::new(),
         };
+        let dialect = firewall.dialect();
+        let addresses = self.files.addresses();
+        if answer.is_some()
+            && !self.files.are_stale()
+            && let Some(plan) = masquerade::superseded(firewall.observed()?, addresses, dialect)
+        {
+            firewall.commit(&plan)?;
+        }
         let settled = settle(world, agreed, stands, firewall);
         let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
         // Nobody else has written, and nobody else is here.
@@ -304,6 +346,11 @@ impl Enforcer {
         // Once containers have been read, it does not matter whom the kernel knows.
         let kernel_knows_some =
             self.settled.is_none() && stale::speaks_of_containers(firewall.observed()?);
+        let residents = self.files.residents(kernel_knows_some)?.clone();
+        let mut allowances = answer.map(|answer| answer.allowances.clone()).unwrap_or_default();
+        if let (Some(routers), Some(_)) = (&mut self.routers, answer) {
+            allowances = routers.beside(allowances, self.files.served());
+        }
         Ok(World {
             subnet: self.files.subnet()?,
             second_network: self.second_network,
@@ -311,8 +358,8 @@ impl Enforcer {
             ingress_mark: self.ingress_mark,
             told_accepted: self.told_accepted.rate(),
             policies_disabled: self.policies_disabled,
-            residents: self.files.residents(kernel_knows_some)?.clone(),
-            allowances: answer.map(|answer| answer.allowances.clone()).unwrap_or_default(),
+            residents,
+            allowances,
             leniency: self.shadow.leniency(),
         })
     }

@@ -11,7 +11,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
-use crate::{allowances::Allowances, shadow::Leniency};
+use crate::{
+    allowances::Allowances,
+    routers::{self, Served},
+    shadow::Leniency,
+};
 
 /// The cell as one pass sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +72,25 @@ pub(crate) fn residents(
 /// The second address of a container, if it is one of those.
 pub(crate) fn second_address(container: &Container, network: Ipv6Net) -> Option<Ipv6Addr> {
     container.ipv6().filter(|ip| network.contains(ip))
+}
+
+/// The ports these residents say they serve on. A list nobody can read says nothing.
+pub(crate) fn served(contents: &Contents, residents: &BTreeSet<Resident>) -> BTreeSet<Served> {
+    let apps: BTreeMap<_, _> = residents.iter().map(|one| (one.ip, &one.app)).collect();
+    let of = |container: &Container| {
+        let ports = container.text("ports").map(routers::ports)?;
+        let app = (*apps.get(&IpAddr::from(container.ip))?).clone();
+        let ports = ports.inspect_err(|error| {
+            let handle = container.handle.as_str();
+            tracing::debug!(container.handle = handle, error, "Routers cannot reach it.");
+        });
+        Some((app, ports.ok()?))
+    };
+    let all = contents.containers.iter().filter_map(of);
+    all.flat_map(|(app, ports)| {
+        ports.into_iter().map(move |port| Served { app: app.clone(), port })
+    })
+    .collect()
 }
 
 /// The apps a set of containers are instances of.

@@ -18,9 +18,20 @@ const MOST: usize = 16;
 /// How soon listening is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Those who have written since they were last taken: program and process.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Writers(Arc<Mutex<BTreeSet<String>>>);
+/// Those who have written since they were last taken: program and process. Everybody who wants to know
+/// has one of these, and takes nothing away from others.
+#[derive(Debug, Clone)]
+pub(crate) struct Writers {
+    /// For each reader.
+    heard: Arc<Mutex<Vec<BTreeSet<String>>>>,
+    reader: usize,
+}
+
+impl Default for Writers {
+    fn default() -> Self {
+        Self { heard: Arc::new(Mutex::new(vec![BTreeSet::new()])), reader: 0 }
+    }
+}
 
 impl Writers {
     /// Listens until `shutdown`. What cannot be heard is not told; rules are repaired all the same.
@@ -42,9 +53,17 @@ impl Writers {
         }
     }
 
+    /// The same for somebody else.
+    pub fn another(&self) -> Self {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.push(BTreeSet::new());
+        Self { heard: self.heard.clone(), reader: heard.len() - 1 }
+    }
+
     /// Those who have written since the last call.
     pub fn take(&self) -> BTreeSet<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut heard[self.reader])
     }
 
     fn note(&self, change: &Change) {
@@ -53,8 +72,8 @@ impl Writers {
             return;
         }
         let program = change.program.as_deref().unwrap_or("unknown");
-        let mut writers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if writers.len() < MOST {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        for writers in heard.iter_mut().filter(|writers| writers.len() < MOST) {
             writers.insert(format!("{program} ({writer})"));
         }
     }
@@ -77,6 +96,7 @@ mod tests {
     #[test]
     fn others_are_named_once_and_we_and_our_children_are_not() {
         let writers = Writers::default();
+        let another = writers.another();
         let mut child = process::Command::new("sleep").arg("60").spawn().unwrap();
         writers.note(&change(process::id(), "policy-agent"));
         writers.note(&change(child.id(), "iptables-restor"));
@@ -86,5 +106,6 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(writers.take(), ["nft (1)".to_owned()].into());
         assert!(writers.take().is_empty());
+        assert_eq!(another.take(), ["nft (1)".to_owned()].into());
     }
 }

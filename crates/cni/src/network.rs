@@ -15,7 +15,13 @@ pub struct Network {
     name: String,
     version: SpecVersion,
     plugins: Vec<PluginConfig>,
+    /// What the CNI wrapper was told, if it stands around a plugin of the list.
+    wrapper: Map<String, Value>,
 }
+
+/// The existing system's plugin around another (spec/cell.md §C). What it does besides running that one is
+/// the networker's to do, which runs it itself.
+const WRAPPER: &str = "cni-wrapper-plugin";
 
 /// What one plugin of the list is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +90,9 @@ pub enum FaultyNetwork {
     /// Plugins are found by name, and a name with a slash would lead elsewhere.
     #[error("plugin {0} of the list has no usable \"type\"")]
     Type(usize),
+    /// What the CNI wrapper stands around is not said.
+    #[error("plugin {0} of the list is a cni-wrapper-plugin with no usable \"delegate\"")]
+    Delegate(usize),
     /// The version is none of CNI's.
     #[error(transparent)]
     Version(#[from] UnknownVersion),
@@ -135,10 +144,26 @@ impl Network {
         if sections.is_empty() {
             return Err(FaultyNetwork::NoPlugins);
         }
-        let plugins = sections.into_iter().enumerate().map(|(index, section)| {
-            PluginConfig::from_value(section).ok_or(FaultyNetwork::Type(index))
-        });
-        Ok(Self { name, version, plugins: plugins.collect::<Result<_, _>>()? })
+        let (mut plugins, mut wrapper) = (Vec::new(), Map::new());
+        for (index, section) in sections.into_iter().enumerate() {
+            let plugin = PluginConfig::from_value(section).ok_or(FaultyNetwork::Type(index))?;
+            if plugin.kind != WRAPPER {
+                plugins.push(plugin);
+                continue;
+            }
+            let mut around = plugin.section;
+            let within = around.remove("delegate").and_then(PluginConfig::from_value);
+            let within = within.filter(|plugin| plugin.kind != WRAPPER);
+            plugins.push(within.ok_or(FaultyNetwork::Delegate(index))?);
+            wrapper.extend(around);
+        }
+        Ok(Self { name, version, plugins, wrapper })
+    }
+
+    /// The keys of the CNI wrapper that stands around a plugin of the list; none if there is none. The
+    /// plugin itself is in its place.
+    pub fn wrapper(&self) -> &Map<String, Value> {
+        &self.wrapper
     }
 
     /// The list again, as JSON.
@@ -244,6 +269,28 @@ mod tests {
             refused(r#"{"name":"n","cniVersion":"9.0.0","type":"x"}"#),
             FaultyNetwork::Version(UnknownVersion("9.0.0".to_owned()))
         );
+    }
+
+    #[test]
+    fn what_the_wrapper_stands_around_is_in_its_place() {
+        let text = r#"{"name":"cni-wrapper","cniVersion":"1.0.0","plugins":[
+            {"type":"cni-wrapper-plugin","datastore":"/s","deny_networks":{"always":["10.0.0.0/8"]},
+             "delegate":{"type":"silk-cni","mtu":1400,"ipMasq":false}},
+            {"type":"bandwidth"}]}"#;
+        let network = Network::from_value(serde_json::from_str(text).unwrap()).unwrap();
+        let kinds: Vec<_> = network.plugins().iter().map(|p| p.kind.as_str()).collect();
+        assert_eq!(kinds, ["silk-cni", "bandwidth"]);
+        assert_eq!(network.plugins()[0].section["mtu"], 1400);
+        assert_eq!(network.wrapper()["datastore"], "/s");
+        assert!(!network.to_value().to_string().contains("datastore"));
+        let single = r#"{"name":"n","type":"cni-wrapper-plugin","delegate":{"type":"flannel"}}"#;
+        let network = Network::from_value(serde_json::from_str(single).unwrap()).unwrap();
+        assert_eq!(network.plugins()[0].kind, "flannel");
+        for without in ["", r#","delegate":7"#, r#","delegate":{"type":"cni-wrapper-plugin"}"#] {
+            let text = format!(r#"{{"name":"n","type":"cni-wrapper-plugin"{without}}}"#);
+            let refused = Network::from_value(serde_json::from_str(&text).unwrap());
+            assert_eq!(refused, Err(FaultyNetwork::Delegate(0)), "{without}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A kernel and what is known of it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use crate::{Dialect, Kernel, KernelError, Observed, Plan, Rendered, Ruleset, Scope};
 
@@ -11,6 +14,7 @@ pub struct Firewall {
     kernel: Box<dyn Kernel>,
     known: Option<Known>,
     readings: u64,
+    writing: Duration,
 }
 
 struct Known {
@@ -33,7 +37,12 @@ pub struct Settled {
 impl Firewall {
     /// Of which nothing is known yet.
     pub fn new(kernel: Box<dyn Kernel>) -> Self {
-        Self { kernel, known: None, readings: 0 }
+        Self { kernel, known: None, readings: 0, writing: Duration::ZERO }
+    }
+
+    /// How long all commits took until now, together with what they waited for.
+    pub fn time_writing(&self) -> Duration {
+        self.writing
     }
 
     /// The words the kernel is spoken to in.
@@ -90,7 +99,10 @@ impl Firewall {
         }
         // Whatever fails from here on, what is there is not known.
         let known = self.known.take();
-        self.kernel.commit(plan)?;
+        let began = Instant::now();
+        let committed = self.kernel.commit(plan);
+        self.writing += began.elapsed();
+        committed?;
         let number = self.kernel.generation()?;
         let raised = self.kernel.generations_of(plan);
         if let Some(Known { mut observed, number: Some(before) }) = known

@@ -9,6 +9,8 @@ use crate::{ChainName, observed::target, render::iptables::quoted};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     chains: Chains,
+    /// Chains that are called alike, and not owned.
+    but: Option<&'static str>,
     comment: Option<String>,
 }
 
@@ -26,12 +28,19 @@ impl Scope {
 
     /// All chains and sets whose names begin with one of `prefixes`.
     pub fn prefixes(prefixes: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { chains: Chains::Prefixes(prefixes.into_iter().collect()), comment: None }
+        Self { chains: Chains::Prefixes(prefixes.into_iter().collect()), but: None, comment: None }
     }
 
     /// Just these chains.
     pub fn named(chains: impl IntoIterator<Item = ChainName>) -> Self {
-        Self { chains: Chains::Named(chains.into_iter().collect()), comment: None }
+        Self { chains: Chains::Named(chains.into_iter().collect()), but: None, comment: None }
+    }
+
+    /// Without the chains whose names begin with `prefix`.
+    #[must_use]
+    pub fn but(mut self, prefix: &'static str) -> Self {
+        self.but = Some(prefix);
+        self
     }
 
     /// And the rules in shared chains that carry this comment.
@@ -42,6 +51,9 @@ impl Scope {
     }
 
     pub(crate) fn owns_chain(&self, name: &str) -> bool {
+        if self.but.is_some_and(|prefix| name.starts_with(prefix)) {
+            return false;
+        }
         match &self.chains {
             Chains::Prefixes(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
             Chains::Named(names) => names.contains(name),

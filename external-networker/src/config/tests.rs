@@ -131,3 +131,33 @@ fn a_second_network_is_for_those_who_ask_for_it_and_say_which() {
     let deny = check(r#""deny_networks":{"always":["fd00:ec2::254/128"]}"#).unwrap();
     assert_eq!(deny.cell.manner.deny.always, ["fd00:ec2::254/128".parse().unwrap()]);
 }
+
+#[test]
+fn what_the_wrapper_is_told_counts_where_the_networker_is_told_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = r#"{"name":"cni-wrapper","cniVersion":"1.0.0","plugins":[{"type":"cni-wrapper-plugin",
+        "datastore":"/theirs","instance_address":"10.0.16.15","underlay_ips":["10.0.16.15"],
+        "iptables_lock_file":"/theirs.lock","deny_networks":{"always":["10.9.0.0/16"]},
+        "iptables_asg_logging":true,"policy_agent_force_poll_address":"127.0.0.1:8722",
+        "delegate":{"type":"silk-cni"}}]}"#;
+    std::fs::write(dir.path().join("30-cni-wrapper.conflist"), wrapper).unwrap();
+    let load = |own: &str| {
+        let path = dir.path().join("networker.json");
+        let own = own.replace("DIR", dir.path().to_str().unwrap());
+        std::fs::write(&path, own).unwrap();
+        Config::load(&path)
+    };
+    let own = r#" {"cni_plugin_dir":"/p","cni_config_dir":"DIR","bind_mount_dir":"/n","state_file":"/s",
+        "start_port":61000,"total_ports":5000,"Datastore":"/ours","overlay_network":"10.255.0.0/16"}"#;
+    let config = load(own).unwrap();
+    assert_eq!(config.datastore, PathBuf::from("/ours"));
+    assert_eq!(config.iptables_lock_file, PathBuf::from("/theirs.lock"));
+    assert_eq!(config.cell.address.to_string(), "10.0.16.15");
+    assert_eq!(config.cell.manner.deny.always, ["10.9.0.0/16".parse().unwrap()]);
+    assert!(config.cell.manner.told);
+    assert_eq!(config.agent.as_deref(), Some("127.0.0.1:8722"));
+    let error = load(&own.replace("DIR", "/nowhere")).unwrap_err().to_string();
+    assert!(error.contains("'instance_address'"), "{error}");
+    let both = behind(&serde_json::from_str(r#"{"a":1}"#).unwrap(), b" { } ");
+    assert_eq!(serde_json::from_slice::<Value>(&both).unwrap(), serde_json::json!({"a": 1}));
+}

@@ -28,15 +28,18 @@ pub(crate) enum MoveError {
 ///
 /// Policies are the policy agent's. What they allow would be cut where its chain does not stand, so it
 /// moves first. Security groups are its, too, and it puts them in front of a chain that is there: what
-/// leaves the overlay is left to the former firewall until it has.
+/// leaves the overlay is left to the former firewall until it has. Where nothing stands, nothing is moved:
+/// what somebody else has taken away is for [`super::repair()`] to bring back.
 pub(crate) fn move_over(
     host: &dyn Host,
     config: &Config,
     handle: &Handle,
 ) -> Result<(), MoveError> {
     let scope = handle.scope();
-    if let Some(live) = host.read(handle)?.and_then(|record| record.live) {
-        let former = host.former()?.unwrap_or_default();
+    let former = host.former()?.unwrap_or_default();
+    let live = host.read(handle)?.and_then(|record| record.live);
+    let stands = former.rules(Table::Filter, handle.chains().netout.as_str()).is_some();
+    if let Some(live) = live.filter(|_| stands) {
         let now = host.observe()?;
         if rules::has_agent(&former) && !rules::has_agent(&now) {
             return Err(MoveError::AgentFirst);

@@ -811,13 +811,52 @@ fn groups_that_are_lost_for_the_second_address_alone_are_linked_again() {
     let config = Config::dual_example();
     let (_, trouble) = told(&repair(&host, &config, &[web()]));
     assert_eq!(trouble.len(), 1);
-    let there = host.firewall();
-    let opened = |rule: &String| rule.contains("2001:db8::1");
-    assert!(
-        !there.rules(Filter6, "netout--web").unwrap().iter().any(opened),
-        "Garden's rules stood"
-    );
+    let is_open = || {
+        let there = host.firewall();
+        let rules = there.rules(Filter6, "netout--web").unwrap();
+        rules.iter().any(|rule| rule.contains("2001:db8::1"))
+    };
+    assert!(!is_open(), "Garden's rules stood");
+    let more = json!({"netout_rule": {"networks": [{"start": "9.9.9.9"}]}});
+    let more = json::from_slice(more.to_string().as_bytes()).unwrap();
+    net_out(&host, &config, &web(), more).unwrap();
+    assert!(!is_open(), "Garden's rules stood");
     host.agent_governs_groups(true);
     assert_eq!(told(&repair(&host, &config, &[web()])).1, none());
-    assert_eq!(host.firewall().rules(Filter6, "netout--web"), before.rules(Filter6, "netout--web"));
+    let rules = |all: &netfilter::Observed| all.rules(Filter6, "netout--web").unwrap().to_vec();
+    assert_eq!(rules(&host.firewall()), rules(&before));
+}
+
+#[test]
+fn a_change_after_a_flush_gives_nothing_beyond_what_security_groups_do() {
+    for governs in [false, true] {
+        let host = FakeHost::default();
+        bring_up(&host, &web(), 7).unwrap();
+        if governs {
+            host.agent_governs_groups(true);
+            host.govern(&web());
+        }
+        host.vandalise(|all| chain(all, netfilter::Table::Filter, "netout--web").clear());
+        allow(&host, TWO_RULES).unwrap();
+        let rules = netout(&host.firewall(), &web()).unwrap();
+        assert_eq!(rules[0] == "-j asg-web", governs, "{rules:?}");
+        for allowed in ["8.8.8.8", "9.9.9.9"] {
+            assert!(rules.iter().any(|rule| rule.contains(allowed)), "{allowed}: {rules:?}");
+        }
+        assert!(host.was_never_open(&web()));
+    }
+}
+
+#[test]
+fn what_stands_nowhere_is_not_moved_but_repaired() {
+    let (host, config) = (FakeHost::default(), Config::example());
+    bring_up(&host, &web(), 7).unwrap();
+    host.govern(&web());
+    host.vandalise(|all| *all = netfilter::Observed::default());
+    host.switch_firewalls(true);
+    move_over(&host, &config, &web()).unwrap();
+    assert!(!mentions(&host.firewall(), &web()));
+    assert_eq!(told(&repair(&host, &config, &[web()])).1, none());
+    assert_eq!(netout(&host.firewall(), &web()).unwrap()[0], "-j asg-web");
+    assert!(host.was_never_open(&web()));
 }

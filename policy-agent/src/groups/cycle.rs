@@ -20,8 +20,9 @@ use super::{
     status::{Standing, Status},
 };
 use crate::{
-    cycle as policies,
+    cycle as policies, drift,
     firewall::{Seen, Shared},
+    writers::Writers,
 };
 
 /// How soon a pass that had to be held is tried again.
@@ -55,11 +56,12 @@ pub(crate) struct Cycle {
     watches: watch::Receiver<bool>,
     statuses: watch::Sender<Status>,
     repair_interval: Duration,
+    writers: Writers,
 }
 
 impl Cycle {
     pub fn new(
-        enforcer: Enforcer,
+        (enforcer, writers): (Enforcer, Writers),
         answer: Option<Answer>,
         repair_interval: Duration,
         wakes: mpsc::Receiver<Wake>,
@@ -69,7 +71,9 @@ impl Cycle {
         let (statuses, watching) = watch::channel(Status::default());
         let known = Known { answer, ..Known::default() };
         let enforcer = Some(enforcer);
-        (Self { enforcer, known, wakes, moves, watches, statuses, repair_interval }, watching)
+        let cycle =
+            Self { enforcer, known, wakes, moves, watches, statuses, repair_interval, writers };
+        (cycle, watching)
     }
 
     /// Passes until `shutdown`. A pass that has begun is finished first.
@@ -149,7 +153,7 @@ impl Cycle {
                 self.known.gone = BTreeSet::new();
                 status.version = self.known.answer.as_ref().and_then(|a| a.version.clone());
                 status.watches = self.known.watches;
-                done(&mut status, outcome, started.elapsed());
+                done(&mut status, outcome, &self.writers, started.elapsed());
             }
             Err(held) => hold(&mut status, &held),
         }
@@ -168,9 +172,19 @@ async fn read_anew(last_look: Option<(Shared, Seen)>, glance: &mut Interval) {
     }
 }
 
-fn done(status: &mut Status, outcome: Outcome, took: Duration) {
-    let Outcome { spaces, standings, groups, rules, touched, repaired, connections_cut, enforces } =
-        outcome;
+fn done(status: &mut Status, outcome: Outcome, writers: &Writers, took: Duration) {
+    let Outcome {
+        spaces,
+        standings,
+        groups,
+        rules,
+        touched,
+        repaired,
+        drift,
+        connections_cut,
+        enforces,
+    } = outcome;
+    let by = writers.take();
     for (handle, standing) in &standings {
         if let Standing::Kept(reason) | Standing::Unplaced(reason) = standing
             && status.containers.get(handle) != Some(standing)
@@ -183,7 +197,9 @@ fn done(status: &mut Status, outcome: Outcome, took: Duration) {
         }
     }
     if repaired {
-        tracing::warn!(chains = ?touched, "Security groups that somebody else had changed were put right.");
+        status.drift.note(&drift, &by, time::OffsetDateTime::now_utc());
+        let found = drift::told(&drift);
+        tracing::warn!(chains = ?touched, found, ?by, "Security groups that somebody else had changed were put right.");
     } else if !touched.is_empty() {
         tracing::info!(
             chains.touched = touched.len(),

@@ -9,7 +9,7 @@ use std::{
 use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
-    ChainName, Firewall, KernelError, Observed, Settled, Table,
+    ChainName, Drift, Firewall, KernelError, Observed, Rendered, Settled, Table,
     egress::{groups_chain, netout_chain, owned, shared},
 };
 use netfilter_events::conntrack::{Connections, ConntrackError};
@@ -73,6 +73,8 @@ pub(crate) struct Outcome {
     pub touched: BTreeSet<String>,
     /// Whether they were changed although nothing new was wanted: somebody else had changed them.
     pub repaired: bool,
+    /// How.
+    pub drift: Vec<Drift>,
     pub connections_cut: u64,
     /// Whether the kernel enforces the groups of all who live here, as they were told.
     pub enforces: bool,
@@ -173,13 +175,20 @@ impl Enforcer {
         };
         let Wanted { rules, scope, standings, governed } =
             desired::wanted(containers, answer.as_ref(), &self.cell, *watches, observed, sweep);
-        let Settled { plan, left, moved: _ } = firewall.settle(&rules, &scope)?;
+        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
+        let unchanged = self.settled.take().as_ref() == Some(&governed);
+        let (count, rules) = (rules.len(), Rendered::new(&rules, firewall.dialect()));
+        // What nobody else has written to is as it was left.
+        let stands = firewall::stands(firewall, self.seen)? == Some(true);
+        let mut drift = match unchanged && !stands {
+            true => Drift::between(&rules, firewall.observed()?, &scope),
+            false => Vec::new(),
+        };
+        let Settled { plan, left, moved: _ } = firewall.settle_rendered(&rules, &scope)?;
         if !left.is_empty() {
             return Err(Held::Disagrees(left));
         }
 
-        // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
-        let unchanged = self.settled.take().as_ref() == Some(&governed);
         let connections_cut =
             if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&governed, overlay)? };
         self.settled = Some(governed);
@@ -187,11 +196,12 @@ impl Enforcer {
         if sweep == Sweep::All && standings.values().all(|s| *s == Standing::Enforced) {
             self.former.sweep();
         }
-        let (touched, rules) = (plan.touched(), rules.len());
-        let repaired = unchanged && {
-            let wanted = wanted_chains(&standings, self.settled.as_deref().unwrap_or_default());
-            touched.iter().any(|name| wanted.contains(shared::owner(name).unwrap_or(name)))
-        };
+        let touched = plan.touched();
+        // What has been swept of others was nobody's change.
+        let wanted = wanted_chains(&standings, self.settled.as_deref().unwrap_or_default());
+        let of_living = |name: &str| wanted.contains(shared::owner(name).unwrap_or(name));
+        let repaired = unchanged && touched.iter().any(|name| of_living(name));
+        drift.retain(|change| of_living(&change.chain));
         let groups = named(self.settled.as_deref().unwrap_or_default());
         let claim = complete && standings.values().all(|s| *s == Standing::Enforced);
         let enforces = claim && !watches && !stale;
@@ -199,9 +209,10 @@ impl Enforcer {
             spaces,
             standings,
             groups,
-            rules,
+            rules: count,
             touched,
             repaired,
+            drift,
             connections_cut,
             enforces,
         })

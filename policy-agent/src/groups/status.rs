@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::Version;
 use serde::Serialize;
 
+use crate::drift;
+
 /// What a cell says that only watches.
 const WATCHES: &str = "shadow mode: what no security group allows is let through";
 
@@ -32,6 +34,8 @@ pub(crate) struct Status {
     pub rules: usize,
     /// Times the kernel was found different from what we had left there, and put right.
     pub repairs: u64,
+    /// What was different, the last few times.
+    pub drift: drift::History,
     /// Connections cut because no group allows them any more.
     pub connections_cut: u64,
 }

@@ -87,6 +87,7 @@ impl Cell {
             ingress_mark: 0xffff_0000,
             told_accepted: Accepted::new(false, std::num::NonZeroU32::MIN),
             policies_disabled: false,
+            routers: None,
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),
@@ -94,6 +95,7 @@ impl Cell {
             settled: None,
             seen: Seen::default(),
             guards: Guards::default(),
+            took: Duration::ZERO,
             unguarded: Vec::new(),
             promised: None,
         }

@@ -17,6 +17,7 @@ mod kills;
 mod locks;
 mod net_in_out;
 mod predecessors_keys;
+mod repairs;
 mod revokes;
 mod same_cell;
 mod security_groups;

@@ -268,3 +268,57 @@ fn security_groups_are_told_of_and_rationed_as_the_networkers_rules_are() {
         Ok(())
     });
 }
+
+#[test]
+fn routers_in_the_overlay_reach_what_containers_serve_if_they_may() {
+    story("routers in the overlay reach what containers serve", |world| {
+        let (cell, far) = (world.cell(1), world.cell(2));
+        // A policy, so that the server has handed out tags of apps as well.
+        let web = cell.start(Spec::app("web").tcp(8080).tcp(9090))?;
+        let db = far.start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let hidden = cell.start(Spec::app("hidden").tcp(8080))?;
+        let marked = |mark: &str| -> Result<()> {
+            let words = ["-t", "mangle", "-F", "OUTPUT"];
+            far.netns().run("iptables", words)?;
+            let rule = ["-t", "mangle", "-A", "OUTPUT", "-o", "silk-vtep", "-j", "MARK"];
+            let words = rule.into_iter().chain(["--set-mark", mark]);
+            far.netns().run("iptables", words).map(drop)
+        };
+        let tag = "policy-agent-state.router";
+        ensure!(!cell.file(tag).exists(), "nobody asked for a router's tag");
+        cell.configure_agent("enable_overlay_ingress_rules", true)?;
+        cell.restart_agent()?;
+        let tag = poll::until("the router's tag is known", || {
+            Ok(std::fs::read_to_string(cell.file(tag))?.trim().to_owned())
+        })?;
+        let mark = format!("0x{tag}");
+        let reaches = |container: &Container, port, expected: Outcome| -> Result<()> {
+            let seen = far.dial(container.address(), tcp(port))?;
+            let name = container.name();
+            ensure!(seen.outcome == expected, "router → {name}:{port}: {seen}");
+            Ok(())
+        };
+        marked(&mark)?;
+        for port in [8080, 9090] {
+            poll::until("routers reach it", || reaches(&web, port, Outcome::Open))?;
+        }
+        poll::until("routers reach it", || reaches(&hidden, 8080, Outcome::Open))?;
+        // Neither another port, nor another mark, nor a container as a router.
+        reaches(&web, 22, Outcome::Refused)?;
+        let other = u32::from_str_radix(&tag, 16)? + 100;
+        marked(&format!("{other:#x}"))?;
+        reaches(&web, 8080, Outcome::Refused)?;
+        let seen = db.dial(web.address(), tcp(8080))?;
+        ensure!(seen.outcome == Outcome::Refused, "a container passes for a router: {seen}");
+
+        // While the server is away, what was told of them holds.
+        world.server().kill()?;
+        cell.restart_agent()?;
+        marked(&mark)?;
+        reaches(&web, 8080, Outcome::Open)?;
+        cell.configure_agent("enable_overlay_ingress_rules", false)?;
+        cell.restart_agent()?;
+        reaches(&web, 8080, Outcome::Refused)
+    });
+}

@@ -311,6 +311,18 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
                 Ok(())
             })?;
         }
+        let drift = cell.groups_status()?["drift"].take();
+        for (chain, word) in [("asg-x", "missing rule"), ("asg-x", "foreign rule")] {
+            let told = |change: &serde_json::Value| {
+                let what = change["what"].as_str().unwrap_or_default();
+                change["chain"] == chain && what.contains(word) && change["at"].is_string()
+            };
+            let all = drift.as_array().context("it tells no drift")?;
+            ensure!(all.iter().any(told), "{chain}, {word}: {drift:#}");
+        }
+        let metrics = cell.agent_metrics()?;
+        let repairs = metrics.lines().find(|line| line.contains("security_group_repairs_total "));
+        ensure!(repairs.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
         // The chain it stands in is not the agent's, but its jump is first there.
         let nft = "insert rule inet netman filter/netout--x accept";
         cell.meddle("-I netout--x 1 -j ACCEPT", nft)?;

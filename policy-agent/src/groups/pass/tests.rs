@@ -398,9 +398,35 @@ fn vandals_and_the_networker_are_put_right() {
         .replace("-A netout--web -j asg-web\n", "")
         .replace("-A asg-web -p tcp -j REJECT --reject-with tcp-reset\n", "-A asg-web -j ACCEPT\n");
     cell.kernel.lock().unwrap().state = Observed::parse(&vandalised).unwrap();
-    assert!(cell.enforcer.pass(&known).unwrap().repaired);
+    let Outcome { repaired, drift, .. } = cell.enforcer.pass(&known).unwrap();
+    assert!(repaired);
+    let told: Vec<_> =
+        drift.iter().map(|change| format!("{}: {}", change.chain, change.what)).collect();
+    assert_eq!(
+        told,
+        [
+            "asg-web: missing rule: `-p tcp -j REJECT --reject-with tcp-reset`; foreign rule: `-j ACCEPT`",
+            "netout--web: missing rule: `-j asg-web`"
+        ]
+    );
     assert_eq!(cell.rules("asg-web"), right);
     assert_eq!(cell.rules("netout--web").unwrap()[0], "-j asg-web");
+    assert_eq!(cell.enforcer.pass(&known).unwrap().drift, []);
+}
+
+#[test]
+fn what_is_new_or_swept_is_no_drift() {
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "a");
+    let of = |address: &str| told(&["a"], vec![bound(address, "a")]);
+    assert_eq!(cell.enforcer.pass(&of("10.0.0.1")).unwrap().drift, []);
+    let there = listing(&cell.kernel.lock().unwrap().state);
+    let orphan = there.replacen("*filter\n", "*filter\n:asg-gone -\n", 1);
+    cell.kernel.lock().unwrap().state = Observed::parse(&orphan).unwrap();
+    let outcome = cell.enforcer.pass(&of("10.0.0.1")).unwrap();
+    assert!(!outcome.repaired && outcome.drift.is_empty(), "{outcome:?}");
+    let outcome = cell.enforcer.pass(&of("10.0.0.2")).unwrap();
+    assert!(!outcome.touched.is_empty() && outcome.drift.is_empty(), "{outcome:?}");
 }
 
 /// The kernel as the Go agent and the CNI wrapper leave it (spec/cell.md §D.9), and two chains of a

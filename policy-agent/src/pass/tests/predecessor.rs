@@ -100,3 +100,31 @@ fn what_the_predecessor_says_of_an_address_is_not_believed_of_who_has_it_now() {
         assert!(said(&format!("-d {}", B.1)), "{after}");
     });
 }
+
+#[test]
+fn the_masquerade_of_2016_stays_until_no_container_needs_it() {
+    on_each(|engine, mut cell| {
+        let masquerade = |words: &str| {
+            let mut program = Command::new(match engine {
+                Engine::Nft => "iptables-nft",
+                Engine::Legacy => "iptables-legacy",
+            });
+            assert!(program.args(["-t", "nat"]).args(words.split(' ')).status().unwrap().success());
+        };
+        masquerade("-N vpa--masq-1478490000");
+        masquerade("-A vpa--masq-1478490000 -s 10.255.30.0/24 ! -d 10.255.0.0/16 -j MASQUERADE");
+        masquerade("-I POSTROUTING 1 -j vpa--masq-1478490000");
+        // Of 2016, and without an identity.
+        cell.run("old", "10.255.30.9", "");
+        let known = answer(&[A.2, B.2], &[(A.2, 1, B.2, 2)]);
+        let of_2016 = |cell: &mut Cell| {
+            assert!(cell.enforcer.pass(Some(&known), true).unwrap().enforced);
+            listing(engine).matches("vpa--masq-1478490000").count()
+        };
+        assert_eq!(of_2016(&mut cell), 3);
+        assert_eq!(of_2016(&mut cell), 3);
+        store(&cell.files).remove("old").unwrap();
+        assert_eq!(of_2016(&mut cell), 0);
+        assert!(listing(engine).contains("-s 10.255.30.2/32 "), "the wrapper's stay");
+    });
+}

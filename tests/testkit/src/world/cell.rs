@@ -211,6 +211,15 @@ impl Cell {
         self.restart_agent()
     }
 
+    /// From now on the agent has the networker repair what it wrote for containers.
+    pub fn have_repaired(&self) -> Result<()> {
+        let config = self.file("external-networker.json");
+        let program = binaries::path("external-networker")?;
+        let config = format!("--configFile={}", config.display());
+        self.configure_agent("networker_repair", json!([program, config, "--action", "repair"]))?;
+        self.restart_agent()
+    }
+
     /// What the agent says of security groups.
     pub fn groups_status(&self) -> Result<Value> {
         let text = get(&self.netns, &format!("http://{AGENT}/status/security-groups"), None)?;

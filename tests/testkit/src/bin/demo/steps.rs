@@ -108,10 +108,10 @@ fn net_in_and_net_out(world: &World, cast: &Cast, table: &mut Table) {
     });
     let what = format!("outside → {}:{mapped} (NetIn to backend)", cell.address());
     table.add(4, what, "open", seen);
-    out(table, backend, a, DATABASE, Outcome::Open);
-    out(table, backend, a, 8080, Outcome::Refused);
-    out(table, backend, b, DATABASE, Outcome::Refused);
-    out(table, frontend, a, DATABASE, Outcome::Refused);
+    out(table, 4, backend, a, DATABASE, Outcome::Open);
+    out(table, 4, backend, a, 8080, Outcome::Refused);
+    out(table, 4, backend, b, DATABASE, Outcome::Refused);
+    out(table, 4, frontend, a, DATABASE, Outcome::Refused);
 }
 
 fn revoked(world: &World, cast: &Cast, table: &mut Table) {
@@ -167,6 +167,30 @@ fn vandals(world: &World, cast: &Cast, table: &mut Table) {
     table.add(7, "the agent starts again", "rules are right", told);
     row(table, 7, frontend, backend, tcp(8080), Outcome::Open);
     row(table, 7, intruder, backend, tcp(8080), Outcome::Refused);
+    networkers(world, cast, table);
+}
+
+/// What the networker wrote is its own to repair; the agent has it do so.
+fn networkers(world: &World, cast: &Cast, table: &mut Table) {
+    let (cell, a) = (world.cell(2), world.outside_a());
+    let chain = "netout--backend";
+    let is_there = || -> Result<bool> {
+        let listing = cell.listing()?;
+        Ok(!listing.chain(&format!("filter/{chain}")).is_empty())
+    };
+    let repaired = cell.have_repaired().and_then(|()| {
+        let nft = format!("flush chain inet netman filter/{chain}");
+        cell.meddle(&format!("-F {chain}"), &nft)?;
+        let began = Instant::now();
+        poll::until("the networker's rules are repaired", || {
+            ensure!(is_there()?, "{chain} is empty");
+            Ok(())
+        })?;
+        Ok((true, format!("after {} ms", began.elapsed().as_millis())))
+    });
+    table.add(7, "cell-2: the networker's chain of backend flushed", "repaired", repaired);
+    out(table, 7, &cast.backend, a, DATABASE, Outcome::Open);
+    out(table, 7, &cast.backend, a, 8080, Outcome::Refused);
 }
 
 /// The agent's own rules on a cell.
@@ -204,11 +228,11 @@ fn row(table: &mut Table, step: u8, from: &Container, to: &Container, port: Port
 }
 
 /// Container to an outside host.
-fn out(table: &mut Table, from: &Container, to: &Outside, port: u16, want: Outcome) {
+fn out(table: &mut Table, step: u8, from: &Container, to: &Outside, port: u16, want: Outcome) {
     let address: Ipv4Addr = to.address();
     let what = format!("{} → {address}:{port} (NetOut)", from.name());
     let seen = from.dial(address, tcp(port));
-    table.add(4, what, expectation(want), seen.map(|seen| judged(&seen, want)));
+    table.add(step, what, expectation(want), seen.map(|seen| judged(&seen, want)));
 }
 
 fn expectation(want: Outcome) -> &'static str {
