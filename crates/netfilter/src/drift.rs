@@ -123,9 +123,9 @@ fn of_hooks(
         let there = observed.rules(table, parent).unwrap_or_default();
         let here: Vec<_> = hooks.iter().filter(|hook| hook.parent == parent).collect();
         let rules: Vec<_> = here.iter().map(|hook| hook.rule.clone()).collect();
-        // With nftables there is a jump among the hooks that is the operators' as well.
-        let is_ours = |rule: &&String| scope.owns_rule(rule) || rules.contains(rule);
-        let ours: Vec<_> = there.iter().filter(is_ours).cloned().collect();
+        // What is wanted need not be ours to take away.
+        let counts = |rule: &&String| scope.owns_rule(rule) || rules.contains(rule);
+        let ours: Vec<_> = there.iter().filter(counts).cloned().collect();
         let what = changes("rule", &beyond(&rules, &ours), &beyond(&ours, &rules));
         let first: Vec<_> =
             here.iter().filter(|h| h.place == Place::First).map(|h| h.rule.clone()).collect();
@@ -179,6 +179,7 @@ mod tests {
         wanted.chain(Table::Filter, chain.clone(), rules.collect());
         let jump = Rule::new(Action::Jump(chain));
         wanted.hook(Table::Filter, Builtin::Forward, Place::First, jump.clone());
+        // In front of it comes the operators' chain.
         wanted.hook(Table::Filter, Builtin::Input, Place::Last, jump);
         wanted.set("vpa--s".parse().unwrap(), SetBody::Allow(Allow::default()));
         wanted
