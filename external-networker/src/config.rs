@@ -16,12 +16,14 @@ use std::{
 
 use cni::Network;
 use gocompat::json::{self, JsonError};
+use ipnet::Ipv6Net;
 use netfilter::Backend;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
+    egress::Families,
     ports::PortPool,
     proxy::Proxy,
     rules::Cell,
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     surroundings: Surroundings,
     /// Whether containers may use IPv6, of which nothing is refused to them.
     pub allow_unfiltered_ipv6: bool,
+    /// Where containers have an address of IPv6 as well, if they are to have one.
+    pub second_network: Option<Ipv6Net>,
     /// What is sent to a proxy inside each container, if anything is.
     pub proxy: Option<Proxy>,
 }
@@ -124,6 +128,8 @@ struct Raw {
     enable_ingress_proxy_redirect: bool,
     proxy_port: i64,
     allow_unfiltered_ipv6: bool,
+    dual_stack: bool,
+    container_network_v6: String,
 }
 
 impl Config {
@@ -196,6 +202,7 @@ impl Config {
                 underlay: faults.addresses("underlay_ips", &raw.underlay_ips),
             },
             allow_unfiltered_ipv6: raw.allow_unfiltered_ipv6,
+            second_network: second_network(&mut faults, raw),
             proxy: proxy(&mut faults, raw),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
@@ -246,11 +253,36 @@ fn proxy(faults: &mut Faults, raw: &Raw) -> Option<Proxy> {
     (proxy.outward.is_some() || proxy.inward).then_some(proxy)
 }
 
+/// The network containers have their second addresses in, where they have any.
+fn second_network(faults: &mut Faults, raw: &Raw) -> Option<Ipv6Net> {
+    if !raw.dual_stack {
+        return None;
+    }
+    if raw.allow_unfiltered_ipv6 {
+        faults.note(
+            "config 'allow_unfiltered_ipv6' is true, and so is 'dual_stack', which filters it",
+        );
+    }
+    if raw.enable_ingress_proxy_redirect {
+        let of = "config 'enable_ingress_proxy_redirect' is true";
+        faults
+            .note(format_args!("{of}, of which 'dual_stack' knows nothing: the proxy takes IPv4"));
+    }
+    let (key, what) = ("container_network_v6", "a network such as fd00:255::/48");
+    let net: Option<Ipv6Net> = faults.parsed(key, &raw.container_network_v6, what);
+    net.map(|net| net.trunc())
+}
+
 fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
 }
 
 impl Config {
+    /// Which versions of IP a container may be told to speak.
+    pub fn families(&self) -> Families {
+        if self.second_network.is_some() { Families::Both } else { Families::One }
+    }
+
     /// Learns from the cell what the file does not say. Only what writes rules needs that: what takes
     /// them away must work on a cell in any state.
     pub fn look_around(&mut self) -> Result<(), surroundings::Unknown> {
@@ -269,5 +301,11 @@ impl Config {
     pub fn example() -> Self {
         Self::check(&json::from_slice(tests::MINIMAL.as_bytes()).expect("an example is readable"))
             .expect("an example is right")
+    }
+
+    /// The same where containers have addresses of IPv6.
+    pub fn dual_example() -> Self {
+        let second_network = Some("fd00:255::/48".parse().expect("is a network"));
+        Self { second_network, ..Self::example() }
     }
 }

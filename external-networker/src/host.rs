@@ -7,11 +7,17 @@ mod cell;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
 use containers::{Container, StoreError};
-use hostnet::netns::{NetnsError, NetnsId, SysctlError};
+use hostnet::{
+    link::{LinkError, Place},
+    netns::{NetnsError, NetnsId, SysctlError},
+};
 use netfilter::{BackendUnavailable, Interface, KernelError, Observed, Ruleset, Scope};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -73,6 +79,11 @@ pub(crate) trait Host {
     /// there, and show the firewall what passes between two of them on a bridge.
     /// Says whether that was news to it.
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<bool, HostError>;
+    /// What is behind a link.
+    fn place(&self, link: &Interface) -> Result<Place, HostError>;
+    /// Shows the firewall what of IPv6 passes between two of these ports of bridges. Says whether that was
+    /// news to it.
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError>;
     /// Makes the kernel take no IPv6 from the pinned namespace, and none from its `links`: no rule of
     /// anybody's is about it. Says whether that was news to it.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError>;
@@ -102,12 +113,12 @@ pub(crate) trait Host {
     fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError>;
 
     /// Makes the kernel forget the connections of an address, as far as that is possible.
-    fn forget_connections(&self, ip: Ipv4Addr);
+    fn forget_connections(&self, ip: IpAddr);
 
     /// Adds a container to the store.
     fn enlist(&self, container: &Container) -> Result<(), HostError>;
-    /// Removes a container from the store; says which address it was there with.
-    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError>;
+    /// Removes a container from the store; says what was there of it.
+    fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError>;
 
     /// Waits until the kernel holds the policies of everything in the store.
     fn await_policies(&self) -> Result<(), HostError>;
@@ -125,7 +136,7 @@ pub(crate) trait Host {
     /// The same, but a record nobody can read is an error.
     fn read(&self, handle: &Handle) -> Result<Option<Record>, HostError>;
     /// Where a container is, as the store has it.
-    fn listed(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError>;
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError>;
     /// The containers that are remembered, if what stands of them may stand in a firewall that was
     /// configured before.
     fn left_behind(&self) -> Vec<Handle>;
@@ -133,8 +144,8 @@ pub(crate) trait Host {
     fn somebody_is_left_behind(&self) -> Result<(), HostError>;
     /// Notes that nothing stands there any more.
     fn nobody_is_left_behind(&self) -> Result<(), HostError>;
-    /// Which other containers are remembered to have had `ip`.
-    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle>;
+    /// Which other containers are remembered to have had an address of `own`.
+    fn others_at(&self, own: &Record) -> Vec<Handle>;
     /// Remembers `record`.
     fn save(&self, record: &Record) -> Result<(), HostError>;
     /// Forgets `handle`.
@@ -160,6 +171,8 @@ pub(crate) enum HostError {
     Del(Vec<DelError>),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error(
         "net.ipv4.conf.all.rp_filter is 2, which would let containers forge their source address; set it to 0 or 1"
     )]
@@ -168,6 +181,8 @@ pub(crate) enum HostError {
         "containers on the bridge of {0} could talk past the firewall: load the kernel module br_netfilter"
     )]
     UnseenBridge(Interface),
+    #[error("dual_stack needs a firewall for both families: nftables, or iptables and ip6tables")]
+    OneFamily(#[source] KernelError),
     #[error(transparent)]
     Firewall(#[from] KernelError),
     #[error(transparent)]

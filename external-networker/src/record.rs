@@ -5,6 +5,7 @@
 //! <state dir>/containers/<handle>.json   one record, replaced by rename
 //! <state dir>/containers/<handle>.lock   held while somebody works on the container
 //! <state dir>/containers/cni/            what CNI plugins answered
+//! <state dir>/containers/dual            there if any of them has had an address of IPv6
 //! ```
 //!
 //! Nothing that must go when a container goes is known only here: a record that is lost or torn costs
@@ -12,19 +13,24 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use files::Manner;
 use gocompat::json;
 use hostnet::netns::NetnsId;
+use ipnet::Ipv6Net;
 use netfilter::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::{handle::Handle, rules::Mapped, wire};
+use crate::{
+    handle::Handle,
+    rules::{Mapped, Second},
+    wire,
+};
 
 /// A container we have begun to connect.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +38,8 @@ pub(crate) struct Record {
     pub handle: Handle,
     /// Its address, from the moment CNI gave it one.
     pub ip: Option<Ipv4Addr>,
+    /// Its second, of IPv6, likewise.
+    pub ipv6: Option<Ipv6Addr>,
     /// Its ports from the pool.
     pub ports: Vec<u16>,
     /// Only when it is wholly up.
@@ -43,6 +51,7 @@ pub(crate) struct Record {
 pub(crate) struct Live {
     pub namespace: NetnsId,
     pub ip: Ipv4Addr,
+    pub second: Option<Second>,
     pub links: Vec<Interface>,
     pub metadata: Map<String, Value>,
     pub mapped: Vec<Mapped>,
@@ -82,6 +91,8 @@ pub(crate) enum RecordError {
 struct Stored {
     handle: String,
     ip: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6Addr>,
     ports: Vec<u16>,
     live: Option<StoredLive>,
 }
@@ -91,11 +102,21 @@ struct StoredLive {
     device: u64,
     inode: u64,
     ip: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second: Option<StoredSecond>,
     links: Vec<String>,
     metadata: Map<String, Value>,
     mapped: Vec<StoredMapped>,
     egress: Vec<wire::NetOutRule>,
     reply: wire::UpReply,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSecond {
+    ip: Ipv6Addr,
+    network: Ipv6Net,
+    links: Vec<String>,
+    ports: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,7 +129,16 @@ struct StoredMapped {
 impl Record {
     /// A container nothing has been done for yet.
     pub fn begun(handle: &Handle) -> Self {
-        Self { handle: handle.clone(), ip: None, ports: Vec::new(), live: None }
+        Self { handle: handle.clone(), ip: None, ipv6: None, ports: Vec::new(), live: None }
+    }
+}
+
+impl Record {
+    /// Whether this is another container, remembered with an address of `own`.
+    pub fn is_at_the_address_of(&self, own: &Self) -> bool {
+        let same = own.ip.is_some() && self.ip == own.ip;
+        let same_ipv6 = own.ipv6.is_some() && self.ipv6 == own.ipv6;
+        self.handle != own.handle && (same || same_ipv6)
     }
 }
 
@@ -150,6 +180,25 @@ impl Records {
         let path = self.firewall_file();
         files::replace(&path, name.as_bytes(), Manner::PRIVATE.hasty())
             .map_err(|source| RecordError::Write { path, source })
+    }
+
+    /// Whether a container has had an address of IPv6 since there were none last.
+    pub fn are_dual(&self) -> bool {
+        self.dual_file().exists()
+    }
+
+    /// One has, or all are gone.
+    pub fn set_dual(&self, dual: bool) -> Result<(), RecordError> {
+        let path = self.dual_file();
+        let result = match dual {
+            true => files::replace(&path, b"", Manner::PRIVATE.hasty()),
+            false => fs::remove_file(&path),
+        };
+        result.map_err(|source| RecordError::Write { path, source })
+    }
+
+    fn dual_file(&self) -> PathBuf {
+        self.dir.join("dual")
     }
 
     fn firewall_file(&self) -> PathBuf {
@@ -227,10 +276,17 @@ impl Records {
 }
 
 fn encode(record: &Record) -> String {
-    let Record { handle, ip, ports, live } = record;
+    let Record { handle, ip, ipv6, ports, live } = record;
     let live = live.as_ref().map(|live| {
-        let Live { namespace, ip, links, metadata, mapped, egress, reply } = live.clone();
-        let links = links.iter().map(ToString::to_string).collect();
+        let Live { namespace, ip, second, links, metadata, mapped, egress, reply } = live.clone();
+        let named = |links: &[Interface]| links.iter().map(ToString::to_string).collect();
+        let second = second.map(|Second { ip, network, links, ports }| StoredSecond {
+            ip,
+            network,
+            links: named(&links),
+            ports: named(&ports),
+        });
+        let links = named(&links);
         let stored = |Mapped { host_ip, host_port, container_port }| StoredMapped {
             host_ip,
             host_port,
@@ -238,16 +294,26 @@ fn encode(record: &Record) -> String {
         };
         let mapped = mapped.into_iter().map(stored).collect();
         let NetnsId { device, inode } = namespace;
-        StoredLive { device, inode, ip, links, metadata, mapped, egress, reply }
+        StoredLive { device, inode, ip, second, links, metadata, mapped, egress, reply }
     });
-    json::to_string(&Stored { handle: handle.to_string(), ip: *ip, ports: ports.clone(), live })
+    let (handle, ports) = (handle.to_string(), ports.clone());
+    json::to_string(&Stored { handle, ip: *ip, ipv6: *ipv6, ports, live })
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
-    let Stored { handle, ip, ports, live } = json::from_slice(bytes).ok()?;
+    let Stored { handle, ip, ipv6, ports, live } = json::from_slice(bytes).ok()?;
+    let named =
+        |links: &[String]| links.iter().map(|link| link.parse().ok()).collect::<Option<_>>();
     let read_live = |live: StoredLive| {
-        let StoredLive { device, inode, ip, links, metadata, mapped, egress, reply } = live;
-        let links = links.iter().map(|link| link.parse().ok()).collect::<Option<_>>()?;
+        let StoredLive { device, inode, ip, second, links, metadata, mapped, egress, reply } = live;
+        let read_second = |StoredSecond { ip, network, links, ports }| {
+            Some(Second { ip, network, links: named(&links)?, ports: named(&ports)? })
+        };
+        let second = match second {
+            Some(second) => Some(read_second(second)?),
+            None => None,
+        };
+        let links = named(&links)?;
         let read = |StoredMapped { host_ip, host_port, container_port }| Mapped {
             host_ip,
             host_port,
@@ -255,13 +321,13 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         };
         let mapped = mapped.into_iter().map(read).collect();
         let namespace = NetnsId { device, inode };
-        Some(Live { namespace, ip, links, metadata, mapped, egress, reply })
+        Some(Live { namespace, ip, second, links, metadata, mapped, egress, reply })
     };
     let live = match live {
         Some(live) => Some(read_live(live)?),
         None => None,
     };
-    Some(Record { handle: Handle::parse(&handle).ok()?, ip, ports, live })
+    Some(Record { handle: Handle::parse(&handle).ok()?, ip, ipv6, ports, live })
 }
 
 #[cfg(test)]
@@ -275,9 +341,16 @@ mod tests {
     fn record() -> Record {
         let ip = Ipv4Addr::new(10, 255, 30, 2);
         let mapped = vec![Mapped { host_ip: ip, host_port: 61000, container_port: 8080 }];
+        let second = Second {
+            ip: "fd00:255::2".parse().unwrap(),
+            network: "fd00:255::/48".parse().unwrap(),
+            links: vec!["veth7".parse().unwrap()],
+            ports: vec![],
+        };
         let live = Live {
             namespace: NetnsId { device: 4, inode: 4_026_532_281 },
             ip,
+            second: Some(second.clone()),
             links: vec!["veth7".parse().unwrap()],
             metadata: json!({"app_id": "a"}).as_object().unwrap().clone(),
             mapped,
@@ -285,7 +358,8 @@ mod tests {
             reply: wire::UpReply::default(),
         };
         let handle = Handle::parse("web").unwrap();
-        Record { handle, ip: Some(ip), ports: vec![61000], live: Some(live) }
+        let ipv6 = Some(second.ip);
+        Record { handle, ip: Some(ip), ipv6, ports: vec![61000], live: Some(live) }
     }
 
     #[test]
@@ -300,6 +374,16 @@ mod tests {
         records.remove(&record.handle).unwrap();
         records.remove(&record.handle).unwrap();
         assert_eq!(records.load(&record.handle).unwrap(), None);
+    }
+
+    #[test]
+    fn records_of_former_versions_are_of_containers_with_one_address() {
+        let mut record = record();
+        let live = record.live.as_mut().unwrap();
+        (record.ipv6, live.second) = (None, None);
+        let written = encode(&record);
+        assert!(!written.contains("ipv6") && !written.contains("second"), "{written}");
+        assert_eq!(decode(written.as_bytes()), Some(record));
     }
 
     #[test]

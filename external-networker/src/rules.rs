@@ -10,9 +10,13 @@
 //!  forged sources    PREROUTING (mangle)            → netin--    dropped
 //! ```
 //!
+//! A container with a second address, of IPv6, has the same chains for it ([`second`]).
+//!
 //! What policies allow never gets this far: the policy agent's chain stands in front and has the
 //! first word. A packet to the overlay that it did not accept or mark is refused here already, on the
 //! sender's cell, and a rule that allows the whole world does not allow the overlay.
+
+mod second;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
@@ -25,6 +29,8 @@ use netfilter::{
 use policy::{EgressRule, PortRange, Protocol};
 
 use crate::handle::{Chains, Handle};
+
+pub(crate) use second::Second;
 
 /// What all containers of this cell have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub(crate) struct Cell {
 pub(crate) struct Facts {
     pub handle: Handle,
     pub ip: Ipv4Addr,
+    /// Its address of IPv6, if it has one.
+    pub second: Option<Second>,
     /// The host's ends of its links.
     pub links: Vec<Interface>,
     pub mapped: Vec<Mapped>,
@@ -63,20 +71,41 @@ pub(crate) struct Facts {
     pub workload: Workload,
     pub egress: Vec<EgressRule>,
     /// Whether the policy agent keeps its security groups; `egress` has no say then.
-    pub governed: bool,
+    pub governed: Governed,
+}
+
+/// Of which of a container's addresses the policy agent keeps its security groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Governed {
+    /// Of none.
+    No,
+    /// Of its first one, and where IPv6 has tables of its own, of no other.
+    First,
+    /// Of all.
+    Yes,
 }
 
 impl Facts {
+    /// Whether the policy agent's security groups stand in front of all of its addresses.
+    pub fn is_linked(&self) -> bool {
+        match self.governed {
+            Governed::No => false,
+            Governed::First => self.second.is_none(),
+            Governed::Yes => true,
+        }
+    }
+
     /// A container of which nothing is known but where it is.
-    pub fn of_nobody(handle: &Handle, ip: Ipv4Addr) -> Self {
+    pub fn of_nobody(handle: &Handle, ip: Ipv4Addr, second: Option<Second>) -> Self {
         Self {
             handle: handle.clone(),
             ip,
+            second,
             links: Vec::new(),
             mapped: Vec::new(),
             workload: Workload::Other,
             egress: Vec::new(),
-            governed: false,
+            governed: Governed::No,
         }
     }
 }
@@ -118,12 +147,15 @@ fn ruleset_but(cell: &Cell, facts: &Facts, stays: impl Fn(Table, &ChainName) -> 
     for rule in masquerade(cell, facts) {
         hook(Table::Nat, Builtin::Postrouting, rule);
     }
+    if let Some(second) = &facts.second {
+        second.hook(&mut ruleset, &facts.handle.chains());
+    }
 
     if !stays(Table::Filter, &netout) {
         netout_rules(&mut ruleset, netout, cell, facts);
     }
     let chains = [
-        (Table::Filter, input, input_rules(cell)),
+        (Table::Filter, input, input_rules(cell, facts)),
         (Table::Filter, overlay, overlay_rules(cell, facts)),
         (Table::Mangle, netin.clone(), mark_rules(cell, facts)),
         (Table::Nat, netin, redirect_rules(facts)),
@@ -146,18 +178,34 @@ fn refuse() -> [Rule; 2] {
 
 /// Whether the policy agent has put its security groups in front of a container's chain. However the
 /// firewall words it, such a rule ends in where it leads.
-pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
+pub(crate) fn governed(handle: &Handle, observed: &Observed) -> Governed {
     let netout = handle.chains().netout;
-    let first = observed.rules(Table::Filter, netout.as_str()).and_then(<[String]>::first);
-    let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
-    leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+    let is_governed = |table| {
+        let first = observed.rules(table, netout.as_str()).and_then(<[String]>::first);
+        let leads_to = first.and_then(|rule| rule.rsplit([' ', '/']).next());
+        leads_to == Some(egress::groups_chain(handle.as_str()).as_str())
+    };
+    let apart = observed.chains(Table::Filter6).next().is_some();
+    match is_governed(Table::Filter) {
+        false => Governed::No,
+        true if apart && !is_governed(Table::Filter6) => Governed::First,
+        true => Governed::Yes,
+    }
+}
+
+/// Whether it has, at least of the first address.
+pub(crate) fn is_governed(handle: &Handle, observed: &Observed) -> bool {
+    governed(handle, observed) != Governed::No
 }
 
 /// Whether somebody else has taken away what a container may send to the world, and with it the jump that
-/// may have stood there.
-pub(crate) fn is_lost(handle: &Handle, observed: &Observed) -> bool {
-    let netout = handle.chains().netout;
-    observed.rules(Table::Filter, netout.as_str()).is_none_or(<[String]>::is_empty)
+/// may have stood there; or, of a second address, the jump alone.
+pub(crate) fn is_lost(facts: &Facts, observed: &Observed) -> bool {
+    let netout = facts.handle.chains().netout;
+    let is_empty = |table| observed.rules(table, netout.as_str()).is_none_or(<[String]>::is_empty);
+    let apart = facts.second.is_some() && observed.chains(Table::Filter6).next().is_some();
+    let is_half_linked = facts.governed == Governed::First && facts.second.is_some();
+    is_empty(Table::Filter) || apart && is_empty(Table::Filter6) || is_half_linked
 }
 
 /// Whether the policy agent's chain, in which policies are, stands there.
@@ -171,13 +219,19 @@ pub(crate) fn is_wrappers_masquerade(rule: &str, ip: Ipv4Addr) -> bool {
     about.is_some_and(|rest| rest.ends_with("-j MASQUERADE") && !rest.contains("--comment"))
 }
 
-fn groups_rule(handle: &Handle) -> Rule {
-    Rule::new(Action::Jump(egress::groups_chain(handle.as_str())))
+fn groups_rule(facts: &Facts) -> Option<Rule> {
+    let jump = Rule::new(Action::Jump(egress::groups_chain(facts.handle.as_str())));
+    match facts.governed {
+        Governed::No => None,
+        Governed::First => Some(jump.from(facts.ip)),
+        Governed::Yes => Some(jump),
+    }
 }
 
 /// Resolvers that are link-local live on this host; the others are reached through `netout--`.
-fn input_rules(cell: &Cell) -> Vec<Rule> {
+fn input_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let mut rules = vec![established()];
+    rules.extend(facts.second.iter().flat_map(|_| second::discovery()));
     let open = |protocol, ip: Ipv4Addr, port: u16| {
         let ports = PortRange::new(port, port).ok()?;
         Some(Rule::new(Action::Accept).to(ip).ports(protocol, ports))
@@ -205,7 +259,7 @@ fn input_rules(cell: &Cell) -> Vec<Rule> {
 ///
 /// From a jump to the agent's groups nothing comes back, so what is behind it has no say.
 fn netout_rules(ruleset: &mut Ruleset, netout: ChainName, cell: &Cell, facts: &Facts) {
-    let first = facts.governed.then(|| groups_rule(&facts.handle));
+    let first = groups_rule(facts);
     let sender =
         Sender { handle: facts.handle.as_str(), workload: facts.workload, allowed: &facts.egress };
     cell.manner.govern(ruleset, netout, &sender, &WaysOut { first, ..WaysOut::default() });
@@ -221,7 +275,8 @@ fn overlay_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     ];
     if cell.tell_of_overlay {
         let tell = egress::tell("DENY_C2C_", facts.handle.as_str(), cell.manner.denied_per_second);
-        rules.push(tell.to(ip));
+        rules.push(tell.clone().to(ip));
+        rules.extend(facts.second.iter().map(|second| tell.clone().to(second.ip)));
     }
     rules.extend(refuse());
     rules
@@ -235,6 +290,9 @@ fn mark_rules(cell: &Cell, facts: &Facts) -> Vec<Rule> {
     let outside = |link| Rule::new(Action::Drop).from(facts.ip).in_through(link);
     let mut rules: Vec<_> = facts.links.iter().map(forged).collect();
     rules.extend(cell.underlay.iter().chain([&cell.vtep]).map(outside));
+    if let Some(second) = &facts.second {
+        rules.extend(second.forged(cell.underlay.iter().chain([&cell.vtep])));
+    }
     for mapped in &facts.mapped {
         for interface in &cell.underlay {
             let mark = Rule::new(Action::SetMark(cell.ingress_mark)).in_through(interface);

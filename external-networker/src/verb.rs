@@ -16,11 +16,11 @@ use thiserror::Error;
 
 use crate::{
     config::Config,
-    egress::{self, InvalidEgress},
+    egress::{self, Families, InvalidEgress},
     handle::Handle,
     host::{Host, HostError, Wanted},
     record::{Live, Record},
-    rules::{self, Facts},
+    rules::{self, Facts, Governed},
 };
 
 pub(crate) use down::down;
@@ -77,8 +77,8 @@ fn change(
     let settled = host.agree(&mut |observed| {
         let mut facts = facts.clone();
         // The policy agent may have put its jump there just now.
-        facts.governed = rules::is_governed(handle, observed);
-        is_lost = rules::is_lost(handle, observed);
+        facts.governed = rules::governed(handle, observed);
+        is_lost = rules::is_lost(&facts, observed);
         if is_lost {
             facts.egress.clear();
         }
@@ -101,11 +101,13 @@ fn change(
 
 /// What its record says of a container; whether the agent keeps its security groups is seen elsewhere.
 fn facts(handle: &Handle, live: &Live) -> Result<Facts, ChangeError> {
-    let egress = egress::read(&live.egress)
+    // What was understood when it came is not forgotten when something else is configured.
+    let egress = egress::read(&live.egress, Families::Both)
         .map_err(|source| ChangeError::Remembered { handle: handle.clone(), source })?;
-    let Live { ip, links, mapped, .. } = live.clone();
+    let Live { ip, second, links, mapped, .. } = live.clone();
     let workload = workload(&live.metadata);
-    Ok(Facts { handle: handle.clone(), ip, links, mapped, workload, egress, governed: false })
+    let (handle, governed) = (handle.clone(), Governed::No);
+    Ok(Facts { handle, ip, second, links, mapped, workload, egress, governed })
 }
 
 /// What runs in a container, as its metadata says it.

@@ -33,6 +33,8 @@ pub(crate) struct UpReply {
 pub(crate) struct ReplyProperties {
     #[serde(rename = "garden.network.container-ip")]
     pub container_ip: String,
+    #[serde(rename = "garden.network.container-ipv6", skip_serializing_if = "Option::is_none")]
+    pub container_ipv6: Option<String>,
     /// A placeholder that old Gardens want to be there.
     #[serde(rename = "garden.network.host-ip")]
     pub host_ip: String,

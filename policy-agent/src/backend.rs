@@ -46,14 +46,22 @@ const OVERLAY_CHAINS: &str = "overlay--";
 /// The firewall the configuration asks for, and the other.
 pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), BackendError> {
     // iptables is taken at its word: whatever keeps it from working may pass, and is waited for.
-    let backend = match config.backend {
-        Backend::Iptables => Backend::Iptables,
-        wish => wish.choose(&probe())?,
+    let backend = match (config.backend, config.second_network) {
+        (wish, Some(_)) => wish.choose_dual(&probe())?,
+        (Backend::Iptables, None) => Backend::Iptables,
+        (wish, None) => wish.choose(&probe())?,
     };
-    let kernel = backend
-        .open(config.iptables_lock_file.clone())
-        .map_err(|source| BackendError::Open { backend, source })?;
+    let kernel =
+        kernel(config, backend).map_err(|source| BackendError::Open { backend, source })?;
     Ok((backend, Firewall::new(kernel), Former::beside(config, backend, desired::scope())))
+}
+
+fn kernel(config: &Config, backend: Backend) -> Result<Box<dyn Kernel>, KernelError> {
+    let lock_file = config.iptables_lock_file.clone();
+    match config.second_network {
+        Some(_) => backend.open_dual(lock_file),
+        None => backend.open(lock_file),
+    }
 }
 
 /// The one of the two that is not written.
@@ -69,7 +77,7 @@ impl Former {
     pub fn beside(config: &Config, backend: Backend, scope: Scope) -> Self {
         let other = other_than(backend);
         // One that cannot be opened holds nothing of ours.
-        Self { kernel: other.open(config.iptables_lock_file.clone()).ok(), scope }
+        Self { kernel: kernel(config, other).ok(), scope }
     }
 
     /// Takes away what stands there of ours; once that is done, or there is no such firewall, never
@@ -125,7 +133,7 @@ fn given_way(
 
 fn named(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::Iptables(_) => "iptables",
+        Dialect::Iptables(_) | Dialect::DualIptables => "iptables",
         Dialect::Nft => "nftables",
     }
 }

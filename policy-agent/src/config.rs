@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv6Net;
 use netfilter::{Backend, Interface, egress::Manner};
 use policy_client::internal::Settings;
 use serde::Deserialize;
@@ -62,6 +63,8 @@ pub struct Config {
     pub groups_poll_interval: Duration,
     /// What holds for all containers beside their security groups.
     pub(crate) egress: Manner,
+    /// Where containers have an address of IPv6 as well, if they have one.
+    pub(crate) second_network: Option<Ipv6Net>,
     /// Where the networker forces a cycle (spec/cell.md §D.8).
     pub admin_address: SocketAddr,
     /// Where logging is changed while the agent runs, if anywhere.
@@ -104,6 +107,8 @@ struct Raw {
     deny_networks: egress::RawDenyNetworks,
     outbound_connections: egress::RawOutbound,
     vtep_port: Option<i64>,
+    dual_stack: bool,
+    container_network_v6: String,
     debug_server_host: String,
     debug_server_port: Option<i64>,
     force_policy_poll_cycle_host: String,
@@ -170,6 +175,7 @@ impl Config {
             enable_groups: raw.enable_asg_syncing,
             groups_poll_interval: check.seconds("asg_poll_interval", raw.asg_poll_interval, 60, 1),
             egress: egress::manner(&mut check, raw),
+            second_network: second_network(&mut check, raw),
             admin_address: check.address(
                 ("force_policy_poll_cycle_host", &raw.force_policy_poll_cycle_host),
                 ("force_policy_poll_cycle_port", raw.force_policy_poll_cycle_port),
@@ -235,6 +241,17 @@ fn subnet(check: &mut Check, raw: &Raw, vtep: &Interface) -> subnet::Source {
             subnet::Source::File(file.unwrap_or_default())
         }
     }
+}
+
+/// The networker's file says the same.
+fn second_network(check: &mut Check, raw: &Raw) -> Option<Ipv6Net> {
+    if !raw.dual_stack {
+        return None;
+    }
+    let what = "a network such as fd00:255::/48";
+    let net: Option<Ipv6Net> =
+        check.parsed("container_network_v6", &raw.container_network_v6, what);
+    net.map(|net| net.trunc())
 }
 
 /// Nowhere, unless the file says where.

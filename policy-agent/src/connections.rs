@@ -46,7 +46,7 @@ pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
         let port = ports.as_single().map(|port| (*protocol, port));
         picks.insert(Pick::Marked((*mark).into(), port));
         let here = world.residents.iter().filter(|resident| resident.app == *source);
-        picks.extend(here.map(|resident| Pick::From(resident.ip.into(), port)));
+        picks.extend(here.map(|resident| Pick::From(resident.ip, port)));
         if picks.len() > FEW {
             return Suspects::All;
         }
@@ -68,7 +68,7 @@ pub(crate) fn unlawful(
     if world.leniency.no_policy || world.policies_disabled {
         return Vec::new();
     }
-    let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip.into(), &r.app)).collect();
+    let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
     let mut admitted: BTreeMap<&AppGuid, [Allow; 2]> = BTreeMap::new();
     // Many connections ask the same about where they go.
     let mut allowed_out = HashMap::new();
@@ -101,7 +101,7 @@ pub(crate) fn unlawful(
 /// so one between containers is from a time when it was only watched, or when somebody else's rule let it
 /// in; and a ping that goes on would go on for ever.
 pub(crate) fn unlawful_portless(world: &World) -> impl Fn(&Portless) -> bool {
-    let here: HashSet<IpAddr> = world.residents.iter().map(|r| r.ip.into()).collect();
+    let here: HashSet<IpAddr> = world.residents.iter().map(|r| r.ip).collect();
     move |&Portless { source, responder, .. }| {
         let is_here = here.contains(&source) || here.contains(&responder);
         let is_between =
@@ -137,13 +137,22 @@ fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
     })
 }
 
-/// The addresses of this cell's own in the overlay.
+/// The addresses of this cell's own in the overlay. Of IPv6 nobody tells which they are: whatever is no
+/// container's.
 fn is_host(address: IpAddr, world: &World) -> bool {
-    [world.subnet.gateway, world.subnet.block.network()].iter().any(|host| address == *host)
+    match address {
+        IpAddr::V4(address) => {
+            [world.subnet.gateway, world.subnet.block.network()].contains(&address)
+        }
+        IpAddr::V6(_) => world.app_at(address).is_none(),
+    }
 }
 
 fn in_overlay(address: IpAddr, world: &World) -> bool {
-    matches!(address, IpAddr::V4(address) if world.subnet.overlay.contains(&address))
+    match address {
+        IpAddr::V4(address) => world.subnet.overlay.contains(&address),
+        IpAddr::V6(_) => world.is_container(address),
+    }
 }
 
 #[cfg(test)]
@@ -256,6 +265,31 @@ mod tests {
     fn connections_of_others_are_none_of_our_business() {
         let world = world(&[("10.255.30.3", "db")], &[]);
         assert!(unlawful(&[connection("10.255.30.8", "10.255.31.9", 80, 5)], &world).is_empty());
+    }
+
+    #[test]
+    fn second_addresses_are_judged_as_the_first() {
+        let containers = [("fd00:255::2", "web"), ("fd00:255::3", "db")];
+        let world = crate::world::tests::dual(&containers, &["web 1 db tcp 8080"]);
+        let judged = |source, mark, port| {
+            !unlawful(&[connection(source, "fd00:255::3", port, mark)], &world).is_empty()
+        };
+        assert!(!judged("fd00:255::2", 1, 8080), "allowed by the policy");
+        assert!(judged("fd00:255::2", 1, 8081), "another port");
+        assert!(judged("fd00:255::2", 0, 8080), "from a container, never judged");
+        assert!(!judged("fd00:255::1", 0, 8080), "from the host");
+        assert!(!judged("2001:db8::1", 0, 8080), "from outside");
+        let judge = unlawful_portless(&world);
+        let ping = |responder: &str| {
+            let source = "fd00:255::2".parse().unwrap();
+            judge(&Portless {
+                protocol: 58,
+                kind: Some(128),
+                source,
+                responder: responder.parse().unwrap(),
+            })
+        };
+        assert!(ping("fd00:255::3") && !ping("fd00:255::1") && !ping("2001:db8::1"));
     }
 
     #[test]

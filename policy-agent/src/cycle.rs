@@ -84,6 +84,7 @@ impl Cycle {
         let (statuses, watching) = watch::channel(Status {
             backend,
             policies_disabled: config.policies_disabled,
+            container_network_v6: config.second_network,
             ..Status::unknown()
         });
         let repair_interval = config.repair_interval;
@@ -250,7 +251,7 @@ impl Cycle {
         let writers = self.writers.take();
         status.held = None;
         status.apps = world::apps(&residents);
-        status.containers = residents.len();
+        status.containers = world::World::containers(&residents);
         status.containers_stale = stale;
         status.rules = rules;
         status.elements = elements;

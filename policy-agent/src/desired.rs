@@ -17,6 +17,10 @@
 //! INPUT last ─► vpa--input          from the overlay, marked: established: accept, else refuse
 //! ```
 //!
+//! Where containers have second addresses, of IPv6, the network of these is treated as the subnet is: its
+//! containers here are in the maps, so policies between apps of this cell hold for them as well. The overlay
+//! carries IPv4 alone, so what is for a container of another cell is refused as what is for nobody.
+//!
 //! Two maps and one set per app say everything that changes, so a packet costs the same whatever there
 //! is of apps, instances and policies, and a change is a change of elements: one of a set for a policy,
 //! one of each map for a container ([`netfilter`] makes trees of chains of them where there are none).
@@ -112,6 +116,7 @@ pub(crate) fn aside(world: &World) -> Ruleset {
     let pass = nets.flat_map(|net| {
         [accept().to(net), accept().from(net).to(world.subnet.overlay)].into_iter()
     });
+    let pass = pass.chain(world.second_network.map(|net| accept().to(net)));
     rules.chain(Table::Filter, entrance(), pass.collect());
     hook(&mut rules);
     rules
@@ -156,9 +161,9 @@ pub(crate) fn hook(rules: &mut Ruleset) {
 fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
-        to_chains.insert(resident.ip.into(), door(&resident.app));
+        to_chains.insert(resident.ip, door(&resident.app));
         if let Some(mark) = world.mark_of(&resident.app) {
-            to_marks.insert(resident.ip.into(), u32::from(mark));
+            to_marks.insert(resident.ip, u32::from(mark));
         }
     }
     rules.map(doors(), MapBody::Doors(to_chains));
@@ -220,11 +225,17 @@ fn forward(world: &World, ingress: &ChainName, egress: &ChainName) -> Vec<Rule> 
         from_overlay.state(ConnectionState::RelatedOrEstablished).marked()
     };
     rules.extend(here.iter().map(answer));
+    let second = world.second_network;
     if world.policies_disabled {
         rules.push(accept().from(world.subnet.overlay).to(world.subnet.overlay));
+        rules.extend(second.map(|net| accept().from(net).to(net)));
     }
     rules.extend(here.iter().flat_map(|net| [established().to(*net), established().from(*net)]));
+    rules.extend(
+        second.into_iter().flat_map(|net| [established().to(net), established().from(net)]),
+    );
     rules.extend(here.iter().map(|net| jump(ingress).to(*net)));
+    rules.extend(second.map(|net| jump(ingress).to(net)));
     let to_overlay = |net: &Ipv4Net| {
         let through = |rule: Rule| rule.from(*net).out_through(&world.vtep);
         // Of a connection that was forgotten because nothing allows it any more, the next packet may be
@@ -257,6 +268,11 @@ fn departures(world: &World) -> Vec<Rule> {
     let mut rules = vec![accept().allowed_by(&sendable())];
     if !world.leniency.removed.is_empty() {
         rules.push(jump(&ours("removed")).allowed_by(&still_sendable()));
+    }
+    // Nothing of IPv6 leaves for other cells, and where each family has rules of its own, a set that
+    // nobody asks costs as much as one that is asked.
+    if world.second_network.is_some() {
+        rules = rules.into_iter().map(|rule| rule.from(Ipv4Net::default())).collect();
     }
     rules
 }
@@ -408,6 +424,26 @@ mod tests {
         let (marked, opened) = (all.find("--map-set vpa--tags"), all.find(open));
         let refused = all.find("-A vpa--forward -d 10.255.30.0/24 -j vpa--ingress");
         assert!(marked < opened && opened < refused, "{all}");
+    }
+
+    #[test]
+    fn second_addresses_are_shut_and_in_the_maps() {
+        let containers = [("10.255.30.2", "web"), ("10.255.30.3", "db")];
+        let second = [("fd00:255::2", "web"), ("fd00:255::3", "db")];
+        let policies = ["web 1 db tcp 8080"];
+        let one = ruleset(&world(&containers, &policies)).to_string();
+        let two = ruleset(&crate::world::tests::dual(&[containers, second].concat(), &policies));
+        let two = two.to_string();
+        let new: Vec<_> = two.lines().filter(|line| !one.lines().any(|old| old == *line)).collect();
+        insta::assert_snapshot!(new.join("\n"), @r"
+        -A vpa--forward -d fd00:255::/48 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--forward -s fd00:255::/48 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A vpa--forward -d fd00:255::/48 -j vpa--ingress
+          fd00:255::2 chain vpa--to-web
+          fd00:255::3 chain vpa--to-db
+          fd00:255::2 mark 0x1
+        ");
+        assert!(one.lines().all(|line| two.lines().any(|new| new == line)), "{two}");
     }
 
     #[test]

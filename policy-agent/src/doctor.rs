@@ -14,6 +14,7 @@ mod limits;
 pub(crate) mod lock;
 mod offloads;
 mod overlay;
+mod second;
 mod tags;
 
 use tokio::runtime::Runtime;
@@ -26,6 +27,7 @@ pub use finding::{Finding, Report, Verdict};
 pub fn examine(config: &Config) -> Report {
     let mut findings = features::examine();
     findings.extend(overlay::examine(config));
+    findings.extend(second::examine(config));
     findings.push(limits::neighbours());
     findings.push(limits::connections());
     findings.extend(lock::examine(config.iptables_lock_file.as_deref()));

@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU16,
     str::FromStr,
 };
 
-use netfilter::judge::Packet;
+use netfilter::{Family, judge::Packet};
 use policy::{AppGuid, Protocol};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -31,7 +31,7 @@ pub(crate) struct Flow {
 /// Who sends it, or is to get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    Address(Ipv4Addr),
+    Address(IpAddr),
     App(AppGuid),
 }
 
@@ -48,9 +48,9 @@ pub(crate) enum InvalidFlow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The address it comes from; of an app, that of an instance here.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// The address it is for, likewise.
-    pub destination: Option<Ipv4Addr>,
+    pub destination: Option<IpAddr>,
     /// `passes`, `is refused`, or `is not for policies to decide`.
     pub verdict: String,
     /// Why, in a sentence.
@@ -73,7 +73,7 @@ pub struct Explanation {
 /// An end as it is found on this cell.
 struct Found<'a> {
     app: Option<&'a AppGuid>,
-    address: Ipv4Addr,
+    address: IpAddr,
     is_here: bool,
     /// Whether the address stands for any of another cell.
     is_made_up: bool,
@@ -106,13 +106,17 @@ impl Flow {
 
 /// What the world makes of `flow`.
 pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
-    let (source, destination) = (find(world, &flow.source), find(world, &flow.destination));
+    let family = family(flow);
+    let [source, destination] =
+        [&flow.source, &flow.destination].map(|end| find(world, end, family));
     let told = |end: &Found<'_>| end.app.and_then(|app| world.mark_of(app));
     let away = |end: &Found<'_>| {
-        let over_the_overlay = !end.is_here && world.subnet.overlay.contains(&end.address);
+        let in_overlay =
+            matches!(end.address, IpAddr::V4(ip) if world.subnet.overlay.contains(&ip));
+        let over_the_overlay = !end.is_here && in_overlay;
         over_the_overlay.then(|| world.vtep.clone())
     };
-    let (from, to) = (IpAddr::from(source.address), IpAddr::from(destination.address));
+    let (from, to) = (source.address, destination.address);
     let mut packet = Packet::new(from, to, flow.protocol, flow.port.get());
     (packet.input, packet.output) = (away(&source), away(&destination));
     // What comes from another cell bears the mark that cell gave it.
@@ -140,7 +144,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         source: address(&source),
         destination: address(&destination),
         verdict: verdict_there.to_string(),
-        why: reason(&verdict.why, policy, &destination),
+        why: reason(&verdict.why, policy, &destination, world.second_network.is_some()),
         policy: policy.map(ToString::to_string),
         missing,
         version: None,
@@ -150,21 +154,29 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     }
 }
 
-fn find<'a>(world: &'a World, end: &'a End) -> Found<'a> {
+/// What is asked about: IPv6 if an address of it is named.
+fn family(flow: &Flow) -> Family {
+    let v6 = |end: &End| matches!(end, End::Address(IpAddr::V6(_)));
+    if v6(&flow.source) || v6(&flow.destination) { Family::V6 } else { Family::V4 }
+}
+
+fn find<'a>(world: &'a World, end: &'a End, family: Family) -> Found<'a> {
+    let mut ours = world.residents.iter().filter(|resident| Family::of(resident.ip) == family);
     match end {
         End::Address(address) => {
             let app = world.app_at(*address);
-            let is_here = app.is_some() || world.subnet.block.contains(address);
+            let in_block = matches!(address, IpAddr::V4(ip) if world.subnet.block.contains(ip));
+            let is_here = app.is_some() || in_block;
             Found { app, address: *address, is_here, is_made_up: false }
         }
-        End::App(app) => match world.residents.iter().find(|resident| resident.app == *app) {
+        End::App(app) => match ours.find(|resident| resident.app == *app) {
             Some(resident) => {
                 Found { app: Some(app), address: resident.ip, is_here: true, is_made_up: false }
             }
             // Which address it has elsewhere is known there; any of the overlay stands for it.
             None => Found {
                 app: Some(app),
-                address: elsewhere(world),
+                address: elsewhere(world, family),
                 is_here: false,
                 is_made_up: true,
             },
@@ -172,10 +184,16 @@ fn find<'a>(world: &'a World, end: &'a End) -> Found<'a> {
     }
 }
 
-/// An address of the overlay that is not this cell's.
-fn elsewhere(world: &World) -> Ipv4Addr {
+/// An address containers may have that is not this cell's.
+fn elsewhere(world: &World, family: Family) -> IpAddr {
+    if family == Family::V6 {
+        let network = world.second_network.map(|net| net.network());
+        return network.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+    }
     let mut ends = [world.subnet.overlay.network(), world.subnet.overlay.broadcast()].into_iter();
-    ends.find(|address| !world.subnet.block.contains(address)).unwrap_or(Ipv4Addr::UNSPECIFIED)
+    ends.find(|address| !world.subnet.block.contains(address))
+        .unwrap_or(Ipv4Addr::UNSPECIFIED)
+        .into()
 }
 
 /// The policy between the two by their names, wherever they are.
@@ -193,7 +211,13 @@ fn permitting<'a>(
     })
 }
 
-fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) -> String {
+/// `dual` says whether containers have second addresses.
+fn reason(
+    why: &Why<'_>,
+    policy: Option<&Allowance>,
+    destination: &Found<'_>,
+    dual: bool,
+) -> String {
     match (why, policy) {
         (Why::Established, _) => "Its connection was let in before.",
         (Why::Mapped, _) => "It came in through a mapped port of the cell.",
@@ -209,6 +233,10 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
             "It may leave this cell; whether it arrives is for the cell of its destination to say."
         }
         (Why::NoPolicy, _) => "No policy allows it.",
+        (Why::Nobody, _) if destination.address.is_ipv6() => {
+            "It is for an address of IPv6 at which no known app of this cell runs; containers of other \
+             cells are not reached over IPv6."
+        }
         (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
         (Why::Removed, _) => {
             "A policy allowed it that was removed; shadow mode lets it in, and tells of it, until \
@@ -220,6 +248,9 @@ fn reason(why: &Why<'_>, policy: Option<&Allowance>, destination: &Found<'_>) ->
         }
         (Why::Disabled, _) => "Policies are disabled on this cell, by its configuration.",
         (Why::Stray, _) => "It belongs to no connection.",
+        (Why::Elsewhere, _) if destination.address.is_ipv6() && !dual => {
+            "It is of IPv6, which containers of this cell do not have: dual_stack is off."
+        }
         (Why::Elsewhere, _) => {
             "It does not concern containers of this cell and the overlay; security groups may."
         }
@@ -318,6 +349,39 @@ mod tests {
     #[test]
     fn what_leaves_the_overlay_is_for_others_to_decide() {
         assert_eq!(of("web", "192.0.2.1", "443"), "is not for policies to decide, mark 1");
+    }
+
+    #[test]
+    fn what_is_asked_of_an_address_of_ipv6_is_answered_about_ipv6() {
+        let containers = [
+            ("10.255.30.2", "web"),
+            ("fd00:255::2", "web"),
+            ("10.255.30.3", "db"),
+            ("fd00:255::3", "db"),
+            ("10.255.30.4", "log"),
+        ];
+        let world =
+            crate::world::tests::dual(&containers, &["web 1 db tcp 8080", "web 1 log tcp 1"]);
+        let of = |source: &str, destination: &str, port: &str| {
+            let flow = Flow::parse(source, destination, port).unwrap();
+            let Explanation { source, verdict, policy, .. } = explain(&world, &flow);
+            let source = source.map(|ip| ip.to_string()).unwrap_or_default();
+            format!("{source} {verdict} {}", policy.unwrap_or_default())
+        };
+        assert_eq!(of("web", "db", "8080"), "10.255.30.2 passes web -> db tcp 8080");
+        assert_eq!(of("web", "fd00:255::3", "8080"), "fd00:255::2 passes web -> db tcp 8080");
+        assert_eq!(of("fd00:255::2", "db", "8081"), "fd00:255::2 is refused ");
+        assert_eq!(of("fd00:255::2", "log", "1"), "fd00:255::2 is refused ", "it has no second");
+        assert_eq!(of("web", "2001:db8::1", "1"), "fd00:255::2 is not for policies to decide ");
+    }
+
+    #[test]
+    fn of_ipv6_nothing_is_said_where_there_is_none() {
+        let world = world(&[("10.255.30.2", "web")], &[]);
+        let flow = Flow::parse("web", "2001:db8::1", "80").unwrap();
+        let Explanation { source, why, .. } = explain(&world, &flow);
+        assert_eq!(source, None);
+        assert!(why.contains("dual_stack is off"), "{why}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 use containers::{Contents, Fault, Store, StoreError};
+use ipnet::Ipv6Net;
 use policy::CellSubnet;
 use service::log::chain;
 use thiserror::Error;
@@ -18,6 +19,7 @@ pub(crate) struct Files {
     store: Store,
     subnet_source: subnet::Source,
     subnet: Option<CellSubnet>,
+    second_network: Option<Ipv6Net>,
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
@@ -43,11 +45,16 @@ pub(crate) enum Unknown {
 }
 
 impl Files {
-    pub fn new(store: Store, subnet_source: subnet::Source) -> Self {
+    pub fn new(
+        store: Store,
+        subnet_source: subnet::Source,
+        second_network: Option<Ipv6Net>,
+    ) -> Self {
         Self {
             store,
             subnet_source,
             subnet: None,
+            second_network,
             residents: None,
             handles: BTreeSet::new(),
             addresses: BTreeSet::new(),
@@ -92,7 +99,7 @@ impl Files {
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
-                let residents = world::residents(&contents);
+                let residents = world::residents(&contents, self.second_network);
                 self.served = world::served(&contents, &residents);
                 self.residents = Some(residents);
                 self.addresses = contents.containers.iter().map(|one| one.ip).collect();

@@ -18,8 +18,9 @@ pub(crate) struct Guards {
     changes: u64,
 }
 
-/// The chains of a container, by the names operators know (spec/cell.md §C.5).
-fn chains_of(handle: &str) -> [(Table, String); 5] {
+/// The chains of a container, by the names operators know (spec/cell.md §C.5). Where IPv6 has tables of its
+/// own, a container with a second address has some of them there, too.
+fn chains_of(handle: &str) -> [(Table, String); 9] {
     let named = |prefix| ChainName::owned(prefix, handle).to_string();
     [
         (Table::Filter, named("input")),
@@ -27,6 +28,10 @@ fn chains_of(handle: &str) -> [(Table, String); 5] {
         (Table::Filter, named("overlay")),
         (Table::Mangle, named("netin")),
         (Table::Nat, named("netin")),
+        (Table::Filter6, named("input")),
+        (Table::Filter6, egress::netout_chain(handle).to_string()),
+        (Table::Filter6, named("overlay")),
+        (Table::Mangle6, named("netin")),
     ]
 }
 
@@ -116,7 +121,7 @@ fn fault(rules: Option<&[String]>, table: Table, is_led_to: bool) -> Option<&'st
     if !is_led_to {
         return Some("is there, and nothing leads to it");
     }
-    if table != Table::Filter {
+    if !matches!(table, Table::Filter | Table::Filter6) {
         return None;
     }
     if rules.iter().any(|rule| ["-j ACCEPT", "accept"].contains(&rule.as_str())) {
@@ -215,6 +220,32 @@ COMMIT
         ] {
             assert_eq!(about(rule), expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn rules_of_a_second_address_are_missed_as_well() {
+        use netfilter::{Action, Dialect, FakeKernel, Kernel, Place, Rule, Ruleset, Scope};
+
+        let mut wanted = Ruleset::new();
+        let chain = egress::netout_chain("web");
+        let jump = |from: &str| {
+            Rule::new(Action::Jump(chain.clone())).from(from.parse::<std::net::IpAddr>().unwrap())
+        };
+        wanted.hook(Table::Filter, Builtin::Forward, Place::Last, jump("10.255.30.2"));
+        wanted.hook(Table::Filter, Builtin::Forward, Place::Last, jump("fd00:255::2"));
+        wanted.chain(Table::Filter, chain.clone(), Rule::reject(|rule| rule).into());
+        let mut kernel = FakeKernel::speaking(Dialect::DualIptables);
+        kernel.settle(&wanted, &Scope::prefix("netout--")).unwrap();
+        let (mut guards, handles) = (Guards::default(), ["web".to_owned()].into());
+        assert!(guards.missing(&handles, &kernel.state).is_empty());
+        let mut one = Ruleset::new();
+        one.hook(Table::Filter, Builtin::Forward, Place::Last, jump("10.255.30.2"));
+        one.chain(Table::Filter, chain, Rule::reject(|rule| rule).into());
+        kernel.settle(&one, &Scope::prefix("netout--")).unwrap();
+        assert_eq!(
+            guards.missing(&handles, &kernel.state),
+            ["container web: chain netout--web (filter6) is there, and nothing leads to it"]
+        );
     }
 
     #[test]

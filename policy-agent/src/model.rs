@@ -1,7 +1,7 @@
 //! What becomes of a packet, said as a function of the world: what [`crate::desired`] says in rules. Each
 //! is held to the other by tests, for any world and packet, and explanations are given by this one.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netfilter::judge::{Packet, State};
 use policy::{PortRange, Protocol};
@@ -58,11 +58,8 @@ pub(crate) enum Why<'a> {
 
 /// What becomes of `packet`.
 pub(crate) fn verdict<'a>(world: &'a World, packet: &Packet) -> Verdict<'a> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination) else {
-        return Verdict { fate: Fate::Passed, why: Why::Elsewhere, mark: packet.mark };
-    };
-    let mark = mark(world, packet, source);
-    let (fate, why) = match judge(world, packet, source, destination, mark) {
+    let mark = mark(world, packet);
+    let (fate, why) = match judge(world, packet, mark) {
         (Fate::Refused, _) if world.leniency.no_policy => (Fate::Accepted, Why::Tolerated),
         judged => judged,
     };
@@ -70,31 +67,33 @@ pub(crate) fn verdict<'a>(world: &'a World, packet: &Packet) -> Verdict<'a> {
 }
 
 /// The mark of a packet: what another cell says, or what is known of the source here.
-fn mark(world: &World, packet: &Packet, source: Ipv4Addr) -> u32 {
+fn mark(world: &World, packet: &Packet) -> u32 {
     if packet.input.as_ref() == Some(&world.vtep) {
         return packet.mark;
     }
-    let known = world.app_at(source).and_then(|app| world.mark_of(app));
+    let known = world.app_at(packet.source).and_then(|app| world.mark_of(app));
     known.map_or(packet.mark, u32::from)
 }
 
-fn judge<'a>(
-    world: &'a World,
-    packet: &Packet,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    mark: u32,
-) -> (Fate, Why<'a>) {
-    let [from_here, to_here] = [source, destination].map(|ip| is_here(world, ip));
+fn judge<'a>(world: &'a World, packet: &Packet, mark: u32) -> (Fate, Why<'a>) {
+    let Packet { source, destination, .. } = *packet;
+    let [from_here, to_here] = [source, destination].map(|ip| world.is_container(ip));
     if (from_here || to_here) && packet.state == State::Established {
         return (Fate::Accepted, Why::Established);
     }
-    let within = |ip: Ipv4Addr| world.subnet.overlay.contains(&ip);
+    let within = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => world.subnet.overlay.contains(&ip),
+        IpAddr::V6(_) => world.is_container(ip),
+    };
     if world.policies_disabled && within(source) && within(destination) {
         return (Fate::Accepted, Why::Disabled);
     }
     if to_here {
-        return arrives(world, packet, destination, mark);
+        return arrives(world, packet, mark);
+    }
+    // The overlay carries IPv4 alone.
+    if source.is_ipv6() {
+        return (Fate::Passed, Why::Elsewhere);
     }
     let leaves = packet.output.as_ref() == Some(&world.vtep);
     if from_here && leaves && packet.transport == Protocol::Tcp.into() && !packet.syn {
@@ -106,22 +105,17 @@ fn judge<'a>(
     if from_here && leaves && may_leave(world, &world.leniency.removed, packet, mark) {
         return (Fate::Accepted, Why::Removed);
     }
-    if from_here && world.subnet.overlay.contains(&destination) {
+    if from_here && within(destination) {
         return (Fate::Refused, Why::NoPolicy);
     }
     (Fate::Passed, Why::Elsewhere)
 }
 
-fn arrives<'a>(
-    world: &'a World,
-    packet: &Packet,
-    destination: Ipv4Addr,
-    mark: u32,
-) -> (Fate, Why<'a>) {
+fn arrives<'a>(world: &'a World, packet: &Packet, mark: u32) -> (Fate, Why<'a>) {
     if mark == world.ingress_mark {
         return (Fate::Accepted, Why::Mapped);
     }
-    let Some(app) = world.app_at(destination) else { return (Fate::Refused, Why::Nobody) };
+    let Some(app) = world.app_at(packet.destination) else { return (Fate::Refused, Why::Nobody) };
     let allows =
         |a: &&Allowance| u32::from(a.mark) == mark && is_about(a.protocol, a.ports, packet);
     if let Some(allowance) = world.allowances.to(app).find(allows) {
@@ -140,10 +134,6 @@ fn may_leave(world: &World, allowances: &Allowances, packet: &Packet, mark: u32)
 
 fn is_about(protocol: Protocol, ports: PortRange, packet: &Packet) -> bool {
     packet.transport == protocol.into() && ports.contains(packet.port)
-}
-
-fn is_here(world: &World, ip: Ipv4Addr) -> bool {
-    world.addresses().iter().any(|net| net.contains(&ip))
 }
 
 #[cfg(test)]
@@ -165,17 +155,27 @@ mod tests {
     /// Of the cell, of another cell, of a container outside the block, of the world.
     const ADDRESSES: [&str; 6] =
         ["10.255.30.2", "10.255.30.3", "10.255.30.4", "10.255.31.2", "192.168.7.7", "192.0.2.1"];
+    /// Second ones of the cell, of another cell, of the world.
+    const SECOND: [&str; 5] =
+        ["fd00:255::2", "fd00:255::3", "fd00:255::4", "fd00:255:0:1::2", "2001:db8::1"];
 
     fn worlds() -> impl Strategy<Value = World> {
-        let place = prop::sample::select(vec![ADDRESSES[0], ADDRESSES[1], ADDRESSES[4]]);
+        let place = prop::sample::select(vec![
+            ADDRESSES[0],
+            ADDRESSES[1],
+            ADDRESSES[4],
+            SECOND[0],
+            SECOND[1],
+        ]);
         let app = || prop::sample::select(APPS.to_vec());
         let policy = (app(), app(), any::<bool>(), 1u16..6, 0u16..3);
         let policies = |most| prop::collection::vec(policy.clone(), 0..most);
         let residents = prop::collection::btree_map(place, app(), 0..4);
         let seldom = || prop::bool::weighted(0.2);
-        let parts = (residents, policies(8), policies(3), seldom(), seldom());
-        parts.prop_map(|(residents, policies, removed, no_policy, policies_disabled)| {
-            let residents: Vec<_> = residents.into_iter().collect();
+        let parts = (residents, policies(8), policies(3), seldom(), seldom(), any::<bool>());
+        parts.prop_map(|(residents, policies, removed, no_policy, policies_disabled, dual)| {
+            let residents = residents.into_iter().filter(|(ip, _)| dual || !SECOND.contains(ip));
+            let residents: Vec<_> = residents.collect();
             let text = |(source, destination, tcp, port, more): (&str, &str, bool, u16, u16)| {
                 let mark = APPS.iter().position(|app| *app == source).unwrap() + 1;
                 let protocol = if tcp { "tcp" } else { "udp" };
@@ -186,19 +186,24 @@ mod tests {
             let removed: Allowances = removed.map(|text| allowance(&text)).collect();
             let world = world(&residents, &policies.iter().map(String::as_str).collect::<Vec<_>>());
             let leniency = Leniency { no_policy, removed: removed.into() };
-            World { leniency, policies_disabled, ..world }
+            let second_network = dual.then(|| "fd00:255::/48".parse().unwrap());
+            World { leniency, policies_disabled, second_network, ..world }
         })
     }
 
     fn packets() -> impl Strategy<Value = Packet> {
-        let address = || prop::sample::select(ADDRESSES.to_vec());
+        let of = |addresses: &[&'static str]| {
+            let one = || prop::sample::select(addresses.to_vec());
+            (one(), one())
+        };
+        let ends = prop_oneof![of(&ADDRESSES), of(&SECOND)];
         let interface = || prop::sample::select(vec!["silk-vtep", "eth0", "veth1"]);
         let transport = prop::sample::select(vec![Transport::Tcp, Transport::Udp, Transport::Icmp]);
         let state = prop::sample::select(vec![State::New, State::Established, State::Invalid]);
         let mark = prop::sample::select(vec![0, 1, 2, 3, 4, 0x1_0001, 0xffff_0000]);
-        let ends = (address(), address(), interface(), interface());
+        let ends = (ends, interface(), interface());
         (ends, transport, 1u16..10, mark, state, any::<bool>()).prop_map(
-            |((source, destination, input, output), transport, port, mark, state, syn)| Packet {
+            |(((source, destination), input, output), transport, port, mark, state, syn)| Packet {
                 source: source.parse().unwrap(),
                 destination: destination.parse().unwrap(),
                 transport,
@@ -228,7 +233,10 @@ mod tests {
         fn rules_and_model_agree(world in worlds(), packets in prop::collection::vec(packets(), 24)) {
             let rules = desired::ruleset(&world);
             let wanted = Rulebook::of(&rules);
-            let dialect = Dialect::Iptables(Family::V4);
+            let dialect = match world.second_network {
+                Some(_) => Dialect::DualIptables,
+                None => Dialect::Iptables(Family::V4),
+            };
             let mut kernel = FakeKernel::speaking(dialect);
             let observed = kernel.observe().unwrap();
             let plan = Plan::new(&Rendered::new(&rules, dialect), &observed, &desired::scope());
@@ -237,6 +245,9 @@ mod tests {
                 let Verdict { fate: expected, mark, .. } = verdict(&world, packet);
                 let by_rules = wanted.judge(Table::Filter, Builtin::Forward, packet);
                 prop_assert_eq!((fate(&by_rules), by_rules.mark), (expected, mark), "{:?}", packet);
+                if packet.source.is_ipv6() && world.second_network.is_none() {
+                    continue;
+                }
                 let by_kernel = kernel.judge(Builtin::Forward, packet).unwrap();
                 prop_assert_eq!((fate(&by_kernel), by_kernel.mark), (expected, mark), "{:?}", packet);
                 prop_assert_eq!(by_rules.saved_mark, by_kernel.saved_mark);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use containers::Store;
+use ipnet::Ipv6Net;
 use netfilter::{
     Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
 };
@@ -36,6 +37,7 @@ use crate::{
 /// Everything a pass reads from and writes to, and what it remembers of earlier passes.
 pub(crate) struct Enforcer {
     files: Files,
+    second_network: Option<Ipv6Net>,
     vtep: Interface,
     ingress_mark: u32,
     told_accepted: Accepted,
@@ -117,11 +119,13 @@ impl Enforcer {
         connections: Box<dyn Connections>,
         told_accepted: Accepted,
     ) -> Self {
-        let files = Files::new(Store::at(&config.datastore), config.subnet.clone());
+        let store = Store::at(&config.datastore);
+        let files = Files::new(store, config.subnet.clone(), config.second_network);
         let (vtep, ingress_mark) = (config.vtep.clone(), config.ingress_mark);
         let shadow = Shadow::open(config.shadow, config.shadow_file());
         Self {
             files,
+            second_network: config.second_network,
             vtep,
             ingress_mark,
             told_accepted,
@@ -349,6 +353,7 @@ impl Enforcer {
         }
         Ok(World {
             subnet: self.files.subnet()?,
+            second_network: self.second_network,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
             told_accepted: self.told_accepted.rate(),

@@ -7,7 +7,7 @@
 use std::{
     fmt, io,
     mem::MaybeUninit,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,7 +41,7 @@ pub enum ProbeError {
     },
     /// The socket itself, before anything was sent.
     #[error("preparing to send from {0}")]
-    Socket(Ipv4Addr, #[source] io::Error),
+    Socket(IpAddr, #[source] io::Error),
 }
 
 /// What was tried: from which port to which.
@@ -147,8 +147,8 @@ impl fmt::Display for Probe {
 pub(crate) fn attempt(
     path: &Path,
     flow: &Flow,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
 ) -> Result<(Attempt, Met), ProbeError> {
     let namespace = |source| ProbeError::Namespace { path: path.to_owned(), source };
     let netns = Netns::open(path).map_err(namespace)?;
@@ -169,13 +169,14 @@ pub(crate) fn attempt(
     tried.map_err(namespace)?.map_err(|error| ProbeError::Socket(source, error))
 }
 
-fn bound(protocol: Transport, source: Ipv4Addr) -> io::Result<Socket> {
+fn bound(protocol: Transport, source: IpAddr) -> io::Result<Socket> {
     let kind = match protocol {
         Transport::Tcp => Type::STREAM,
         Transport::Udp => Type::DGRAM,
     };
-    let socket = Socket::new(Domain::IPV4, kind, None)?;
-    socket.bind(&SocketAddr::from((IpAddr::from(source), 0)).into())?;
+    let source = SocketAddr::from((source, 0));
+    let socket = Socket::new(Domain::for_address(source), kind, None)?;
+    socket.bind(&source.into())?;
     Ok(socket)
 }
 
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_listener_is_told_from_none_and_from_silence() {
-        let here = Ipv4Addr::LOCALHOST;
+        let here = IpAddr::from([127, 0, 0, 1]);
         let listener = std::net::TcpListener::bind((here, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = |port: u16| {

@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use imbl::OrdSet;
@@ -48,7 +48,8 @@ fn untrue_of_predecessors(
     observed: &Observed,
     residents: &BTreeSet<Resident>,
 ) -> impl Iterator<Item = Step> {
-    let apps: BTreeMap<_, _> = residents.iter().map(|one| (one.ip, one.app.as_str())).collect();
+    let apps: BTreeMap<IpAddr, _> =
+        residents.iter().map(|one| (one.ip, one.app.as_str())).collect();
     let is_true = move |rule: &str| {
         let (word, side) = if rule.starts_with("-s ") { ("src:", "-s ") } else { ("dst:", "-d ") };
         let address = rule.strip_prefix(side).and_then(|rest| rest.split_once("/32 "));
@@ -78,31 +79,43 @@ pub(crate) fn plans(
     observed: &Observed,
     residents: &BTreeSet<Resident>,
     dialect: Dialect,
-) -> [Plan; 2] {
-    let forget = match dialect {
-        Dialect::Iptables(_) => untrue_rules(observed, residents, dialect),
-        Dialect::Nft => untrue_elements(observed, residents, dialect),
+) -> Vec<Plan> {
+    let mut plans = match dialect {
+        Dialect::Nft => vec![untrue_elements(observed, residents, dialect)],
+        _ => untrue_rules(observed, residents, dialect),
     };
     let mut way_in = Ruleset::new();
     if has_entrance(observed) {
         desired::hook(&mut way_in);
     }
     // Nothing is in its scope but what is wanted, so it takes nothing away.
-    let way_in = Plan::new(&Rendered::new(&way_in, dialect), observed, &Scope::named([]));
-    [forget, way_in]
+    plans.push(Plan::new(&Rendered::new(&way_in, dialect), observed, &Scope::named([])));
+    plans
 }
 
 /// Whose doors the addresses must lead to.
 fn doors_of(residents: &BTreeSet<Resident>) -> BTreeMap<IpAddr, ChainName> {
-    residents.iter().map(|resident| (resident.ip.into(), door(&resident.app))).collect()
+    residents.iter().map(|resident| (resident.ip, door(&resident.app))).collect()
 }
 
-/// With nftables, what is said of addresses are elements of two maps.
+/// With nftables, what is said of addresses are elements of two maps of each family.
 fn untrue_elements(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
     let wanted = doors_of(residents);
+    let (doors, tags) = (format!("{}/{}", Table::Filter, doors()), tags().to_string());
+    let plan = untrue_elements_of(&doors, &tags, observed, &wanted, Plan::nothing(dialect));
+    let [doors, tags] = [doors, tags].map(|map| format!("{map}-6"));
+    untrue_elements_of(&doors, &tags, observed, &wanted, plan)
+}
+
+fn untrue_elements_of(
+    map: &str,
+    tags: &str,
+    observed: &Observed,
+    wanted: &BTreeMap<IpAddr, ChainName>,
+    plan: Plan,
+) -> Plan {
     let none = OrdSet::new();
-    let map = format!("{}/{}", Table::Filter, doors());
-    let led = observed.elements(&map).unwrap_or(&none);
+    let led = observed.elements(map).unwrap_or(&none);
     let lawful = |element: &&Element| match element {
         Element::Door(address, chain) => {
             let chain = chain.split_once('/').map_or(chain.as_str(), |(_, chain)| chain);
@@ -112,11 +125,11 @@ fn untrue_elements(observed: &Observed, residents: &BTreeSet<Resident>, dialect:
     };
     let (known, astray): (Vec<_>, Vec<_>) = led.iter().partition(lawful);
     let known: BTreeSet<_> = known.iter().map(|element| address_of(element)).collect();
-    let marked = observed.elements(tags().as_str()).unwrap_or(&none);
+    let marked = observed.elements(tags).unwrap_or(&none);
     let mismarked = marked.iter().filter(|element| !known.contains(&address_of(element)));
     let [astray, mismarked] =
         [astray.into_iter().cloned().collect(), mismarked.cloned().collect::<Vec<_>>()];
-    Plan::nothing(dialect).without(&map, astray).without(tags().as_str(), mismarked)
+    plan.without(map, astray).without(tags, mismarked)
 }
 
 fn address_of(element: &Element) -> Option<IpAddr> {
@@ -126,47 +139,59 @@ fn address_of(element: &Element) -> Option<IpAddr> {
     }
 }
 
-/// With iptables they are rules in the leaves of two trees.
-fn untrue_rules(observed: &Observed, residents: &BTreeSet<Resident>, dialect: Dialect) -> Plan {
+/// With iptables they are rules in the leaves of two trees, of each family that is written.
+fn untrue_rules(
+    observed: &Observed,
+    residents: &BTreeSet<Resident>,
+    dialect: Dialect,
+) -> Vec<Plan> {
     let wanted = doors_of(residents);
-    let led = leaves(observed, &doors(), Side::Destination);
-    let lawful = |leaf: &&Leaf<'_>| {
-        let door = wanted.get(&IpAddr::from(leaf.address));
-        door.is_some_and(|door| leaf.action.strip_prefix("-g ") == Some(door.as_str()))
+    let of_table = |table| {
+        let led = leaves(observed, table, &doors(), Side::Destination);
+        let lawful = |leaf: &&Leaf<'_>| {
+            let door = wanted.get(&leaf.address);
+            door.is_some_and(|door| leaf.action.strip_prefix("-g ") == Some(door.as_str()))
+        };
+        let (known, astray): (Vec<_>, Vec<_>) = led.iter().partition(lawful);
+        let known: BTreeSet<_> = known.iter().map(|leaf| leaf.address).collect();
+        let marked = leaves(observed, table, &tags(), Side::Source);
+        let mismarked = marked.iter().filter(|leaf| !known.contains(&leaf.address));
+        let delete = |leaf: &Leaf<'_>| Step::Delete(leaf.chain.to_owned(), leaf.rule.to_owned());
+        let mut steps: Vec<_> = astray.into_iter().chain(mismarked).map(delete).collect();
+        if table == Table::Filter {
+            steps.extend(untrue_of_predecessors(observed, residents));
+        }
+        Plan::of(dialect, table, steps)
     };
-    let (known, astray): (Vec<_>, Vec<_>) = led.iter().partition(lawful);
-    let known: BTreeSet<_> = known.iter().map(|leaf| leaf.address).collect();
-    let marked = leaves(observed, &tags(), Side::Source);
-    let mismarked = marked.iter().filter(|leaf| !known.contains(&leaf.address));
-    let delete = |leaf: &Leaf<'_>| Step::Delete(leaf.chain.to_owned(), leaf.rule.to_owned());
-    let ours = astray.into_iter().chain(mismarked).map(delete);
-    let steps = ours.chain(untrue_of_predecessors(observed, residents)).collect();
-    Plan::of(dialect, Table::Filter, steps)
+    dialect.tables(Table::Filter).into_iter().map(of_table).collect()
 }
 
 /// A rule about one address.
 struct Leaf<'a> {
     chain: &'a str,
     rule: &'a str,
-    address: Ipv4Addr,
+    address: IpAddr,
     action: &'a str,
 }
 
 /// All of those in the tree of a map.
-fn leaves<'a>(observed: &'a Observed, map: &ChainName, side: Side) -> Vec<Leaf<'a>> {
+fn leaves<'a>(observed: &'a Observed, table: Table, map: &ChainName, side: Side) -> Vec<Leaf<'a>> {
     let root = format!("{map}.{side}");
     let flag = match side {
         Side::Source => "-s ",
         Side::Destination => "-d ",
     };
-    let chains = observed.chains(Table::Filter).filter(|chain| chain.starts_with(&root));
+    let chains = observed.chains(table).filter(|chain| chain.starts_with(&root));
     let rules = chains.flat_map(|chain| {
-        let rules = observed.rules(Table::Filter, chain).unwrap_or_default();
+        let rules = observed.rules(table, chain).unwrap_or_default();
         rules.iter().map(move |rule| (chain, rule.as_str()))
     });
     let leaf = |(chain, rule): (&'a str, &'a str)| {
-        let (address, action) = rule.strip_prefix(flag)?.split_once("/32 ")?;
-        Some(Leaf { chain, rule, address: address.parse().ok()?, action })
+        let (net, action) = rule.strip_prefix(flag)?.split_once(' ')?;
+        let (address, length) = net.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { "32" } else { "128" };
+        (length == whole).then_some(Leaf { chain, rule, address, action })
     };
     rules.filter_map(leaf).collect()
 }

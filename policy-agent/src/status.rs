@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::Ipv6Net;
 use netfilter::Table;
 use policy::{AppGuid, Version};
 use policy_client::internal::Backend;
@@ -61,6 +62,8 @@ pub(crate) struct Status {
     pub drift: drift::History,
     /// Whether containers may reach each other whatever policies say, by configuration.
     pub policies_disabled: bool,
+    /// Where containers have addresses of IPv6 as well; `null` if they have none.
+    pub container_network_v6: Option<Ipv6Net>,
     /// What is only watched instead of being enforced.
     pub shadow: Report,
     /// What is wrong with what the networker wrote for containers, which is its to put right.
@@ -105,6 +108,7 @@ impl Status {
             networker_changes: 0,
             connections_cut: 0,
             policies_disabled: false,
+            container_network_v6: None,
             shadow: Report::default(),
         }
     }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
 
-use containers::Contents;
-use ipnet::Ipv4Net;
+use containers::{Container, Contents};
+use ipnet::{Ipv4Net, Ipv6Net};
 use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct World {
     pub subnet: CellSubnet,
+    /// Where containers, of this cell and others, have a second address, of IPv6; `None` if they have none.
+    pub second_network: Option<Ipv6Net>,
     pub vtep: Interface,
     /// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
     /// half is zero, so no peer can send it over VXLAN (§G).
@@ -37,35 +39,47 @@ pub(crate) struct World {
     pub leniency: Leniency,
 }
 
-/// A container of this cell with an identity.
+/// An address of this cell at which a container with an identity is. One may have two, of IPv4 and of
+/// IPv6; those of IPv4 are ordered first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Resident {
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     pub app: AppGuid,
 }
 
 /// The containers of a store that have an identity; the others are left to the default: denied. So are
 /// containers of different apps under one address, one of which must be gone: whose packets those are
-/// cannot be said.
-pub(crate) fn residents(contents: &Contents) -> BTreeSet<Resident> {
-    let mut apps: BTreeMap<Ipv4Addr, BTreeSet<Option<AppGuid>>> = BTreeMap::new();
+/// cannot be said. Of second addresses, those in `second_network` are meant.
+pub(crate) fn residents(
+    contents: &Contents,
+    second_network: Option<Ipv6Net>,
+) -> BTreeSet<Resident> {
+    let mut apps: BTreeMap<IpAddr, BTreeSet<Option<AppGuid>>> = BTreeMap::new();
     for container in &contents.containers {
         let app = container.policy_group_id().and_then(|text| text.parse().ok());
-        apps.entry(container.ip).or_default().insert(app);
+        let second = second_network.and_then(|net| second_address(container, net));
+        for ip in [Some(container.ip.into()), second.map(IpAddr::from)].into_iter().flatten() {
+            apps.entry(ip).or_default().insert(app.clone());
+        }
     }
-    let resident = |(ip, mut apps): (Ipv4Addr, BTreeSet<Option<AppGuid>>)| {
+    let resident = |(ip, mut apps): (IpAddr, BTreeSet<Option<AppGuid>>)| {
         let app = apps.pop_first()??;
         apps.is_empty().then_some(Resident { ip, app })
     };
     apps.into_iter().filter_map(resident).collect()
 }
 
+/// The second address of a container, if it is one of those.
+pub(crate) fn second_address(container: &Container, network: Ipv6Net) -> Option<Ipv6Addr> {
+    container.ipv6().filter(|ip| network.contains(ip))
+}
+
 /// The ports these residents say they serve on. A list nobody can read says nothing.
 pub(crate) fn served(contents: &Contents, residents: &BTreeSet<Resident>) -> BTreeSet<Served> {
     let apps: BTreeMap<_, _> = residents.iter().map(|one| (one.ip, &one.app)).collect();
-    let of = |container: &containers::Container| {
+    let of = |container: &Container| {
         let ports = container.text("ports").map(routers::ports)?;
-        let app = (*apps.get(&container.ip)?).clone();
+        let app = (*apps.get(&IpAddr::from(container.ip))?).clone();
         let ports = ports.inspect_err(|error| {
             let handle = container.handle.as_str();
             tracing::debug!(container.handle = handle, error, "Routers cannot reach it.");
@@ -86,7 +100,7 @@ pub(crate) fn apps(residents: &BTreeSet<Resident>) -> BTreeSet<AppGuid> {
 
 impl World {
     /// Who has this address.
-    pub fn app_at(&self, ip: Ipv4Addr) -> Option<&AppGuid> {
+    pub fn app_at(&self, ip: IpAddr) -> Option<&AppGuid> {
         self.residents.iter().find(|resident| resident.ip == ip).map(|resident| &resident.app)
     }
 
@@ -118,10 +132,31 @@ impl World {
         of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
     }
 
+    /// The containers' addresses of IPv4.
+    fn first_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.residents.iter().filter_map(|resident| match resident.ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// How many containers there are.
+    pub fn containers(residents: &BTreeSet<Resident>) -> usize {
+        residents.iter().filter(|resident| resident.ip.is_ipv4()).count()
+    }
+
     /// The cell's block, and containers some other plugin gave an address outside of it.
     pub fn addresses(&self) -> BTreeSet<Ipv4Net> {
-        let outside = self.residents.iter().filter(|r| !self.subnet.block.contains(&r.ip));
-        outside.map(|r| Ipv4Net::from(r.ip)).chain([self.subnet.block]).collect()
+        let outside = self.first_addresses().filter(|ip| !self.subnet.block.contains(ip));
+        outside.map(Ipv4Net::from).chain([self.subnet.block]).collect()
+    }
+
+    /// Whether an address is one that containers of this cell or, of IPv6, any cell have.
+    pub fn is_container(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.addresses().iter().any(|net| net.contains(&ip)),
+            IpAddr::V6(ip) => self.second_network.is_some_and(|net| net.contains(&ip)),
+        }
     }
 }
 
@@ -146,6 +181,7 @@ pub(crate) mod tests {
                 "10.255.30.0/24".parse().unwrap(),
                 1450,
             ),
+            second_network: None,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,
@@ -170,14 +206,20 @@ pub(crate) mod tests {
         }
     }
 
+    /// The same where containers have second addresses, in `fd00:255::/48`.
+    pub fn dual(containers: &[(&str, &str)], policies: &[&str]) -> World {
+        let second_network = Some("fd00:255::/48".parse().unwrap());
+        World { second_network, ..world(containers, policies) }
+    }
+
     fn resident_apps(containers: &[(&str, serde_json::Value)]) -> Vec<String> {
-        let container = |(ip, metadata): &(&str, serde_json::Value)| containers::Container {
+        let container = |(ip, metadata): &(&str, serde_json::Value)| Container {
             handle: "h".into(),
             ip: ip.parse().unwrap(),
             metadata: metadata.as_object().unwrap().clone(),
         };
         let containers = containers.iter().map(container).collect();
-        let residents = residents(&Contents { containers, faults: Vec::new() });
+        let residents = residents(&Contents { containers, faults: Vec::new() }, None);
         residents.iter().map(|resident| resident.app.to_string()).collect()
     }
 
@@ -200,5 +242,34 @@ pub(crate) mod tests {
             ("10.255.30.4", json!({})),
         ];
         assert_eq!(resident_apps(&containers), ["log"]);
+    }
+
+    #[test]
+    fn a_second_address_is_an_address_where_there_are_such() {
+        let container = |ip: &str, second: &str, app: &str| Container {
+            handle: "h".into(),
+            ip: ip.parse().unwrap(),
+            metadata: json!({"policy_group_id": app, "container_ipv6": second})
+                .as_object()
+                .unwrap()
+                .clone(),
+        };
+        let containers = vec![
+            container("10.255.30.2", "fd00:255:30::2", "web"),
+            container("10.255.30.3", "fd00:99::3", "db"),
+            container("10.255.30.4", "10.0.0.1", "log"),
+            container("10.255.30.5", "fd00:255:30::5", "a"),
+            container("10.255.30.6", "fd00:255:30::5", "b"),
+        ];
+        let contents = Contents { containers, faults: Vec::new() };
+        let known = |net: Option<&str>| {
+            let residents = residents(&contents, net.map(|net| net.parse().unwrap()));
+            assert_eq!(World::containers(&residents), 5);
+            let second = residents.into_iter().filter(|resident| resident.ip.is_ipv6());
+            second.map(|Resident { ip, app }| format!("{ip} {app}")).collect::<Vec<_>>()
+        };
+        assert_eq!(known(None), [""; 0]);
+        assert_eq!(known(Some("fd00:255::/48")), [""; 0]);
+        assert_eq!(known(Some("fd00:255::/32")), ["fd00:255:30::2 web"]);
     }
 }

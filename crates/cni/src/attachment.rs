@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,14 @@ impl Attachment {
                 Some((address, ip.interface.and_then(|index| self.interfaces.get(index))))
             }
             IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The first IPv6 address.
+    pub fn first_ipv6(&self) -> Option<Ipv6Addr> {
+        self.ips.iter().find_map(|ip| match ip.address.addr() {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
         })
     }
 

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,6 +13,10 @@ pub struct Container {
     /// What the runtime said about it, kept word for word (keys: spec/cell.md §A.7).
     pub metadata: Map<String, Value>,
 }
+
+/// The key of the metadata that tells a container's second address, which is of IPv6. It is among what the
+/// runtime said because there the Go programs, which read and rewrite the file, pass it on untouched.
+pub const IPV6: &str = "container_ipv6";
 
 /// The shape on disk. The key of the surrounding object repeats the handle.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +52,16 @@ impl Container {
     /// `app`, `task` or `staging`.
     pub fn workload(&self) -> Option<&str> {
         self.text("container_workload")
+    }
+
+    /// Its address of IPv6, if it has one and that can be read.
+    pub fn ipv6(&self) -> Option<Ipv6Addr> {
+        self.text(IPV6)?.parse().ok()
+    }
+
+    /// Whether one of its addresses is one of the other's.
+    pub(crate) fn shares_address(&self, other: &Self) -> bool {
+        self.ip == other.ip || self.ipv6().is_some_and(|ip| other.ipv6() == Some(ip))
     }
 
     /// The metadata under `key`, if it is a text with something in it.

@@ -19,5 +19,5 @@ mod container;
 mod file;
 mod store;
 
-pub use container::Container;
+pub use container::{Container, IPV6};
 pub use store::{Contents, Fault, Store, StoreError};

@@ -123,7 +123,8 @@ impl Store {
         let stale: Vec<String> = entries
             .iter()
             .filter(|(key, entry)| {
-                Container::from_entry(key, entry).is_ok_and(|other| other.ip == container.ip)
+                Container::from_entry(key, entry)
+                    .is_ok_and(|other| container.shares_address(&other))
             })
             .map(|(key, _)| key.clone())
             .filter(|key| *key != container.handle)

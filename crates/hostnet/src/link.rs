@@ -8,6 +8,7 @@ mod address;
 mod error;
 mod neighbour;
 mod offloads;
+mod place;
 mod route;
 mod vxlan;
 
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 pub use error::LinkError;
 pub use neighbour::{FdbEntry, Neighbour};
 pub use offloads::Offloads;
+pub use place::{Place, place};
 pub use route::Route;
 pub use vxlan::{NewVxlan, Vxlan};
 

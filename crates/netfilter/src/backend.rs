@@ -152,6 +152,20 @@ impl Backend {
             .ok_or_else(|| BackendUnavailable { backend: choice, said: said() })
     }
 
+    /// The same, where IPv6 is written as well.
+    ///
+    /// # Errors
+    /// If it does not work, or not for both families.
+    pub fn choose_dual(self, found: &Capabilities) -> Result<Self, BackendUnavailable> {
+        let backend = self.choose(found)?;
+        if backend == Self::Nftables || found.ip6tables {
+            return Ok(backend);
+        }
+        let said = found.refusals.get("ip6tables").map_or("it was not found", String::as_str);
+        let said = Some(format!("dual_stack needs ip6tables as well: {said}"));
+        Err(BackendUnavailable { backend, said })
+    }
+
     /// Its kernel, for IPv4 and, with nftables, IPv6 as well. `Auto` is iptables here; see
     /// [`Backend::choose`].
     ///
@@ -167,6 +181,22 @@ impl Backend {
                 Box::new(Iptables::installed()?.with_lock_file(lock_file))
             }
         })
+    }
+
+    /// Its kernel, for both families.
+    ///
+    /// # Errors
+    /// As [`Backend::open`].
+    pub fn open_dual(
+        self,
+        lock_file: Option<std::path::PathBuf>,
+    ) -> Result<Box<dyn Kernel>, KernelError> {
+        match self {
+            Self::Nftables => self.open(lock_file),
+            Self::Auto | Self::Iptables => {
+                Ok(Box::new(Iptables::installed()?.dual().with_lock_file(lock_file)))
+            }
+        }
     }
 }
 

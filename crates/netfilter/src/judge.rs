@@ -140,12 +140,17 @@ impl Rulebook {
         Ok(Self { chains, ..Self::default() })
     }
 
+    fn has(&self, table: Table) -> bool {
+        self.chains.keys().any(|(of, _)| *of == table)
+    }
+
     /// What becomes of `packet` at `hook` of `table`, whose policy is to accept. Limits are taken for
     /// not reached.
     pub fn judge(&self, table: Table, hook: Builtin, packet: &Packet) -> Judgement {
+        let apart = table.of(Family::of(packet.source)).filter(|table| self.has(*table));
         let mut trial = Trial {
             book: self,
-            table,
+            table: apart.unwrap_or(table),
             packet: packet.clone(),
             saved_mark: None,
             logged: Vec::new(),

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use imbl::{OrdSet, ordmap::DiffItem};
 use thiserror::Error;
 
-use crate::{Builtin, Element, Rendered, SetKind, SetStep, Step, Table};
+use crate::{Builtin, Element, Family, Rendered, SetKind, SetStep, Step, Table};
 
 /// What the kernel holds: every chain of our tables, ours and others', each rule in the kernel's own
 /// words, for iptables those of `iptables-save` without `-A <chain>`; and with nftables the sets. Copies
@@ -53,22 +53,36 @@ impl Observed {
     /// Reads the output of `iptables-save`. Tables we never write to are skipped.
     pub fn parse(listing: &str) -> Result<Self, UnreadableRuleset> {
         let mut observed = Self::default();
+        observed.read(listing, Family::V4)?;
+        Ok(observed)
+    }
+
+    /// Reads the output of `ip6tables-save` as well.
+    pub(crate) fn and_ipv6(mut self, listing: &str) -> Result<Self, UnreadableRuleset> {
+        self.read(listing, Family::V6)?;
+        Ok(self)
+    }
+
+    fn read(&mut self, listing: &str, family: Family) -> Result<(), UnreadableRuleset> {
         let mut table = None;
         for (index, text) in listing.lines().enumerate() {
             let unreadable = || UnreadableRuleset { line: index + 1, text: text.to_owned() };
             let text = text.trim_end();
             match text.as_bytes().first() {
                 None | Some(b'#') => {}
-                Some(b'*') => table = Table::ALL.into_iter().find(|t| text[1..] == t.to_string()),
+                Some(b'*') => {
+                    let named = Table::ALL.into_iter().find(|t| text[1..] == t.to_string());
+                    table = named.and_then(|table| table.of(family));
+                }
                 Some(b':') => {
                     let name = text[1..].split(' ').next().filter(|name| !name.is_empty());
                     let name = name.ok_or_else(unreadable)?;
-                    observed.chain(table, name);
+                    self.chain(table, name);
                 }
                 Some(b'-') => {
                     let appended = text.strip_prefix("-A ").ok_or_else(unreadable)?;
                     let (name, rule) = appended.split_once(' ').unwrap_or((appended, ""));
-                    if let Some(rules) = observed.chain(table, name) {
+                    if let Some(rules) = self.chain(table, name) {
                         rules.push(rule.to_owned());
                     }
                 }
@@ -76,7 +90,7 @@ impl Observed {
                 Some(_) => return Err(unreadable()),
             }
         }
-        Ok(observed)
+        Ok(())
     }
 
     /// The rules of a chain, if the chain is there.

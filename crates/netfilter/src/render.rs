@@ -26,6 +26,8 @@ type Chains = OrdMap<(Table, String), Arc<Lines>>;
 pub enum Dialect {
     /// iptables, which has no sets of ours: they become trees of chains.
     Iptables(Family),
+    /// The same for both families, each in tables of its own ([`Table::Filter6`]): iptables and ip6tables.
+    DualIptables,
     /// nftables, one table of our own for both families.
     Nft,
 }
@@ -69,6 +71,16 @@ pub(crate) struct HookLine {
     pub rule: String,
 }
 
+impl Dialect {
+    /// The tables in which something is said of `table`: of each family one, if they are kept apart.
+    pub fn tables(self, table: Table) -> Vec<Table> {
+        match self {
+            Self::Iptables(_) | Self::Nft => vec![table],
+            Self::DualIptables => Family::ALL.into_iter().filter_map(|f| table.of(f)).collect(),
+        }
+    }
+}
+
 impl Rendered {
     /// `wanted` in the words of `dialect`.
     pub fn new(wanted: &Ruleset, dialect: Dialect) -> Self {
@@ -89,7 +101,7 @@ impl Rendered {
 
     fn beside(wanted: &Ruleset, dialect: Dialect, before: Option<&Self>) -> Self {
         match dialect {
-            Dialect::Iptables(family) => lower::ruleset(wanted, family, before),
+            Dialect::Iptables(_) | Dialect::DualIptables => lower::ruleset(wanted, dialect, before),
             Dialect::Nft => nft::ruleset(wanted, before),
         }
     }

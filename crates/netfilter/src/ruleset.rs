@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use crate::{ChainName, MapBody, MapName, Rule, SetBody, SetName};
+use crate::{ChainName, Family, MapBody, MapName, Rule, SetBody, SetName};
 
 /// A table of the firewall. Ordered as transactions are committed: what denies comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +14,11 @@ pub enum Table {
     /// What passes between the ports of a bridge. Nobody asks for it: with nftables, rules about such
     /// ports land here; with iptables they stay where they are.
     Bridge,
+    /// Who may pass over IPv6. Nobody asks for it: where both families are written with iptables, what is
+    /// said of the filter lands here as well, as far as it is about IPv6.
+    Filter6,
+    /// What a packet of IPv6 is labelled, likewise.
+    Mangle6,
 }
 
 /// A chain the kernel itself calls.
@@ -163,7 +168,25 @@ fn write_map(f: &mut fmt::Formatter<'_>, name: &MapName, body: &MapBody) -> fmt:
 
 impl Table {
     /// All tables, in the order they are committed.
-    pub const ALL: [Self; 4] = [Self::Filter, Self::Mangle, Self::Nat, Self::Bridge];
+    pub const ALL: [Self; 6] =
+        [Self::Filter, Self::Mangle, Self::Nat, Self::Bridge, Self::Filter6, Self::Mangle6];
+
+    /// Where what is said of this table about `family` stands, if both are written with iptables. Nothing
+    /// of ours translates addresses of IPv6, and a kernel need not know how.
+    pub(crate) fn of(self, family: Family) -> Option<Self> {
+        match (family, self) {
+            (Family::V4, table) => Some(table),
+            (Family::V6, Self::Filter) => Some(Self::Filter6),
+            (Family::V6, Self::Mangle) => Some(Self::Mangle6),
+            (Family::V6, _) => None,
+        }
+    }
+
+    /// The table of `ip6tables` it is, if it is one.
+    pub(crate) fn in_ip6tables(self) -> Option<Self> {
+        let like = [Self::Filter, Self::Mangle].into_iter();
+        like.into_iter().find(|table| table.of(Family::V6) == Some(self))
+    }
 }
 
 impl fmt::Display for Table {
@@ -173,6 +196,8 @@ impl fmt::Display for Table {
             Self::Mangle => "mangle",
             Self::Nat => "nat",
             Self::Bridge => "bridge",
+            Self::Filter6 => "filter6",
+            Self::Mangle6 => "mangle6",
         })
     }
 }

@@ -24,21 +24,26 @@ use policy::{PortRange, Protocol};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Iptables(Engine, Family),
+    /// iptables and ip6tables as one.
+    Dual(Engine),
     Nftables,
 }
 
 impl Which {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Iptables(Engine::Nft, Family::V4),
         Self::Iptables(Engine::Nft, Family::V6),
         Self::Iptables(Engine::Legacy, Family::V4),
         Self::Iptables(Engine::Legacy, Family::V6),
+        Self::Dual(Engine::Nft),
+        Self::Dual(Engine::Legacy),
         Self::Nftables,
     ];
 
     fn open(self) -> Box<dyn Kernel> {
         match self {
             Self::Iptables(engine, family) => Box::new(Iptables::driving(engine).family(family)),
+            Self::Dual(engine) => Box::new(Iptables::driving(engine).dual()),
             Self::Nftables => Box::new(Nftables::open().unwrap()),
         }
     }
@@ -47,9 +52,13 @@ impl Which {
     fn by_hand(self, iptables: &str, nft: &str) {
         let (program, args) = match self {
             Self::Nftables => ("nft", nft),
-            Self::Iptables(Engine::Nft, Family::V4) => ("iptables-nft", iptables),
+            Self::Iptables(Engine::Nft, Family::V4) | Self::Dual(Engine::Nft) => {
+                ("iptables-nft", iptables)
+            }
             Self::Iptables(Engine::Nft, Family::V6) => ("ip6tables-nft", iptables),
-            Self::Iptables(Engine::Legacy, Family::V4) => ("iptables-legacy", iptables),
+            Self::Iptables(Engine::Legacy, Family::V4) | Self::Dual(Engine::Legacy) => {
+                ("iptables-legacy", iptables)
+            }
             Self::Iptables(Engine::Legacy, Family::V6) => ("ip6tables-legacy", iptables),
         };
         let status = Command::new(program).args(args.split(' ')).status().unwrap();
@@ -127,6 +136,17 @@ fn every_shape() -> Ruleset {
             .ports(Protocol::Tcp, "61000".parse().unwrap()),
         Rule::new(Action::SaveMark).marked(),
         Rule::new(Action::Drop).not_from(ip).in_through_bridge_port(&vtep),
+        Rule::new(Action::Return)
+            .from("fe80::/10".parse::<IpNet>().unwrap())
+            .icmp_v6(Icmp { kind: 135, code: None })
+            .in_through_bridge_port(&vtep),
+        Rule::new(Action::Return)
+            .from("::/128".parse::<IpNet>().unwrap())
+            .icmp_v6(Icmp { kind: 135, code: None })
+            .in_through(&vtep),
+        Rule::new(Action::Drop)
+            .not_from("2001:db8::9/128".parse::<IpNet>().unwrap())
+            .in_through_bridge_port(&vtep),
         accept().ports(Protocol::Udp, "1-65535".parse().unwrap()).mark(Mark::exactly(7)),
         accept().ports(Protocol::Tcp, "80-90".parse().unwrap()).to(ip).comment("src:a dst:b"),
         accept().mark(Mark { value: 0xa000, mask: 0xf000 }),
@@ -295,13 +315,17 @@ fn vandalised_rules_are_put_right_and_others_left_alone() {
         let repaired = kernel.observe().unwrap();
         let forward = repaired.rules(Table::Filter, "FORWARD").unwrap();
         match which {
-            Which::Iptables(..) => assert_eq!(forward, ["-j vpa--forward", foreign]),
+            Which::Iptables(..) | Which::Dual(_) => {
+                assert_eq!(forward, ["-j vpa--forward", foreign]);
+            }
             Which::Nftables => {
                 assert_eq!(forward, ["jump filter/vpa--forward", "ip saddr 192.0.2.1 accept"]);
             }
         }
         match which {
-            Which::Iptables(..) => which.by_hand(&format!("-D FORWARD {foreign}"), ""),
+            Which::Iptables(..) | Which::Dual(_) => {
+                which.by_hand(&format!("-D FORWARD {foreign}"), "");
+            }
             Which::Nftables => return,
         }
         assert_eq!(kernel.observe().unwrap(), healthy);
@@ -341,6 +365,7 @@ fn a_changed_set_costs_what_changes() {
         match which {
             Which::Nftables => assert_eq!(small.len(), 2),
             Which::Iptables(..) => assert!(small.len() < 8, "{}", small.render()),
+            Which::Dual(_) => assert!(small.len() < 16, "{}", small.render()),
         }
         let number = kernel.generation().unwrap();
         kernel.commit(&small).unwrap();
@@ -402,6 +427,10 @@ fn what_is_no_longer_wanted_goes_without_a_trace() {
         let after = kernel.observe().unwrap();
         match which {
             Which::Iptables(..) => assert_eq!(after, before),
+            Which::Dual(_) => {
+                let all = Table::ALL.map(|table| after.chains(table).collect::<Vec<_>>()).concat();
+                assert!(!all.iter().any(|chain| chain.contains("--")), "{all:?}");
+            }
             Which::Nftables => {
                 assert_eq!(after.sets().count(), 0);
                 let left: Vec<_> = after.chains(Table::Filter).collect();
@@ -447,7 +476,7 @@ fn nobody_writes_while_another_holds_the_lock() {
         let backend = match which {
             Which::Nftables => Backend::Nftables,
             Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
-            Which::Iptables(..) => return,
+            Which::Iptables(..) | Which::Dual(_) => return,
         };
         let path = std::env::temp_dir().join(format!("netman-held-{}", std::process::id()));
         let held = std::fs::File::create(&path).unwrap();
@@ -484,7 +513,7 @@ fn nobody_writes_between_the_look_and_what_is_decided_from_it() {
         let backend = match which {
             Which::Nftables => Backend::Nftables,
             Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
-            Which::Iptables(..) => return,
+            Which::Iptables(..) | Which::Dual(_) => return,
         };
         let path = std::env::temp_dir().join(format!("netman-change-{}", std::process::id()));
         let mut own = backend.open(Some(path.clone())).unwrap();
@@ -513,7 +542,7 @@ fn many_who_write_at_once_under_a_lock_all_succeed() {
         let backend = match which {
             Which::Nftables => Backend::Nftables,
             Which::Iptables(Engine::Nft, Family::V4) => Backend::Iptables,
-            Which::Iptables(..) => return,
+            Which::Iptables(..) | Which::Dual(_) => return,
         };
         let writer = &|prefix: &'static str| {
             let mut own = backend.open(Some(lock.clone())).unwrap();
@@ -556,7 +585,9 @@ fn a_firewall_reads_a_kernel_again_only_if_somebody_else_wrote() {
         assert!(!settled.plan.is_empty());
         let again = pass(&mut firewall, &["2 81"]).1;
         match which {
-            Which::Iptables(Engine::Legacy, _) => assert!(readings > first && again > readings),
+            Which::Iptables(Engine::Legacy, _) | Which::Dual(Engine::Legacy) => {
+                assert!(readings > first && again > readings);
+            }
             _ => assert_eq!((readings, again), (first, first)),
         }
         which.by_hand("-F vpa--to-web", "flush chain inet netman filter/vpa--to-web");

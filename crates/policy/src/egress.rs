@@ -301,6 +301,10 @@ mod tests {
             traffic(r#""protocol":"icmp","type":-1,"code":255"#),
             Ok(Traffic::Icmp(None, None))
         );
+        assert_eq!(
+            traffic(r#""protocol":"icmpv6","type":128,"code":-1"#),
+            Ok(Traffic::IcmpV6(Some(128), None))
+        );
         assert_eq!(traffic(r#""protocol":"all""#), Ok(Traffic::All));
         assert!(one(r#""protocol":"all","log":true"#).unwrap().log);
     }
@@ -356,13 +360,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(\\[\\{\"destination\":\"|[0-9.,/:-]|\"\\}\\]|.)*") {
+        fn any_text_is_read_or_refused(text in "(\\[\\{\"destination\":\"|[0-9a-f.,/:-]|\"\\}\\]|.)*") {
             let _ = EgressRules::read(&text);
         }
 
         #[test]
         fn what_a_range_prints_it_can_parse(a: u32, b: u32) {
             let address = |bits: u32| IpAddr::V4(bits.into());
+            let range = IpRange::new(address(a.min(b)), address(a.max(b))).unwrap();
+            prop_assert_eq!(range.to_string().parse(), Ok(range));
+        }
+
+        #[test]
+        fn so_it_can_where_it_is_of_ipv6(a: u128, b: u128) {
+            let address = |bits: u128| IpAddr::V6(bits.into());
             let range = IpRange::new(address(a.min(b)), address(a.max(b))).unwrap();
             prop_assert_eq!(range.to_string().parse(), Ok(range));
         }

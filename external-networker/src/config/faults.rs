@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use policy::Protocol;
 use thiserror::Error;
 
@@ -108,9 +108,9 @@ impl Faults {
         })
     }
 
-    pub fn nets(&mut self, key: &str, texts: &[String]) -> Vec<Ipv4Net> {
+    pub fn nets(&mut self, key: &str, texts: &[String]) -> Vec<IpNet> {
         let net = |text: &String| self.parsed(key, text, "a network such as 10.0.0.0/8");
-        texts.iter().filter_map(net).map(|net: Ipv4Net| net.trunc()).collect()
+        texts.iter().filter_map(net).map(|net: IpNet| net.trunc()).collect()
     }
 
     pub fn addresses(&mut self, key: &str, texts: &[String]) -> Vec<Ipv4Addr> {

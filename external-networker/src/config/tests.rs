@@ -116,6 +116,23 @@ fn a_limit_that_is_off_is_none_unless_it_is_tried() {
 }
 
 #[test]
+fn a_second_network_is_for_those_who_ask_for_it_and_say_which() {
+    let check = |more: &str| check(&MINIMAL.replacen('{', &format!("{{{more},"), 1));
+    let network = r#""container_network_v6":"fd00:255::1/48""#;
+    assert_eq!(check(network).unwrap().second_network, None);
+    let on = format!(r#""dual_stack":true,{network}"#);
+    assert_eq!(check(&on).unwrap().second_network, Some("fd00:255::/48".parse().unwrap()));
+    let missing = check(r#""dual_stack":true"#).unwrap_err();
+    assert_eq!(missing, "missing required config 'container_network_v6'");
+    for key in ["allow_unfiltered_ipv6", "enable_ingress_proxy_redirect"] {
+        let fault = check(&format!(r#"{on},"{key}":true"#)).unwrap_err();
+        assert!(fault.contains(key) && fault.contains("'dual_stack'"), "{fault}");
+    }
+    let deny = check(r#""deny_networks":{"always":["fd00:ec2::254/128"]}"#).unwrap();
+    assert_eq!(deny.cell.manner.deny.always, ["fd00:ec2::254/128".parse().unwrap()]);
+}
+
+#[test]
 fn what_the_wrapper_is_told_counts_where_the_networker_is_told_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let wrapper = r#"{"name":"cni-wrapper","cniVersion":"1.0.0","plugins":[{"type":"cni-wrapper-plugin",

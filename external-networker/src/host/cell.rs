@@ -1,14 +1,17 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
-use hostnet::netns::{self, Netns, NetnsId, SysctlError};
+use hostnet::{
+    link::{self, Place},
+    netns::{self, Netns, NetnsId, SysctlError},
+};
 use netfilter::{
     Backend, Builtin, Dialect, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset,
     Scope, Step, Table, probe,
@@ -63,7 +66,13 @@ impl<'c> CellHost<'c> {
     }
 
     fn open(&self, backend: Backend) -> Result<Box<dyn Kernel>, HostError> {
-        Ok(backend.open(Some(self.config.iptables_lock_file.clone()))?)
+        let lock = Some(self.config.iptables_lock_file.clone());
+        Ok(if self.is_dual() { backend.open_dual(lock) } else { backend.open(lock) }?)
+    }
+
+    /// Whether containers have addresses of IPv6, or some still have after that was turned off.
+    fn is_dual(&self) -> bool {
+        self.config.second_network.is_some() || self.records.are_dual()
     }
 
     fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
@@ -205,6 +214,9 @@ fn open(source: Source) -> Result<Netns, HostError> {
 /// Whether packets between two ports of a bridge pass the firewall.
 const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
 
+/// The same of IPv6.
+const BRIDGED_IPV6_IS_SEEN: &str = "net/bridge/bridge-nf-call-ip6tables";
+
 /// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
 fn without_ipv6(link: &str) -> Result<bool, HostError> {
     let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
@@ -250,6 +262,9 @@ impl Host for CellHost<'_> {
         self.cni.check(&self.network()?)?;
         if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
             return Err(HostError::LooseFilter);
+        }
+        if self.config.second_network.is_some() {
+            self.firewall()?.observe().map_err(HostError::OneFamily)?;
         }
         Ok(())
     }
@@ -317,6 +332,17 @@ impl Host for CellHost<'_> {
             (Err(_), None) => Ok(news),
             (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
         }
+    }
+
+    fn place(&self, link: &Interface) -> Result<Place, HostError> {
+        Ok(link::place(link.as_str())?.unwrap_or(Place::Other))
+    }
+
+    fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError> {
+        let Some(port) = ports.first() else { return Ok(false) };
+        netns::read_sysctl(BRIDGED_IPV6_IS_SEEN)
+            .map_err(|_| HostError::UnseenBridge(port.clone()))?;
+        Ok(netns::write_sysctl(BRIDGED_IPV6_IS_SEEN, "1")?)
     }
 
     /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
@@ -398,8 +424,8 @@ impl Host for CellHost<'_> {
 
     /// Not an error when it fails: connections are a matter of minutes, and a host whose kernel does not
     /// speak of them must still get rid of its containers.
-    fn forget_connections(&self, ip: Ipv4Addr) {
-        if let Err(error) = Conntrack::default().forget_address(ip.into()) {
+    fn forget_connections(&self, ip: IpAddr) {
+        if let Err(error) = Conntrack::default().forget_address(ip) {
             let error = crate::error_chain(&error);
             tracing::debug!("Connections of {ip} may outlive its container: {error}");
         }
@@ -413,8 +439,8 @@ impl Host for CellHost<'_> {
         self.with_store(|store| store.add(container))
     }
 
-    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
-        self.with_store(|store| Ok(store.remove(handle.as_str())?.map(|container| container.ip)))
+    fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        self.with_store(|store| store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {
@@ -455,10 +481,9 @@ impl Host for CellHost<'_> {
         Ok(self.records.read(handle)?)
     }
 
-    fn listed(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
         let containers = self.store.read()?.containers;
-        let listed = containers.into_iter().find(|one| one.handle == handle.as_str());
-        Ok(listed.map(|container| container.ip))
+        Ok(containers.into_iter().find(|one| one.handle == handle.as_str()))
     }
 
     fn left_behind(&self) -> Vec<Handle> {
@@ -481,17 +506,23 @@ impl Host for CellHost<'_> {
         Ok(())
     }
 
-    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {
+    fn others_at(&self, own: &Record) -> Vec<Handle> {
         let records = self.records.all().into_iter();
-        let others = records.filter(|other| other.ip == Some(ip) && other.handle != *handle);
-        others.map(|other| other.handle).collect()
+        records.filter(|other| other.is_at_the_address_of(own)).map(|other| other.handle).collect()
     }
 
     fn save(&self, record: &Record) -> Result<(), HostError> {
+        if record.ipv6.is_some() && !self.records.are_dual() {
+            self.records.set_dual(true)?;
+        }
         Ok(self.records.save(record)?)
     }
 
     fn forget(&self, handle: &Handle) -> Result<(), HostError> {
-        Ok(self.records.remove(handle)?)
+        self.records.remove(handle)?;
+        if self.records.are_dual() && self.records.is_empty() {
+            self.records.set_dual(false)?;
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use cni::{Attachment, SpecVersion};
 use containers::Container;
-use hostnet::netns::NetnsId;
+use hostnet::{link, netns::NetnsId};
 use netfilter::{
     Action, FakeKernel, Interface, Kernel, Observed, Place, Plan, Rendered, Rule, Ruleset, Scope,
     Table,
@@ -60,7 +60,9 @@ struct State {
     next_ip: u8,
     told_to_plugins: Map<String, Value>,
     hints: usize,
-    forgotten: Vec<Ipv4Addr>,
+    forgotten: Vec<IpAddr>,
+    /// Whether CNI gives addresses of IPv6 as well, in this network.
+    second: Option<Ipv6Addr>,
 }
 
 /// Everything a container leaves on a cell, but for the firewall.
@@ -188,8 +190,16 @@ impl FakeHost {
     }
 
     /// The addresses whose connections were forgotten.
-    pub fn forgotten(&self) -> Vec<Ipv4Addr> {
+    pub fn forgotten(&self) -> Vec<IpAddr> {
         self.state.borrow().forgotten.clone()
+    }
+
+    /// Makes CNI give addresses of IPv6 as well, whose last byte is that of the first address; and the
+    /// firewall one of both families.
+    pub fn give_ipv6(&self, network: &str) {
+        let state = &mut *self.state.borrow_mut();
+        state.second = Some(network.parse().unwrap());
+        state.kernel.dialect = netfilter::Dialect::DualIptables;
     }
 
     /// Makes CNI give out this address next.
@@ -242,11 +252,16 @@ fn govern(kernel: &mut FakeKernel, handle: &Handle) {
     kernel.settle(&rules, &Scope::named([groups])).expect("the fake fails only when told");
 }
 
-fn attachment(ip: Ipv4Addr) -> Attachment {
-    let document = json!({
+fn attachment(ip: Ipv4Addr, second: Option<Ipv6Addr>) -> Attachment {
+    let mut document = json!({
         "interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "/netns"}],
         "ips": [{"address": format!("{ip}/24"), "interface": 1}],
     });
+    if let Some(network) = second {
+        let ip = Ipv6Addr::from_bits(network.to_bits() | u128::from(ip.octets()[3]));
+        let second = json!({"address": format!("{ip}/64"), "interface": 1});
+        document["ips"].as_array_mut().unwrap().push(second);
+    }
     let version: SpecVersion = "1.0.0".parse().unwrap();
     Attachment::parse(document.to_string().as_bytes(), version).unwrap()
 }
@@ -305,17 +320,17 @@ impl Host for FakeHost {
 
     fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError> {
         assert!(self.pinned(handle).is_some(), "plugins need a namespace");
-        let ip = {
+        let (ip, second) = {
             let state = &mut *self.state.borrow_mut();
             state.told_to_plugins = extra.clone();
             let ip = Ipv4Addr::new(10, 255, 30, 2 + state.next_ip);
             state.next_ip += 1;
             // A chain that fails has done its first half.
             state.left.attached.insert(handle.clone(), ip);
-            ip
+            (ip, state.second)
         };
         self.step()?;
-        Ok(attachment(ip))
+        Ok(attachment(ip, second))
     }
 
     fn detach(&self, handle: &Handle) -> Result<(), HostError> {
@@ -327,6 +342,15 @@ impl Host for FakeHost {
     }
 
     fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<bool, HostError> {
+        self.step().map(|()| false)
+    }
+
+    fn place(&self, _link: &Interface) -> Result<link::Place, HostError> {
+        self.step()?;
+        Ok(link::Place::Alone)
+    }
+
+    fn show_ipv6_of_bridges(&self, _ports: &[Interface]) -> Result<bool, HostError> {
         self.step().map(|()| false)
     }
 
@@ -395,7 +419,7 @@ impl Host for FakeHost {
         self.step()
     }
 
-    fn forget_connections(&self, ip: Ipv4Addr) {
+    fn forget_connections(&self, ip: IpAddr) {
         self.state.borrow_mut().forgotten.push(ip);
     }
 
@@ -404,8 +428,8 @@ impl Host for FakeHost {
         self.change(|left| left.store.insert(container.handle.clone(), container)).map(drop)
     }
 
-    fn strike(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
-        self.change(|left| left.store.remove(handle.as_str()).map(|container| container.ip))
+    fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        self.change(|left| left.store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {
@@ -442,8 +466,8 @@ impl Host for FakeHost {
         Ok(record)
     }
 
-    fn listed(&self, handle: &Handle) -> Result<Option<Ipv4Addr>, HostError> {
-        self.change(|left| left.store.get(handle.as_str()).map(|container| container.ip))
+    fn listed(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
+        self.change(|left| left.store.get(handle.as_str()).cloned())
     }
 
     fn left_behind(&self) -> Vec<Handle> {
@@ -459,9 +483,8 @@ impl Host for FakeHost {
         self.step()
     }
 
-    fn others_at(&self, handle: &Handle, ip: Ipv4Addr) -> Vec<Handle> {
-        let left = self.left();
-        let others = left.records.into_values().filter(|r| r.ip == Some(ip) && r.handle != *handle);
+    fn others_at(&self, own: &Record) -> Vec<Handle> {
+        let others = self.left().records.into_values().filter(|r| r.is_at_the_address_of(own));
         others.map(|record| record.handle).collect()
     }
 

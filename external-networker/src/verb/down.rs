@@ -1,5 +1,6 @@
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
+use containers::Container;
 use thiserror::Error;
 
 use crate::{
@@ -29,14 +30,19 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
         _ => host.clear(&scope),
     };
     let shut = errors.collect("removing its rules", cleared).is_some();
-    let known = record.flatten().and_then(|record| record.ip);
-    if let (None, Some(Some(ip))) = (known, listed) {
-        errors.collect("removing its masquerade", host.clear_masquerade(ip));
+    let known = record.flatten().and_then(|record| {
+        let ip = record.ip?;
+        Some([Some(ip.into()), record.ipv6.map(IpAddr::from)])
+    });
+    if let (None, Some(Some(container))) = (&known, &listed) {
+        errors.collect("removing its masquerade", host.clear_masquerade(container.ip));
     }
     if listed != Some(None) {
         host.hint_policies();
     }
-    if let Some(ip) = known.or(listed.flatten()) {
+    let of_store = |listed: Container| [Some(listed.ip.into()), listed.ipv6().map(IpAddr::from)];
+    let addresses = known.or(listed.flatten().map(of_store));
+    for ip in addresses.into_iter().flatten().flatten() {
         host.forget_connections(ip);
     }
     errors.collect("cni down", host.detach(handle));

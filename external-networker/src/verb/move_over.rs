@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     handle::Handle,
     host::{Host, HostError, Wanted},
-    rules::{self, Facts},
+    rules::{self, Facts, Governed},
     verb::{ChangeError, facts},
 };
 
@@ -44,11 +44,12 @@ pub(crate) fn move_over(
         if rules::has_agent(&former) && !rules::has_agent(&now) {
             return Err(MoveError::AgentFirst);
         }
-        let facts = facts(handle, &live)?;
+        let mut facts = facts(handle, &live)?;
         if rules::is_governed(handle, &former) && !rules::is_governed(handle, &now) {
             agree(host, config, &facts, true)?;
             host.await_groups(handle)?;
-            if !rules::is_governed(handle, &host.observe()?) {
+            facts.governed = rules::governed(handle, &host.observe()?);
+            if !facts.is_linked() {
                 return Err(MoveError::Ungoverned(handle.clone()));
             }
         }
@@ -61,9 +62,9 @@ pub(crate) fn move_over(
 /// firewall.
 fn agree(host: &dyn Host, config: &Config, facts: &Facts, leave: bool) -> Result<(), HostError> {
     host.agree(&mut |observed| {
-        let governed = rules::is_governed(&facts.handle, observed);
+        let governed = rules::governed(&facts.handle, observed);
         let mut rules = rules::ruleset(&config.cell, &Facts { governed, ..facts.clone() });
-        if !governed && leave {
+        if governed == Governed::No && leave {
             let pass = vec![Rule::new(Action::Accept)];
             rules.chain(Table::Filter, facts.handle.chains().netout, pass);
         }

@@ -38,7 +38,7 @@ pub(crate) fn bulk_net_out(
     request: wire::BulkNetOutRequest,
 ) -> Result<(), NetOutError> {
     let wire::BulkNetOutRequest { container_ip, netout_rules } = request;
-    egress::read(&netout_rules)?;
+    egress::read(&netout_rules, config.families())?;
     let (before, mut live) = live(host, handle, &container_ip)?;
     for rule in netout_rules {
         if !live.egress.contains(&rule) {

@@ -15,7 +15,7 @@ use crate::{
     handle::Handle,
     host::{Host, HostError, Wanted},
     record::RecordError,
-    rules::{self, Facts},
+    rules::{self, Facts, Governed, Second},
 };
 
 /// Why something of a container is not as it should be. What is wrong with it is shut, not open.
@@ -108,7 +108,7 @@ impl Repair<'_> {
     fn read(&mut self, handles: &[Handle]) {
         for handle in handles {
             let in_trouble = self.mended.get(handle).is_some_and(|mended| mended.trouble.is_some());
-            match subject(self.host, handle) {
+            match subject(self.host, self.config, handle) {
                 _ if in_trouble => {}
                 Ok(None) => {}
                 Ok(Some((subject, trouble))) => {
@@ -140,7 +140,7 @@ impl Repair<'_> {
         let host = self.host;
         let mut governed = BTreeSet::new();
         let differences = host.differences(&mut |observed| {
-            governed = governed_among(handles, observed);
+            governed = self.linked_among(handles, observed);
             self.wanted(handles, observed, &BTreeSet::new())
         })?;
         if differences.iter().all(BTreeSet::is_empty) {
@@ -163,7 +163,7 @@ impl Repair<'_> {
         self.have_linked(&lost)?;
         let mut unlinked = BTreeSet::new();
         let touched = host.agree(&mut |observed| {
-            let governed = governed_among(handles, observed);
+            let governed = self.linked_among(handles, observed);
             unlinked = lost.difference(&governed).cloned().collect();
             self.wanted(handles, observed, &unlinked)
         })?;
@@ -186,10 +186,24 @@ impl Repair<'_> {
                     return Ok(());
                 }
             }
-            let governed = governed_among(&left, &self.host.observe()?);
+            let governed = self.linked_among(&left, &self.host.observe()?);
             left.retain(|handle| !governed.contains(handle));
         }
         Ok(())
+    }
+
+    /// Those whose security groups stand in front of all their addresses.
+    fn linked_among(&self, handles: &[Handle], observed: &Observed) -> BTreeSet<Handle> {
+        let is_linked = |handle: &&Handle| {
+            let governed = rules::governed(handle, observed);
+            let (Some(Subject::All(facts)) | Some(Subject::Address(facts))) =
+                self.subjects.get(*handle)
+            else {
+                return governed != Governed::No;
+            };
+            Facts { governed, ..facts.clone() }.is_linked()
+        };
+        handles.iter().filter(is_linked).cloned().collect()
     }
 
     /// What should be there, beside what is `observed`; those in `shut` may send nothing to the world.
@@ -203,8 +217,8 @@ impl Repair<'_> {
         let of = |handle: &Handle| match self.subjects.get(handle) {
             Some(Subject::All(facts)) => {
                 let mut facts = facts.clone();
-                facts.governed = rules::is_governed(handle, observed);
-                if shut.contains(handle) && !facts.governed {
+                facts.governed = rules::governed(handle, observed);
+                if shut.contains(handle) && !facts.is_linked() {
                     facts.egress.clear();
                 }
                 Wanted { rules: rules::ruleset(cell, &facts), scope: handle.scope() }
@@ -231,7 +245,15 @@ impl Repair<'_> {
             let Subject::All(facts) = subject else { continue };
             let sources = self.host.forbid_forged_sources(&facts.links);
             self.is_set(&handle, "rp_filter", "forbidding forged addresses", sources);
-            if !self.config.allow_unfiltered_ipv6 {
+            if let Some(second) = &facts.second {
+                let shown = self.host.show_ipv6_of_bridges(&second.ports);
+                self.is_set(
+                    &handle,
+                    "bridge-nf-call-ip6tables",
+                    "filtering IPv6 on bridges",
+                    shown,
+                );
+            } else if !self.config.allow_unfiltered_ipv6 {
                 let ipv6 = self.host.forbid_ipv6(&handle, &facts.links);
                 self.is_set(&handle, "disable_ipv6", "forbidding IPv6", ipv6);
             }
@@ -260,6 +282,7 @@ impl Repair<'_> {
 /// namespace: another may have its address.
 fn subject(
     host: &dyn Host,
+    config: &Config,
     handle: &Handle,
 ) -> Result<Option<(Subject, Option<RepairError>)>, RepairError> {
     let pinned = host.pinned(handle);
@@ -276,8 +299,11 @@ fn subject(
                 host.listed(handle).map_err(|e| doing("reading the container store", e))?;
             match (pinned, listed) {
                 (None, _) => Ok(None),
-                (Some(_), Some(ip)) => {
-                    let subject = Subject::Address(Facts::of_nobody(handle, ip));
+                (Some(_), Some(container)) => {
+                    let second = config.second_network.zip(container.ipv6());
+                    let second = second.map(|(network, ip)| Second::of_nobody(ip, network));
+                    let facts = Facts::of_nobody(handle, container.ip, second);
+                    let subject = Subject::Address(facts);
                     Ok(Some((subject, Some(RepairError::Unreadable(error)))))
                 }
                 (Some(_), None) => Err(RepairError::Nowhere(error)),
@@ -285,10 +311,6 @@ fn subject(
         }
         Err(error) => Err(doing("reading its record", error)),
     }
-}
-
-fn governed_among(handles: &[Handle], observed: &Observed) -> BTreeSet<Handle> {
-    handles.iter().filter(|handle| rules::is_governed(handle, observed)).cloned().collect()
 }
 
 fn doing(doing: &'static str, source: HostError) -> RepairError {

@@ -1,9 +1,10 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use cni::Attachment;
 use containers::Container;
 use gocompat::json;
-use hostnet::netns::NetnsId;
+use hostnet::{link::Place, netns::NetnsId};
+use ipnet::Ipv6Net;
 use netfilter::{Interface, InvalidInterface};
 use policy::EgressRule;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use crate::{
     handle::Handle,
     host::{Host, HostError, Source},
     record::{Live, Record},
-    rules::{self, Facts, Mapped},
+    rules::{self, Facts, Governed, Mapped, Second},
     undo::Undo,
     verb::{
         self,
@@ -60,10 +61,16 @@ pub(crate) enum UpError {
     },
     #[error("expected an IPv4 address in the CNI result")]
     NoAddress,
+    #[error("the IPv6 address in the CNI result, {0}, is outside of container_network_v6, {1}")]
+    Astray(Ipv6Addr, Ipv6Net),
     #[error(
         "the CNI result names no interface of this host that leads to the container, so the firewall would not see its packets; use a plugin that makes one, and cniVersion 0.3.0 or later"
     )]
     NoLink,
+    #[error(
+        "none of the interfaces in the CNI result leads to the container alone, so that it could send over IPv6 in anybody's name"
+    )]
+    NoLinkOfItsOwn,
     #[error("an interface in the CNI result")]
     Link(#[from] InvalidInterface),
 }
@@ -133,27 +140,36 @@ fn connect(
         host.attach(handle, &told_to_plugins(&request, &mapped)).map_err(doing("cni up"))?;
     let (ip, interface) = attachment.first_ipv4().ok_or(UpError::NoAddress)?;
     let interface = interface.map(|interface| interface.name.clone());
-    record.ip = Some(ip);
+    let ipv6 = config.second_network.and_then(|_| attachment.first_ipv6());
+    (record.ip, record.ipv6) = (Some(ip), ipv6);
     host.save(&record).map_err(doing("remembering its address"))?;
-    clear_earlier_owners(host, handle, ip)?;
+    clear_earlier_owners(host, handle, &record)?;
 
     undo.or("removing its rules", |host| host.clear(&handle.scope()));
     let links = links(config, &attachment)?;
+    let second = second(host, config, ipv6, &links)?;
     let facts = Facts {
         handle: handle.clone(),
         ip,
+        second: second.clone(),
         links: links.clone(),
         mapped: mapped.clone(),
         workload: verb::workload(&request.properties),
         egress,
         // What a container of this name may have had went with it.
-        governed: false,
+        governed: Governed::No,
     };
     let ruleset = rules::ruleset(&config.cell, &facts);
     host.settle(&ruleset, &handle.scope()).map_err(doing("writing its rules"))?;
     host.forbid_forged_sources(&links).map_err(doing("forbidding forged addresses"))?;
-    if !config.allow_unfiltered_ipv6 {
-        host.forbid_ipv6(handle, &links).map_err(doing("forbidding IPv6"))?;
+    match &second {
+        Some(second) => {
+            host.show_ipv6_of_bridges(&second.ports).map_err(doing("filtering IPv6 on bridges"))?;
+        }
+        None if config.allow_unfiltered_ipv6 => {}
+        None => {
+            host.forbid_ipv6(handle, &links).map_err(doing("forbidding IPv6"))?;
+        }
     }
     if let Some(proxy) = &config.proxy {
         let rules = proxy.rules(ip);
@@ -161,7 +177,7 @@ fn connect(
     }
 
     undo.or("removing it from the store", |host| host.strike(handle).map(drop));
-    let metadata = request.properties.clone();
+    let metadata = metadata(config, &request, ipv6);
     let container = Container { handle: handle.to_string(), ip, metadata: metadata.clone() };
     host.enlist(&container).map_err(doing("store add"))?;
     host.await_policies().map_err(doing("waiting for its policies"))?;
@@ -171,10 +187,11 @@ fn connect(
         host.hint_policies();
         Ok(())
     });
-    let reply = reply(config, ip, interface, &mapped, &attachment);
+    let mut reply = reply(config, ip, interface, &mapped, &attachment);
+    reply.properties.container_ipv6 = ipv6.map(|ip| ip.to_string());
     let egress = request.netout_rules;
     record.live =
-        Some(Live { namespace, ip, links, metadata, mapped, egress, reply: reply.clone() });
+        Some(Live { namespace, ip, second, links, metadata, mapped, egress, reply: reply.clone() });
     host.save(&record).map_err(doing("remembering the answer"))?;
     undo.keep();
     Ok(reply)
@@ -190,6 +207,46 @@ fn links(config: &Config, attachment: &Attachment) -> Result<Vec<Interface>, UpE
     if links.is_empty() { Err(UpError::NoLink) } else { Ok(links) }
 }
 
+/// What is to be known of the container's second address, if it has one. Outside the network of all of
+/// them, other containers could reach it by a rule that opens the world.
+fn second(
+    host: &dyn Host,
+    config: &Config,
+    ipv6: Option<Ipv6Addr>,
+    links: &[Interface],
+) -> Result<Option<Second>, UpError> {
+    let (Some(network), Some(ip)) = (config.second_network, ipv6) else { return Ok(None) };
+    if !network.contains(&ip) {
+        return Err(UpError::Astray(ip, network));
+    }
+    let mut second = Second { ip, network, links: Vec::new(), ports: Vec::new() };
+    for link in links {
+        match host.place(link).map_err(doing("looking at its links"))? {
+            Place::Alone => second.links.push(link.clone()),
+            Place::Port => second.ports.push(link.clone()),
+            // A rule about what comes in there would be about others as well.
+            Place::Bridge | Place::Other => {}
+        }
+    }
+    let is_known = !second.links.is_empty() || !second.ports.is_empty();
+    is_known.then_some(Some(second)).ok_or(UpError::NoLinkOfItsOwn)
+}
+
+/// What the runtime says of the container, and for who reads the store, its second address; where there
+/// are such, nobody else says one.
+fn metadata(
+    config: &Config,
+    request: &wire::UpRequest,
+    ipv6: Option<Ipv6Addr>,
+) -> Map<String, Value> {
+    let mut metadata = request.properties.clone();
+    if config.second_network.is_some() {
+        metadata.remove(containers::IPV6);
+    }
+    metadata.extend(ipv6.map(|ip| (containers::IPV6.to_owned(), ip.to_string().into())));
+    metadata
+}
+
 fn doing(doing: &'static str) -> impl FnOnce(HostError) -> UpError {
     move |source| UpError::Step { doing, source }
 }
@@ -201,7 +258,7 @@ impl Plan {
             let checked = Wanted::check(*mapping, &config.ports.range);
             wanted.push(checked.map_err(|source| UpError::Mapping { number: index + 1, source })?);
         }
-        let egress = egress::read(&request.netout_rules)?;
+        let egress = egress::read(&request.netout_rules, config.families())?;
         let (source, namespace) = match request.pid {
             0 => {
                 let handed_down = host.namespace(Source::Inherited);
@@ -233,9 +290,11 @@ fn told_to_plugins(request: &wire::UpRequest, mapped: &[Mapped]) -> Map<String, 
 
 /// Whoever is remembered under this address has lost it, since CNI has just given it away: a `down`
 /// that never came, or failed. Its rules speak of the address, and stand before ours.
-fn clear_earlier_owners(host: &dyn Host, handle: &Handle, ip: Ipv4Addr) -> Result<(), UpError> {
-    for other in host.others_at(handle, ip) {
-        tracing::warn!("Container {other} had address {ip} and is gone; its rules are removed");
+fn clear_earlier_owners(host: &dyn Host, handle: &Handle, own: &Record) -> Result<(), UpError> {
+    for other in host.others_at(own) {
+        tracing::warn!(
+            "Container {other} had the address of {handle} and is gone; its rules are removed"
+        );
         host.clear(&other.scope())
             .map_err(doing("removing the rules of an earlier owner of its address"))?;
     }
@@ -258,6 +317,7 @@ fn reply(
         .collect();
     let properties = wire::ReplyProperties {
         container_ip: ip.to_string(),
+        container_ipv6: None,
         host_ip: NO_HOST_IP.to_owned(),
         mapped_ports: json::to_string(&mapped),
         interface,

@@ -39,6 +39,7 @@ fn an_up_reply_reads_as_garden_expects() {
     let mapped = [MappedPort { host_port: 61000, container_port: 8080 }];
     let reply = UpReply {
         properties: ReplyProperties {
+            container_ipv6: None,
             container_ip: "10.255.30.2".into(),
             host_ip: "255.255.255.255".into(),
             mapped_ports: json::to_string(&mapped),

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netfilter::{
     Limit,
     egress::{DenyNetworks, Manner, Outbound},
@@ -65,7 +65,7 @@ fn deny_networks(check: &mut Check, raw: &RawDenyNetworks) -> DenyNetworks {
     let mut nets = |key: &str, texts: &Option<Vec<String>>| {
         let texts = texts.iter().flatten();
         let net = |text: &String| check.parsed(key, text, "a network such as 10.0.0.0/8");
-        texts.filter_map(net).map(|net: Ipv4Net| net.trunc()).collect()
+        texts.filter_map(net).map(|net: IpNet| net.trunc()).collect()
     };
     DenyNetworks {
         always: nets("deny_networks.always", &raw.always),

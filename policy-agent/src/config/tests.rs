@@ -1,4 +1,4 @@
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netfilter::egress::{DenyNetworks, Outbound};
 
 use super::*;
@@ -98,9 +98,9 @@ fn the_predecessors_file_is_accepted_whole_and_unchanged() {
     let Manner { deny, vtep_port, told, denied_per_second, accepted_per_second, outbound } =
         config.egress;
     let DenyNetworks { always, running, staging } = deny;
-    assert_eq!(always, ["169.254.0.0/16".parse::<Ipv4Net>().unwrap()]);
+    assert_eq!(always, ["169.254.0.0/16".parse::<IpNet>().unwrap()]);
     assert_eq!(running, []);
-    assert_eq!(staging, ["10.0.0.0/8".parse::<Ipv4Net>().unwrap()]);
+    assert_eq!(staging, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
     assert_eq!(vtep_port.get(), 4789);
     assert!(told);
     assert_eq!((denied_per_second.get(), accepted_per_second.get()), (2, 100));
@@ -168,4 +168,22 @@ fn several_servers_may_be_named_and_each_is_asked_once() {
     let error = urls(r#""policy_server_urls":["https://a:4003","b:4003"]"#).unwrap_err();
     let fault = "policy_server_urls: \"b:4003\" does not begin with https://";
     assert!(error.contains(fault), "{error}");
+}
+
+#[test]
+fn second_addresses_are_for_who_asks_for_them_and_says_where() {
+    let second = |more: &str| {
+        check(&BOSH.replacen('{', &format!("{{{more},"), 1)).map(|config| config.second_network)
+    };
+    let network = r#""container_network_v6":"fd00:255::1/48""#;
+    assert_eq!(second(network), Ok(None));
+    let both = second(&format!(r#""dual_stack":true,{network}"#));
+    assert_eq!(both, Ok(Some("fd00:255::/48".parse().unwrap())));
+    for (more, fault) in [
+        (r#""dual_stack":true"#, "container_network_v6: "),
+        (r#""dual_stack":true,"container_network_v6":"10.0.0.0/8""#, "is not a network such as"),
+    ] {
+        let error = second(more).unwrap_err();
+        assert!(error.contains(fault), "{error}");
+    }
 }

@@ -100,9 +100,10 @@ fn by_address(containers: &[Container]) -> HashMap<IpAddr, Identity> {
             organization: text(container.org_id()),
             container: Some(container.handle.clone()),
         };
-        Some((IpAddr::from(container.ip), identity))
+        let second = container.ipv6().map(|ip| (IpAddr::from(ip), identity.clone()));
+        Some([(IpAddr::from(container.ip), identity)].into_iter().chain(second))
     };
-    containers.iter().filter_map(identity).collect()
+    containers.iter().filter_map(identity).flatten().collect()
 }
 
 #[cfg(test)]

@@ -122,6 +122,14 @@ impl Answer {
         shared.collect()
     }
 
+    /// Whether any group speaks of addresses of IPv6.
+    pub fn speaks_of_ipv6(&self) -> bool {
+        let shared = self.groups.iter().filter_map(|group| group.shared.as_ref().ok());
+        let mut rules = shared.flat_map(|shared| shared.permissions.rules());
+        // Addresses of IPv4 come first.
+        rules.any(|rule| rule.destinations.last().is_some_and(|range| range.end().is_ipv6()))
+    }
+
     /// Whether this says what was so before `other`: of the same spaces at least, in the same life.
     pub fn is_older_than(&self, other: &Self) -> bool {
         if !self.spaces.is_superset(&other.spaces) {

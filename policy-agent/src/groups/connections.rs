@@ -3,28 +3,36 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netfilter_events::conntrack::{Connection, Portless};
 use policy::{Permissions, Traffic};
 
 use super::desired::Governed;
 
-/// The protocol's number.
+/// The protocols' numbers.
 const ICMP: u8 = 1;
+const ICMP_V6: u8 = 58;
+
+/// Where containers are, of which groups have no say: the overlay, and where their second addresses are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Networks {
+    pub overlay: Ipv4Net,
+    pub second: Option<Ipv6Net>,
+}
 
 /// The connections of governed containers that must be judged anew. Those to the host itself may be
 /// among them, which harms them not: what lets them in asks no state.
 pub(crate) fn unlawful(
     connections: &[Connection],
     governed: &[Governed],
-    overlay: Ipv4Net,
+    networks: Networks,
 ) -> Vec<Connection> {
     let by_ip = by_ip(governed);
     let unlawful = |connection: &&Connection| {
         let Connection { protocol, source, responder, responder_port, .. } = **connection;
         by_ip.get(&source).is_some_and(|one| {
             let allows = |all: &Permissions| all.allow(protocol, responder, responder_port);
-            is_outside(responder, overlay) && !one.allows(responder, allows)
+            networks.are_left_for(responder) && !one.allows(responder, allows)
         })
     };
     connections.iter().filter(unlawful).copied().collect()
@@ -33,7 +41,7 @@ pub(crate) fn unlawful(
 /// The same of protocols without ports: whether one must be.
 pub(crate) fn unlawful_portless(
     governed: &[Governed],
-    overlay: Ipv4Net,
+    networks: Networks,
 ) -> impl Fn(&Portless) -> bool {
     let by_ip = by_ip(governed);
     move |&Portless { protocol, kind, source, responder }| {
@@ -43,30 +51,39 @@ pub(crate) fn unlawful_portless(
                 Traffic::Icmp(wanted, _) => {
                     protocol == ICMP && (wanted.is_none() || *wanted == kind)
                 }
+                Traffic::IcmpV6(wanted, _) => {
+                    protocol == ICMP_V6 && (wanted.is_none() || *wanted == kind)
+                }
                 _ => false,
             };
             let allows = |all: &Permissions| all.reach(responder, meant);
-            is_outside(responder, overlay) && !one.allows(responder, allows)
+            networks.are_left_for(responder) && !one.allows(responder, allows)
         })
     }
 }
 
 fn by_ip(governed: &[Governed]) -> BTreeMap<IpAddr, &Governed> {
-    governed.iter().map(|one| (one.ip.into(), one)).collect()
+    let second = governed.iter().filter_map(|one| Some((IpAddr::from(one.second?), one)));
+    governed.iter().map(|one| (one.ip.into(), one)).chain(second).collect()
 }
 
-/// Whether security groups have a say about what goes there.
-fn is_outside(address: IpAddr, overlay: Ipv4Net) -> bool {
-    match address {
-        IpAddr::V4(address) => !overlay.contains(&address) && !address.is_link_local(),
-        IpAddr::V6(_) => true,
+impl Networks {
+    /// Whether security groups have a say about what goes there.
+    fn are_left_for(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => !self.overlay.contains(&address) && !address.is_link_local(),
+            IpAddr::V6(address) => {
+                let inside = self.second.is_some_and(|net| net.contains(&address));
+                !inside && !address.is_unicast_link_local()
+            }
+        }
     }
 }
 
 impl Governed {
     /// Where it leads after translation is what the rules judge. What is only watched is let through.
     fn allows(&self, responder: IpAddr, allows: impl Fn(&Permissions) -> bool) -> bool {
-        let in_net = |net: &Ipv4Net| matches!(responder, IpAddr::V4(to) if net.contains(&to));
+        let in_net = |net: &IpNet| net.contains(&responder);
         let is_allowed = || self.groups.iter().any(|group| allows(&group.permissions));
         !self.denied.iter().any(in_net) && (self.watched || is_allowed())
     }
@@ -78,6 +95,55 @@ mod tests {
 
     use super::*;
     use crate::groups::desired::tests::governed;
+
+    fn networks() -> Networks {
+        let second = Some("fd00:255::/48".parse().unwrap());
+        Networks { overlay: "10.255.0.0/16".parse().unwrap(), second }
+    }
+
+    #[test]
+    fn connections_of_the_second_address_are_judged_as_well() {
+        let rule = |to: &str, traffic| EgressRule {
+            destinations: vec![to.parse().unwrap()],
+            traffic,
+            log: false,
+        };
+        let tcp = Traffic::Ports(Protocol::Tcp, vec!["80".parse().unwrap()]);
+        let echo = Traffic::IcmpV6(Some(128), Some(0));
+        let allowed = vec![rule("2001:db8::/64", tcp), rule("2001:db8::1", echo)];
+        let denied = vec!["2001:db8::8000/113".parse().unwrap()];
+        let second = Some("fd00:255::2".parse().unwrap());
+        let web = [Governed { second, denied, ..governed("10.255.30.2", allowed) }];
+        let judged = |source: &str, responder: &str, responder_port| {
+            let [source, responder] = [source, responder].map(|ip| ip.parse().unwrap());
+            let connection = Connection {
+                protocol: Protocol::Tcp,
+                source,
+                source_port: 40000,
+                destination: responder,
+                destination_port: responder_port,
+                responder,
+                responder_port,
+                mark: 0,
+                id: None,
+                zone: 0,
+            };
+            !unlawful(&[connection], &web, networks()).is_empty()
+        };
+        assert!(!judged("fd00:255::2", "2001:db8::1", 80), "allowed");
+        assert!(judged("fd00:255::2", "2001:db8::1", 81), "another port");
+        assert!(judged("fd00:255::2", "2001:db8:1::1", 80), "another network");
+        assert!(judged("fd00:255::2", "2001:db8::8001", 80), "a denied network");
+        assert!(!judged("fd00:255::2", "fd00:255::3", 80), "a container");
+        assert!(!judged("fd00:255::9", "2001:db8::1", 81), "of nobody here");
+        let judge = unlawful_portless(&web, networks());
+        let ping = |protocol, responder: &str| {
+            let [source, responder] = ["fd00:255::2", responder].map(|ip| ip.parse().unwrap());
+            judge(&Portless { protocol, kind: Some(128), source, responder })
+        };
+        assert!(!ping(ICMP_V6, "2001:db8::1") && ping(ICMP_V6, "2001:db8::2"));
+        assert!(ping(132, "2001:db8::1"));
+    }
 
     #[test]
     fn only_what_no_group_allows_is_judged_anew() {
@@ -103,8 +169,7 @@ mod tests {
                     id: None,
                     zone: 0,
                 };
-                let overlay = "10.255.0.0/16".parse().unwrap();
-                !unlawful(&[connection], std::slice::from_ref(web), overlay).is_empty()
+                !unlawful(&[connection], std::slice::from_ref(web), networks()).is_empty()
             };
         let judged =
             |protocol, source, responder, port| judged_of(&web, protocol, source, responder, port);
@@ -139,7 +204,7 @@ mod tests {
             rule("192.0.2.4", Traffic::Ports(Protocol::Tcp, vec!["1-65535".parse().unwrap()])),
         ];
         let web = [governed("10.255.30.2", allowed)];
-        let judge = unlawful_portless(&web, "10.255.0.0/16".parse().unwrap());
+        let judge = unlawful_portless(&web, networks());
         let judged = |protocol, responder: &str| {
             let source = "10.255.30.2".parse().unwrap();
             judge(&Portless {

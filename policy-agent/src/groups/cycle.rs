@@ -119,6 +119,9 @@ impl Cycle {
     fn heed(&mut self, wake: Wake) -> Option<oneshot::Sender<()>> {
         match wake {
             Wake::Answer(answer) => {
+                if let Some(enforcer) = &mut self.enforcer {
+                    enforcer.hear(&answer);
+                }
                 self.known.answer = Some(answer);
                 self.known.fresh = true;
                 None

@@ -3,14 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use containers::{Container, Contents};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv6Net};
 use netfilter::{
-    Action, ChainName, Observed, Place, Rule, Ruleset, Scope, Table,
+    Action, ChainName, Dialect, Observed, Place, Rule, Ruleset, Scope, Table,
     egress::{self, Manner, Sender, WaysOut, Workload, shared},
 };
 
@@ -18,7 +18,10 @@ use super::{
     answer::{Answer, Class, Shared},
     status::Standing,
 };
-use crate::denied::{self, Reason};
+use crate::{
+    denied::{self, Reason},
+    world,
+};
 
 /// Chains of security groups begin with one of these: ours and the Go agent's, and what the Go agent
 /// leaves behind when it dies in the middle of a change.
@@ -38,9 +41,11 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Governed {
     pub ip: Ipv4Addr,
+    /// Its second address, of IPv6, if it has one.
+    pub second: Option<Ipv6Addr>,
     /// What lets it send something, shared with all others it is said of.
     pub groups: Vec<Arc<Shared>>,
-    pub denied: Vec<Ipv4Net>,
+    pub denied: Vec<IpNet>,
     /// Whether the rest passes, and is only told of.
     pub watched: bool,
 }
@@ -56,16 +61,27 @@ pub(crate) enum Sweep<'a> {
     All,
 }
 
+/// What holds for all containers of a cell.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    pub manner: Manner,
+    /// Where containers have second addresses, if they have any.
+    pub second_network: Option<Ipv6Net>,
+    /// The words rules are written in.
+    pub dialect: Dialect,
+}
+
 /// What the kernel should hold for the containers of a store. If it `watches`, what no group allows passes
 /// and is told of.
 pub(crate) fn wanted(
     store: &Contents,
     answer: Option<&Answer>,
-    manner: &Manner,
+    cell: &Cell,
     watches: bool,
     observed: &Observed,
     sweep: Sweep<'_>,
 ) -> Wanted {
+    let manner = &cell.manner;
     let (mut rules, mut standings, mut governed) = (Ruleset::new(), BTreeMap::new(), Vec::new());
     // Chains of the living: never swept, and each the chain of one. Whose entry cannot be read, may live.
     let mut chains: BTreeSet<ChainName> =
@@ -75,12 +91,14 @@ pub(crate) fn wanted(
         let is_its_own = chains.insert(chain.clone());
         chains.extend(egress::owned(&chain));
         let standing = if is_its_own {
-            match lot(container, answer, observed) {
+            let second = cell.second_address(container);
+            match lot(container, answer, observed, &cell.tables(second)) {
                 Ok((parent, groups)) => {
                     let workload = Workload::called(container.workload());
                     let denied = manner.deny.of(workload);
-                    let one = Governed { ip: container.ip, groups, denied, watched: watches };
-                    let jump = Rule::new(Action::Jump(chain.clone()));
+                    let ip = container.ip;
+                    let one = Governed { ip, second, groups, denied, watched: watches };
+                    let jump = cell.lead_to(&chain, &one);
                     rules.hook(Table::Filter, parent, Place::First, jump);
                     let sender = Sender { handle: &container.handle, workload, allowed: &[] };
                     manner.govern(&mut rules, chain, &sender, &one.ways_out());
@@ -109,6 +127,7 @@ fn lot(
     container: &Container,
     answer: Option<&Answer>,
     observed: &Observed,
+    tables: &[Table],
 ) -> Result<(ChainName, Vec<Arc<Shared>>), Standing> {
     let class = Class::of(container);
     // Without a space, and for what is no app, no group holds, whatever the server says.
@@ -120,7 +139,7 @@ fn lot(
             groups.map_err(|error| Standing::Kept(error.to_string()))?
         }
     };
-    match parent(&container.handle, observed) {
+    match parent(&container.handle, observed, tables) {
         Some(parent) => Ok((parent, groups)),
         None => Err(Standing::Unplaced(format!(
             "it has no chain {}",
@@ -129,9 +148,12 @@ fn lot(
     }
 }
 
-/// The chain of what leaves a container, as our networker names it, or the CNI wrapper, which cuts.
-fn parent(handle: &str, observed: &Observed) -> Option<ChainName> {
-    let there = |chain: &ChainName| observed.rules(Table::Filter, chain.as_str()).is_some();
+/// The chain of what leaves a container, as our networker names it, or the CNI wrapper, which cuts. It must
+/// be in all of `tables`.
+fn parent(handle: &str, observed: &Observed, tables: &[Table]) -> Option<ChainName> {
+    let there = |chain: &ChainName| {
+        tables.iter().all(|table| observed.rules(*table, chain.as_str()).is_some())
+    };
     let cut: String = format!("netout--{handle}").chars().take(28).collect();
     let cut = cut.parse().ok().filter(there);
     Some(egress::netout_chain(handle)).filter(there).or(cut)
@@ -179,6 +201,29 @@ fn scope_of(
     Scope::named(ours)
 }
 
+impl Cell {
+    fn second_address(&self, container: &Container) -> Option<Ipv6Addr> {
+        self.second_network.and_then(|network| world::second_address(container, network))
+    }
+
+    /// Where a container with these addresses has its chains.
+    fn tables(&self, second: Option<Ipv6Addr>) -> Vec<Table> {
+        let mut tables = self.dialect.tables(Table::Filter);
+        if second.is_none() {
+            tables.truncate(1);
+        }
+        tables
+    }
+
+    /// The way to a container's groups. The networker has written nothing of IPv6 for one that has only one
+    /// address, so nothing of that can be led there.
+    fn lead_to(&self, chain: &ChainName, one: &Governed) -> Rule {
+        let jump = Rule::new(Action::Jump(chain.clone()));
+        let apart = self.dialect.tables(Table::Filter).len() > 1;
+        if apart && one.second.is_none() { jump.from(one.ip) } else { jump }
+    }
+}
+
 impl Governed {
     /// Where what is neither stray nor denied goes.
     fn ways_out(&self) -> WaysOut {
@@ -193,7 +238,7 @@ pub(crate) mod tests {
     use std::num::{NonZeroU16, NonZeroU32};
 
     use netfilter::{
-        Dialect, Family, Limit, Plan, Rendered,
+        Family, Limit, Plan, Rendered,
         egress::{DenyNetworks, Outbound},
     };
     use policy::{EgressRule, SecurityGroup};
@@ -225,12 +270,22 @@ pub(crate) mod tests {
         }
     }
 
+    /// A cell on which nothing special holds.
+    pub fn cell(dialect: Dialect, second_network: Option<Ipv6Net>) -> Cell {
+        Cell { manner: manner(), second_network, dialect }
+    }
+
+    /// A cell whose containers have one address each.
+    fn with(manner: &Manner) -> Cell {
+        Cell { manner: manner.clone(), ..cell(Dialect::Iptables(Family::V4), None) }
+    }
+
     /// A container that may send this and nothing else.
     pub fn governed(ip: &str, allowed: Vec<EgressRule>) -> Governed {
         let permissions = allowed.into_iter().collect();
         let group = Shared { chain: shared::name("group"), name: "group".into(), permissions };
         let (ip, groups) = (ip.parse().unwrap(), vec![Arc::new(group)]);
-        Governed { ip, groups, denied: Vec::new(), watched: false }
+        Governed { ip, second: None, groups, denied: Vec::new(), watched: false }
     }
 
     fn observed(chains: &[&str]) -> Observed {
@@ -254,7 +309,8 @@ pub(crate) mod tests {
         let twice = SecurityGroup { guid: "again".into(), ..running("10.0.0.1") };
         let answer = answer(&["a"], vec![running("10.0.0.1"), twice]);
         let there = observed(&["netout--web"]);
-        let wanted = wanted(&store(vec![web]), Some(&answer), &manner, false, &there, Sweep::All);
+        let wanted =
+            wanted(&store(vec![web]), Some(&answer), &with(&manner), false, &there, Sweep::All);
         insta::assert_snapshot!(wanted.rules, @r"
         *filter
         -A netout--web -j asg-web
@@ -281,7 +337,7 @@ pub(crate) mod tests {
         chains: &[&str],
     ) -> Vec<String> {
         let store = store(containers.to_vec());
-        let wanted = wanted(&store, answer, &manner(), false, &observed(chains), Sweep::All);
+        let wanted = wanted(&store, answer, &with(&manner()), false, &observed(chains), Sweep::All);
         let text = |(handle, standing): (&String, &Standing)| match standing {
             Standing::Enforced => format!("{handle}: enforced"),
             Standing::Unknown => format!("{handle}: unknown"),
@@ -319,14 +375,72 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_second_address_is_governed_where_the_networker_has_a_chain_for_it() {
+        let dual = |handle: &str, ip, second: &str| {
+            let mut container = container(handle, ip, "a", "app");
+            container.metadata.insert(containers::IPV6.to_owned(), second.into());
+            container
+        };
+        let all = store(vec![
+            dual("two", "10.255.30.2", "fd00:255::2"),
+            dual("late", "10.255.30.3", "fd00:255::3"),
+            container("one", "10.255.30.4", "a", "app"),
+        ]);
+        let mut kernel = netfilter::FakeKernel::speaking(Dialect::DualIptables);
+        let mut there = Ruleset::new();
+        for handle in ["two", "one"] {
+            there.chain(Table::Filter, egress::netout_chain(handle), Vec::new());
+        }
+        use netfilter::Kernel;
+        kernel.settle(&there, &Scope::prefix("netout--")).unwrap();
+        let late = Rule::new(Action::Drop);
+        let late = Plan::of(
+            Dialect::DualIptables,
+            Table::Filter,
+            vec![
+                netfilter::Step::Declare("netout--late".into()),
+                netfilter::Step::Append("netout--late".into(), late.to_string()),
+            ],
+        );
+        kernel.commit(&late).unwrap();
+        let cell = cell(Dialect::DualIptables, Some("fd00:255::/48".parse().unwrap()));
+        let answer = answer(&["a"], vec![running("2001:db8::1"), running("10.0.0.1")]);
+        let observed = kernel.observe().unwrap();
+        let wanted = wanted(&all, Some(&answer), &cell, false, &observed, Sweep::All);
+        let placed = |handle: &str| wanted.standings[handle] == Standing::Enforced;
+        assert!(placed("one") && placed("two") && !placed("late"));
+        kernel.settle(&wanted.rules, &wanted.scope).unwrap();
+        let first = |table, chain: &str| kernel.state.rules(table, chain).unwrap().first().cloned();
+        let jump = Some("-j asg-two".to_owned());
+        assert_eq!(first(Table::Filter, "netout--two"), jump);
+        assert_eq!(first(Table::Filter6, "netout--two"), jump);
+        let jump = Some("-s 10.255.30.4/32 -j asg-one".to_owned());
+        assert_eq!(first(Table::Filter, "netout--one"), jump);
+        assert_eq!(first(Table::Filter6, "netout--one"), None);
+        let groups = wanted.governed[0].groups.iter().map(|group| group.chain.as_str());
+        let of = |table| {
+            let rules = groups.clone().flat_map(|chain| kernel.state.rules(table, chain).unwrap());
+            rules.map(String::as_str).collect::<Vec<_>>()
+        };
+        let range = |ip: &str| {
+            format!("-p tcp -m iprange --dst-range {ip}-{ip} -m tcp --dport 80 -j ACCEPT")
+        };
+        assert_eq!(of(Table::Filter), [range("10.0.0.1")]);
+        assert_eq!(of(Table::Filter6), [range("2001:db8::1")]);
+    }
+
+    #[test]
     fn the_chains_of_the_cni_wrapper_are_found_under_their_cut_names() {
         let handle = "3f1c0a52-6d8e-4b7a-5c21-9e04";
         let there = observed(&["netout--3f1c0a52-6d8e-4b7a-5"]);
-        assert_eq!(parent(handle, &there).unwrap().as_str(), "netout--3f1c0a52-6d8e-4b7a-5");
+        assert_eq!(
+            parent(handle, &there, &[Table::Filter]).unwrap().as_str(),
+            "netout--3f1c0a52-6d8e-4b7a-5"
+        );
         let own = egress::netout_chain(handle);
         let there = observed(&["netout--3f1c0a52-6d8e-4b7a-5", own.as_str()]);
-        assert_eq!(parent(handle, &there), Some(own));
-        assert_eq!(parent(handle, &observed(&[])), None);
+        assert_eq!(parent(handle, &there, &[Table::Filter]), Some(own));
+        assert_eq!(parent(handle, &observed(&[]), &[Table::Filter]), None);
     }
 
     /// Which of these chains a plan would remove.
@@ -338,7 +452,7 @@ pub(crate) mod tests {
         let chains =
             ["asg-a", "asg-b", "asg-bad", "asg-gone", "casg-gone", "netout--a", "vpa--x", "asgard"];
         let (there, known) = (observed(&chains), answer(&["a"], vec![]));
-        let wanted = wanted(&living, Some(&known), &manner(), false, &there, sweep);
+        let wanted = wanted(&living, Some(&known), &with(&manner()), false, &there, sweep);
         let rendered = Rendered::new(&wanted.rules, Dialect::Iptables(Family::V4));
         let plan = Plan::new(&rendered, &there, &wanted.scope);
         let removed = |line: &&str| line.starts_with("-X");
@@ -354,7 +468,8 @@ pub(crate) mod tests {
         let outbound = Some(Outbound { limit, logging: true, dry_run: false });
         let manner = Manner { outbound, told: true, ..manner() };
         let answer = answer(&["a"], vec![running("10.0.0.1")]);
-        for dialect in [Dialect::Iptables(Family::V4), Dialect::Nft] {
+        for dialect in [Dialect::Iptables(Family::V4), Dialect::DualIptables, Dialect::Nft] {
+            let cell = Cell { manner: manner.clone(), ..cell(dialect, None) };
             let mut kernel = FakeKernel::speaking(dialect);
             let mut networkers = Ruleset::new();
             networkers.chain(Table::Filter, egress::netout_chain("web"), Vec::new());
@@ -362,7 +477,7 @@ pub(crate) mod tests {
             let mut settle = |containers: Vec<Container>| {
                 let there = kernel.observe().unwrap();
                 let wanted =
-                    wanted(&store(containers), Some(&answer), &manner, false, &there, Sweep::All);
+                    wanted(&store(containers), Some(&answer), &cell, false, &there, Sweep::All);
                 kernel.settle(&wanted.rules, &wanted.scope).unwrap();
                 let there = kernel.observe().unwrap();
                 let names = there.chains(Table::Filter).chain(there.sets());

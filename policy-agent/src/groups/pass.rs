@@ -10,7 +10,7 @@ use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
     ChainName, Drift, Firewall, KernelError, Observed, Rendered, Settled, Table,
-    egress::{Manner, groups_chain, netout_chain, owned, shared},
+    egress::{groups_chain, netout_chain, owned, shared},
 };
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use service::log::chain;
@@ -18,8 +18,8 @@ use thiserror::Error;
 
 use super::{
     answer::Answer,
-    connections,
-    desired::{self, Governed, Sweep, Wanted},
+    connections::{self, Networks},
+    desired::{self, Cell, Governed, Sweep, Wanted},
     status::Standing,
 };
 use crate::{
@@ -35,10 +35,12 @@ pub(crate) struct Enforcer {
     subnet: subnet::Source,
     /// The last good reading of it.
     overlay: Option<Ipv4Net>,
-    manner: Manner,
+    cell: Cell,
     firewall: Shared,
     former: Former,
     connections: Box<dyn Connections>,
+    /// Whether it was told already that groups speak of what nobody here has.
+    has_told_of_ipv6: bool,
     /// The last good reading of the store.
     containers: Option<Contents>,
     /// What the kernel was last made to agree with.
@@ -104,11 +106,14 @@ impl Enforcer {
         former: Former,
         connections: Box<dyn Connections>,
     ) -> Self {
+        let (manner, second_network) = (config.egress.clone(), config.second_network);
+        let cell = Cell { manner, second_network, dialect: firewall.lock().dialect() };
         Self {
             store: Store::at(&config.datastore),
             subnet: config.subnet.clone(),
             overlay: None,
-            manner: config.egress.clone(),
+            cell,
+            has_told_of_ipv6: false,
             firewall,
             former,
             connections,
@@ -139,6 +144,17 @@ impl Enforcer {
         Ok(outcome)
     }
 
+    /// Takes note of what the server says, before a pass acts on it.
+    pub fn hear(&mut self, answer: &Answer) {
+        let is_dual = self.cell.second_network.is_some();
+        if !is_dual && !self.has_told_of_ipv6 && answer.speaks_of_ipv6() {
+            tracing::info!(
+                "Security groups speak of IPv6, which containers here do not have: dual_stack is off. The rest of them is enforced."
+            );
+            self.has_told_of_ipv6 = true;
+        }
+    }
+
     /// The kernel, and what the last pass saw of it.
     pub fn last_look(&self) -> (Shared, Seen) {
         (self.firewall.clone(), self.seen)
@@ -158,7 +174,7 @@ impl Enforcer {
             (false, false) => Sweep::Only(gone),
         };
         let Wanted { rules, scope, standings, governed } =
-            desired::wanted(containers, answer.as_ref(), &self.manner, *watches, observed, sweep);
+            desired::wanted(containers, answer.as_ref(), &self.cell, *watches, observed, sweep);
         // Taken out, so that a pass in which connections cannot be judged leaves that to the next.
         let unchanged = self.settled.take().as_ref() == Some(&governed);
         let (count, rules) = (rules.len(), Rendered::new(&rules, firewall.dialect()));
@@ -220,8 +236,9 @@ impl Enforcer {
         if governed.is_empty() {
             return Ok(0);
         }
-        let unlawful = connections::unlawful(&self.connections.list()?, governed, overlay);
-        let portless = connections::unlawful_portless(governed, overlay);
+        let networks = Networks { overlay, second: self.cell.second_network };
+        let unlawful = connections::unlawful(&self.connections.list()?, governed, networks);
+        let portless = connections::unlawful_portless(governed, networks);
         Ok(self.connections.forget(&unlawful)? + self.connections.forget_portless(&portless)?)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+mod dual;
 mod predecessor;
 mod real_kernels;
 
@@ -78,8 +79,9 @@ impl Cell {
         connections: &FakeConnections,
     ) -> Enforcer {
         let subnet = crate::subnet::Source::File(files.path().join("subnet.env"));
-        let files = Files::new(store(files), subnet);
+        let files = Files::new(store(files), subnet, None);
         Enforcer {
+            second_network: None,
             files,
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,

@@ -19,7 +19,7 @@ fn caller_and_callee(world: &World) -> Result<(Container, Container)> {
 }
 
 /// What a cell's agent has told of packets to `port`.
-fn lines(cell: &Cell, port: u16) -> Vec<Value> {
+pub fn lines(cell: &Cell, port: u16) -> Vec<Value> {
     let log = cell.agent().tail(10_000);
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_packets = lines.filter(|line| line["target"] == "packets");

@@ -11,7 +11,8 @@ fn explained(cell: &Cell, from: &Container, to: &Container, port: u16) -> Result
     explain(cell, &[&from, &to, &port])
 }
 
-fn explain(cell: &Cell, words: &[&str]) -> Result<String> {
+/// The same in other words.
+pub fn explain(cell: &Cell, words: &[&str]) -> Result<String> {
     let program = binaries::path("policy-agent")?;
     cell.netns().run(&program.to_string_lossy(), ["explain"].iter().chain(words))
 }

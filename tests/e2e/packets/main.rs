@@ -10,6 +10,7 @@ mod container_store;
 mod crowd;
 mod denied_log;
 mod denies_by_default;
+mod dual_stack;
 mod explains;
 mod groups;
 mod kills;

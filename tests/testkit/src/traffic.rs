@@ -1,6 +1,6 @@
 //! Something kept going while the world is being disturbed, that counts what went wrong meanwhile.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -42,7 +42,7 @@ pub(crate) enum Talk {
 impl Traffic {
     /// Opens a connection over which a line comes every few milliseconds; returns once the first has
     /// come.
-    pub(crate) fn hold(netns: Netns, to: Ipv4Addr, talk: Talk) -> Result<Self> {
+    pub(crate) fn hold(netns: Netns, to: IpAddr, talk: Talk) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (asked, (opened, open)) = (stop.clone(), mpsc::channel());
         let worker = thread::spawn(move || {
@@ -50,10 +50,10 @@ impl Traffic {
             let opened = move || _ = opened.send(());
             let held = netns.inside(|| match talk {
                 Talk::Ask(Port { transport, number }) => {
-                    probe::hold(transport, to.into(), number, opened, go_on)
+                    probe::hold(transport, to, number, opened, go_on)
                 }
                 Talk::Listen(Port { transport, number }) => {
-                    probe::hear(transport, to.into(), number, opened, go_on)
+                    probe::hear(transport, to, number, opened, go_on)
                 }
             })?;
             Ok(Account::Held(held.with_context(|| format!("cannot connect to {to} {talk:?}"))?))
@@ -70,7 +70,7 @@ impl Traffic {
     }
 
     /// Makes a new connection every few milliseconds.
-    pub(crate) fn calls(netns: Netns, to: Ipv4Addr, port: Port) -> Self {
+    pub(crate) fn calls(netns: Netns, to: IpAddr, port: Port) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
         let worker = thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Traffic {
                 let (mut made, mut failed, mut answered) = (0, Vec::new(), Vec::new());
                 while !asked.load(Ordering::Relaxed) {
                     let patience = Duration::from_secs(2);
-                    let seen = probe::dial(port.transport, to.into(), port.number, patience);
+                    let seen = probe::dial(port.transport, to, port.number, patience);
                     made += 1;
                     let account = format!("call {made} to {to} {port}: {seen}");
                     match seen.outcome {

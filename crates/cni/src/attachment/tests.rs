@@ -21,6 +21,7 @@ fn a_result_of_1_0_0_is_read() {
     let (ip, interface) = attachment.first_ipv4().unwrap();
     assert_eq!(ip, Ipv4Addr::new(10, 255, 30, 2));
     assert_eq!(interface.unwrap().name, "eth0");
+    assert_eq!(attachment.first_ipv6(), Some("fd00::2".parse().unwrap()));
     let host: Vec<_> = attachment.host_interfaces().map(|i| i.name.as_str()).collect();
     assert_eq!(host, ["veth1"]);
     assert_eq!(attachment.routes[1].gateway, Some(Ipv4Addr::new(10, 255, 30, 1).into()));
@@ -34,6 +35,7 @@ fn a_result_of_0_3_1_states_families_we_need_not_be_told() {
         "ips": [{"version": "4", "address": "10.1.2.3/32"}], "dns": {}
     }));
     assert_eq!(attachment.first_ipv4(), Some((Ipv4Addr::new(10, 1, 2, 3), None)));
+    assert_eq!(attachment.first_ipv6(), None);
 }
 
 #[test]
@@ -84,7 +86,7 @@ proptest! {
         let at = at % text.len();
         text[at] = byte;
         if let Ok(attachment) = Attachment::parse(&text, SpecVersion::FIRST) {
-            let _ = attachment.first_ipv4();
+            let _ = (attachment.first_ipv4(), attachment.first_ipv6());
         }
     }
 }

@@ -75,6 +75,24 @@ fn the_file_is_the_one_go_programs_read() {
 }
 
 #[test]
+fn a_second_address_is_of_the_metadata_and_belongs_to_one_container_at_a_time() {
+    let (_dir, store) = store();
+    let dual = |handle, ip, ipv6: &str| {
+        let mut container = container(handle, ip);
+        container.metadata.insert(crate::IPV6.to_owned(), ipv6.into());
+        container
+    };
+    store.add(&dual("web", [10, 255, 30, 2], "fd00:30::2")).unwrap();
+    store.add(&dual("log", [10, 255, 30, 3], "fd00:30::3")).unwrap();
+    store.add(&dual("db", [10, 255, 30, 4], "fd00:30:0::2")).unwrap();
+    assert_eq!(handles(&store), ["db", "log"]);
+    let read = store.read().unwrap();
+    assert_eq!(read.containers[0].ipv6(), Some("fd00:30::2".parse().unwrap()));
+    assert_eq!(dual("x", [10, 255, 30, 5], "10.255.30.5").ipv6(), None);
+    assert_eq!(container("x", [10, 255, 30, 5]).ipv6(), None);
+}
+
+#[test]
 fn files_are_for_the_owner_only_and_the_version_moves_with_every_write() {
     let (_dir, store) = store();
     store.add(&container("web", [10, 255, 30, 2])).unwrap();

@@ -238,3 +238,20 @@ fn a_device_that_is_gone_is_recognised() {
         assert!(error.is_no_such_link(), "{error}");
     });
 }
+
+#[test]
+fn a_bridge_and_its_ports_are_told_from_other_devices() {
+    let cell = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need CAP_SYS_ADMIN");
+        ip("link add eth0 type veth peer name far0");
+        ip("link add br0 type bridge");
+        ip("link set far0 master br0");
+        let of = |name| place(name).unwrap();
+        assert_eq!(of("eth0"), Some(Place::Alone));
+        assert_eq!(of("far0"), Some(Place::Port));
+        assert_eq!(of("br0"), Some(Place::Bridge));
+        assert_eq!(of("lo"), Some(Place::Other));
+        assert_eq!(of("none"), None);
+    });
+    cell.join().unwrap();
+}

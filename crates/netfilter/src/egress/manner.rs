@@ -12,7 +12,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use policy::{EgressRule, PortRange, Protocol};
 
 use super::allow;
@@ -47,9 +47,9 @@ pub struct Manner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct DenyNetworks {
-    pub always: Vec<Ipv4Net>,
-    pub running: Vec<Ipv4Net>,
-    pub staging: Vec<Ipv4Net>,
+    pub always: Vec<IpNet>,
+    pub running: Vec<IpNet>,
+    pub staging: Vec<IpNet>,
 }
 
 /// How often one container may open a TCP connection to one address and port.
@@ -124,7 +124,7 @@ impl Workload {
 
 impl DenyNetworks {
     /// Those for what runs in a container, the narrower ones first.
-    pub fn of(&self, workload: Workload) -> Vec<Ipv4Net> {
+    pub fn of(&self, workload: Workload) -> Vec<IpNet> {
         let narrow = match workload {
             Workload::Running => self.running.as_slice(),
             Workload::Staging => self.staging.as_slice(),

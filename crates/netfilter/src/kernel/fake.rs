@@ -81,7 +81,7 @@ impl FakeKernel {
     fn transactions(&self, plan: &Plan) -> Vec<Plan> {
         match self.dialect {
             Dialect::Nft => vec![plan.clone()],
-            Dialect::Iptables(_) => {
+            Dialect::Iptables(_) | Dialect::DualIptables => {
                 let table = |(table, steps): (&Table, &Vec<_>)| {
                     Plan::of(self.dialect, *table, steps.clone())
                 };

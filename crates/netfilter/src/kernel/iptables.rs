@@ -35,6 +35,8 @@ pub enum Engine {
 #[derive(Debug)]
 pub struct Iptables {
     family: Family,
+    /// Whether IPv6 is written as well, in tables of its own.
+    dual: bool,
     /// `None` for whichever is installed as plain `iptables`.
     engine: Option<Engine>,
     lock_file: LockFile,
@@ -52,7 +54,13 @@ impl Iptables {
     /// Through the programs found on `PATH`, whichever engine they drive; the kernel is read whenever
     /// there is a question.
     pub fn new() -> Self {
-        Self { family: Family::V4, engine: None, lock_file: LockFile(None), netlink: None }
+        Self {
+            family: Family::V4,
+            dual: false,
+            engine: None,
+            lock_file: LockFile(None),
+            netlink: None,
+        }
     }
 
     /// The same, but reading the kernel only when it has changed, if the engine they drive can tell.
@@ -77,6 +85,12 @@ impl Iptables {
         self
     }
 
+    /// About packets of both: one kernel, whose plans hold what is said to `iptables` and to `ip6tables`.
+    #[must_use]
+    pub fn dual(self) -> Self {
+        Self { family: Family::V4, dual: true, ..self }
+    }
+
     /// Holding this file's lock while committing, as the other programs of the cell do
     /// (spec/cell.md §C.7). The file is created when missing and never truncated.
     #[must_use]
@@ -85,9 +99,9 @@ impl Iptables {
         self
     }
 
-    /// `iptables-save`, or its like for the family and engine.
-    fn program(&self, verb: &str) -> String {
-        let tables = match self.family {
+    /// `iptables-save`, or its like for a family and the engine.
+    fn program(&self, family: Family, verb: &str) -> String {
+        let tables = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
@@ -98,16 +112,34 @@ impl Iptables {
         }
     }
 
+    fn listing(&self, family: Family) -> Result<String, KernelError> {
+        let output = run(&self.program(family, "save"), &[], "")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// With the lock held.
-    fn restore(&self, plan: &Plan) -> Result<(), KernelError> {
+    fn carry_out(&self, plan: &Plan) -> Result<(), KernelError> {
         if plan.is_empty() {
             return Ok(());
         }
-        let text = plan.render();
-        let restore = self.program("restore");
+        if !self.dual {
+            return self.restore(self.family, &plan.render());
+        }
+        for family in Family::ALL {
+            let text = plan.restore_text(family);
+            if !text.is_empty() {
+                self.restore(family, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has one program carry out its part, trying again while another writes.
+    fn restore(&self, family: Family, text: &str) -> Result<(), KernelError> {
+        let restore = self.program(family, "restore");
         let (mut attempt, began) = (1, Instant::now());
         loop {
-            match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], &text) {
+            match run(&restore, &["--noflush", "--wait", XTABLES_WAIT], text) {
                 Err(KernelError::Failed { status, .. })
                     if status.code() == Some(RESOURCE_PROBLEM)
                         && attempt < ATTEMPTS
@@ -124,7 +156,7 @@ impl Iptables {
 
 impl Kernel for Iptables {
     fn dialect(&self) -> Dialect {
-        Dialect::Iptables(self.family)
+        if self.dual { Dialect::DualIptables } else { Dialect::Iptables(self.family) }
     }
 
     fn generation(&mut self) -> Result<Option<u32>, KernelError> {
@@ -137,9 +169,8 @@ impl Kernel for Iptables {
     }
 
     fn observe(&mut self) -> Result<Observed, KernelError> {
-        let output = run(&self.program("save"), &[], "")?;
-        let listing = String::from_utf8_lossy(&output.stdout);
-        Ok(Observed::parse(&listing)?)
+        let observed = Observed::parse(&self.listing(self.family)?)?;
+        Ok(if self.dual { observed.and_ipv6(&self.listing(Family::V6)?)? } else { observed })
     }
 
     fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
@@ -147,13 +178,13 @@ impl Kernel for Iptables {
             return Ok(());
         }
         let _held = self.lock_file.take()?;
-        self.restore(plan)
+        self.carry_out(plan)
     }
 
     fn change(&mut self, decide: &mut dyn FnMut(&Observed) -> Plan) -> Result<Plan, KernelError> {
         let _held = self.lock_file.take()?;
         let plan = decide(&self.observe()?);
-        self.restore(&plan)?;
+        self.carry_out(&plan)?;
         Ok(plan)
     }
 }

@@ -6,21 +6,29 @@ use std::{
 };
 
 use super::{Plan, SetStep, Step};
-use crate::{Dialect, Element, Table, render::nft};
+use crate::{Dialect, Element, Family, Table, render::nft};
 
 impl Plan {
     /// What is said to the kernel: the input of `iptables-restore --noflush`, or of `nft -f`. nft
     /// deletes rules by number only; where one is to be deleted, its text stands there in brackets.
     pub fn render(&self) -> String {
         match self.dialect {
-            Dialect::Iptables(_) => self.restore_text(),
+            Dialect::Iptables(_) | Dialect::DualIptables => {
+                Family::ALL.map(|family| self.restore_text(family)).concat()
+            }
             Dialect::Nft => self.nft_text(|_, _, rule| format!("<{rule}>")),
         }
     }
 
-    fn restore_text(&self) -> String {
+    /// The part that is said to iptables, or to ip6tables where both are spoken to.
+    pub(crate) fn restore_text(&self, family: Family) -> String {
         let mut text = String::new();
         for (table, steps) in &self.tables {
+            let six = table.in_ip6tables();
+            if six.is_some() != (family == Family::V6) {
+                continue;
+            }
+            let table = six.unwrap_or(*table);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "*{table}");
             steps.iter().for_each(|step| {

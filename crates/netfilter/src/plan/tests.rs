@@ -230,13 +230,14 @@ proptest! {
         seeds in prop::collection::vec(any::<u8>(), 0..4),
         killed_after in prop::option::of(0usize..3),
         dialect in prop::sample::select(vec![
-            Dialect::Iptables(Family::V4), Dialect::Iptables(Family::V6), Dialect::Nft,
+            Dialect::Iptables(Family::V4), Dialect::Iptables(Family::V6), Dialect::DualIptables,
+            Dialect::Nft,
         ]),
     ) {
         let scope = Scope::prefix(PREFIX);
         let mut kernel = FakeKernel::speaking(dialect);
         kernel.settle(&looked_up(&before, &hosts, ranges), &scope).unwrap();
-        if matches!(dialect, Dialect::Iptables(_)) {
+        if dialect != Dialect::Nft {
             acts.iter().for_each(|act| vandalise(&mut kernel.state, act));
         }
         vandalise_sets(&mut kernel.state, &seeds);
@@ -309,9 +310,10 @@ proptest! {
     #[test]
     fn what_follows_is_what_is_made_anew(
         lists in prop::collection::vec((entry_lists(), 0usize..4), 2..4),
-        nft in any::<bool>(),
+        dialect in prop::sample::select(vec![
+            Dialect::Iptables(Family::V4), Dialect::DualIptables, Dialect::Nft,
+        ]),
     ) {
-        let dialect = if nft { Dialect::Nft } else { Dialect::Iptables(Family::V4) };
         let scope = Scope::prefix(PREFIX);
         let mut kernel = FakeKernel::speaking(dialect);
         let mut before: Option<Rendered> = None;

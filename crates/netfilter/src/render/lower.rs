@@ -22,27 +22,19 @@ use tree::Grower;
 /// The most rules of a leaf about addresses, which every packet asks.
 const ADDRESS_LEAF: usize = 16;
 
-/// `wanted` without sets and maps, in iptables' words for `family`. Trees that were there before are
-/// changed where they differ.
-pub(crate) fn ruleset(wanted: &Ruleset, family: Family, before: Option<&Rendered>) -> Rendered {
-    let mut lowering = Lowering { wanted, family, chains: BTreeMap::new(), trees: BTreeMap::new() };
-    let mut hooks = Vec::new();
-    for (table, Hook { parent, place, rule }) in &wanted.hooks {
-        let rules = lowering.lower(*table, rule);
-        let line = |rule| HookLine { parent: parent.to_string(), place: *place, rule };
-        let lines = rules.iter().flat_map(|rule| iptables::lines(rule, family));
-        hooks.extend(lines.map(|rule| (*table, line(rule))));
-    }
-    for ((table, name), rules) in &wanted.chains {
-        let mut lines = Vec::new();
-        for rule in rules {
-            if let Some(rule) = lowering.lower(*table, rule) {
-                lines.extend(iptables::lines(&rule, family));
-            }
-        }
-        lowering.chains.insert((*table, name.to_string()), Lines::of(lines, false));
-    }
-    let Lowering { chains: plain, trees, .. } = lowering;
+/// `wanted` without sets and maps, in iptables' words. Trees that were there before are changed where they
+/// differ.
+pub(crate) fn ruleset(wanted: &Ruleset, dialect: Dialect, before: Option<&Rendered>) -> Rendered {
+    let lowered = match dialect {
+        Dialect::Iptables(family) => Lowering::of(wanted, family),
+        _ => Lowering::of_both(wanted),
+    };
+    let Lowering { hooks, chains: plain, trees, .. } = lowered;
+    let family_of = |table: Table| match dialect {
+        Dialect::Iptables(family) => family,
+        _ if table.in_ip6tables().is_some() => Family::V6,
+        _ => Family::V4,
+    };
     let allows = super::allows(wanted);
     let mut chains = before.map(|before| before.chains.clone()).unwrap_or_default();
     if let Some(before) = before {
@@ -51,7 +43,8 @@ pub(crate) fn ruleset(wanted: &Ruleset, family: Family, before: Option<&Rendered
         }
         let gone = before.trees.iter().filter(|(name, tree)| trees.get(*name) != Some(*tree));
         for ((table, _), tree) in gone {
-            Grower::of(*table, tree, family).fell(&before.allows[&tree.set], &mut chains);
+            Grower::of(*table, tree, family_of(*table))
+                .fell(&before.allows[&tree.set], &mut chains);
         }
     }
     let names = plain.keys().cloned().collect();
@@ -60,26 +53,63 @@ pub(crate) fn ruleset(wanted: &Ruleset, family: Family, before: Option<&Rendered
     }
     for (name, tree) in &trees {
         let (table, _) = name;
-        let grower = Grower::of(*table, tree, family);
+        let grower = Grower::of(*table, tree, family_of(*table));
         let same = before.filter(|before| before.trees.get(name) == Some(tree));
         match same.map(|before| &before.allows[&tree.set]) {
             Some(earlier) => grower.change(earlier, &allows[&tree.set], &mut chains),
             None => grower.grow(&allows[&tree.set], &mut chains),
         }
     }
-    let (dialect, sets) = (Dialect::Iptables(family), BTreeMap::new());
+    let sets = BTreeMap::new();
     Rendered { dialect, chains, hooks, sets, allows, trees, plain: names }
 }
 
 struct Lowering<'a> {
     wanted: &'a Ruleset,
     family: Family,
+    hooks: Vec<(Table, HookLine)>,
     /// All but the trees of sets that say what may be reached.
     chains: BTreeMap<(Table, String), Lines>,
     trees: BTreeMap<(Table, String), Tree>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    /// What of `wanted` is about `family`.
+    fn of(wanted: &'a Ruleset, family: Family) -> Self {
+        let (hooks, chains, trees) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut lowering = Self { wanted, family, hooks, chains, trees };
+        for (table, Hook { parent, place, rule }) in &wanted.hooks {
+            let line = |rule| HookLine { parent: parent.to_string(), place: *place, rule };
+            let lines = lowering.lines(*table, rule).into_iter();
+            lowering.hooks.extend(lines.map(|rule| (*table, line(rule))));
+        }
+        for ((table, name), rules) in &wanted.chains {
+            let lines = rules.iter().flat_map(|rule| lowering.lines(*table, rule)).collect();
+            lowering.chains.insert((*table, name.to_string()), Lines::of(lines, false));
+        }
+        lowering
+    }
+
+    /// The same of both families, each in its tables.
+    fn of_both(wanted: &'a Ruleset) -> Self {
+        let (mut both, six) = (Self::of(wanted, Family::V4), Self::of(wanted, Family::V6));
+        let place = |table: Table| table.of(Family::V6);
+        let hooks = six.hooks.into_iter();
+        both.hooks.extend(hooks.filter_map(|(table, hook)| Some((place(table)?, hook))));
+        let chains = six.chains.into_iter();
+        let put = |((table, name), lines)| Some(((place(table)?, name), lines));
+        both.chains.extend(chains.filter_map(put));
+        let trees = six.trees.into_iter();
+        both.trees.extend(trees.filter_map(|((table, name), t)| Some(((place(table)?, name), t))));
+        both
+    }
+
+    /// One rule, and what it looks things up in.
+    fn lines(&mut self, table: Table, rule: &Rule) -> Vec<String> {
+        let lowered = rule.is_of(self.family).then(|| self.lower(table, rule)).flatten();
+        lowered.map(|rule| iptables::lines(&rule, self.family)).unwrap_or_default()
+    }
+
     /// The rule itself, or the jump to the tree that stands for it.
     fn lower(&mut self, table: Table, rule: &Rule) -> Option<Rule> {
         let mut jump = rule.clone();

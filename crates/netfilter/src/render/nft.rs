@@ -29,7 +29,7 @@ pub(crate) const OPERATORS: &str = "operator-input";
 pub(crate) fn table(table: Table) -> &'static str {
     match table {
         Table::Bridge => "bridge netman",
-        Table::Filter | Table::Mangle | Table::Nat => "inet netman",
+        _ => "inet netman",
     }
 }
 

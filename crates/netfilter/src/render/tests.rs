@@ -103,6 +103,13 @@ fn a_cell_in_the_words_of_iptables() {
     "#);
 }
 
+/// Each family's part is what it would be alone, but that nothing of IPv6 is translated.
+#[test]
+fn both_families_are_said_one_after_the_other() {
+    let [four, six] = Family::ALL.map(|family| said(Dialect::Iptables(family)));
+    assert_eq!(said(Dialect::DualIptables), format!("{four}{six}"));
+}
+
 #[test]
 fn the_same_cell_for_ipv6() {
     insta::assert_snapshot!(said(Dialect::Iptables(Family::V6)), @r#"

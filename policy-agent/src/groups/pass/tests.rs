@@ -13,7 +13,7 @@ use policy::{Protocol, SecurityGroup};
 use super::*;
 use crate::groups::{
     answer::tests::{answer, group},
-    desired::tests::{container, manner},
+    desired::tests::container,
 };
 
 /// A fake kernel the test keeps a hand on.
@@ -75,7 +75,8 @@ impl Cell {
         Enforcer {
             store: Store::at(files.path().join("store.json")),
             subnet: subnet::Source::File(files.path().join("subnet.env")),
-            manner: manner(),
+            cell: desired::tests::cell(kernel.lock().unwrap().dialect, None),
+            has_told_of_ipv6: false,
             firewall: Shared::new(Firewall::new(Box::new(kernel.clone()))),
             former: Former::of(None),
             connections: Box::new(connections.clone()),

@@ -1,10 +1,10 @@
 //! One attempt to reach a server, with an exact account of how it ended.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Dialled, Outcome, Transport};
+use super::{Answer, Dialled, Outcome, Transport, any_like};
 
 /// UDP is sent again this often within the time allowed, since one packet may just get lost.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -40,7 +40,7 @@ fn over_tcp(to: SocketAddr, patience: Duration) -> (Outcome, Option<Answer>) {
 fn over_udp(to: SocketAddr, patience: Duration) -> (Outcome, Option<Answer>) {
     let began = Instant::now();
     let asked = || -> io::Result<String> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((any_like(to.ip()), 0))?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(AGAIN.min(patience)))?;
         let mut buffer = [0; 1024];
@@ -78,7 +78,7 @@ fn is_timeout(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
 
     use super::super::serve::{Listen, serve};

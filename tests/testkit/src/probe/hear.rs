@@ -2,10 +2,10 @@
 //! packets of the server alone must bring about.
 
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use super::hold::{SILENCE, lines};
-use super::{Held, Transport};
+use super::{Held, Transport, any_like};
 
 /// Connects (over UDP: says hello, once), calls `opened` at the first line, then only reads until
 /// nothing comes any more or `go_on` says no.
@@ -25,7 +25,7 @@ pub fn hear(
             Ok(lines(|| reader.read_line(&mut String::new()), opened, go_on))
         }
         Transport::Udp => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any_like(to.ip()), 0))?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(SILENCE))?;
             socket.send(b"?\n")?;
@@ -39,7 +39,7 @@ mod tests {
     use super::super::{Cut, Listen, serve};
     use super::*;
 
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     /// What is heard of a server when we would listen to so many lines.
     fn heard(push: bool, transport: Transport, wanted: u64) -> Held {

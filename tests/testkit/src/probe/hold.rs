@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Transport;
+use super::{Transport, any_like};
 
 /// Between two lines.
 const EVERY: Duration = Duration::from_millis(20);
@@ -81,7 +81,7 @@ pub fn hold(
             Ok(lines(ask, opened, unhurried))
         }
         Transport::Udp => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any_like(to.ip()), 0))?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(SILENCE))?;
             let ask = || {
@@ -125,7 +125,7 @@ pub(super) fn lines(
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     use super::super::serve::{Listen, serve};
     use super::*;

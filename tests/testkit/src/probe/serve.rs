@@ -83,7 +83,9 @@ fn push_datagrams(socket: &UdpSocket, line: &[u8], peer: SocketAddr) {
     }
 }
 
+/// One who calls over IPv4 where both are listened for, is told so.
 fn answer(name: &str, peer: IpAddr) -> Vec<u8> {
+    let peer = peer.to_canonical();
     let mut line = serde_json::to_vec(&Answer { server: name.to_owned(), peer })
         .expect("a name and an address can be written as JSON");
     line.push(b'\n');

@@ -2,7 +2,7 @@
 //! from which Garden's networker works.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -270,13 +270,19 @@ impl Cell {
     /// ends when dropped.
     pub fn answers(&self) -> Result<Daemon> {
         let (name, logs) = (format!("{}-host", self.name), self.directory.with_file_name("logs"));
-        outside::answering(&name, &self.netns, self.address, &logs)
+        outside::answering(&name, &self.netns, self.address.into(), &logs)
+    }
+
+    /// The same on one address of its own only.
+    pub(super) fn answers_at(&self, address: IpAddr) -> Result<Daemon> {
+        let (name, logs) = (format!("{}-second", self.name), self.directory.with_file_name("logs"));
+        outside::answering(&name, &self.netns, address, &logs)
     }
 
     /// Tries to reach something from the host itself.
-    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
-        let Port { transport, number } = port;
-        self.netns.inside(|| probe::dial(transport, to.into(), number, Duration::from_secs(2)))
+    pub fn dial(&self, to: impl Into<IpAddr>, port: Port) -> Result<Dialled> {
+        let (Port { transport, number }, to) = (port, to.into());
+        self.netns.inside(|| probe::dial(transport, to, number, Duration::from_secs(2)))
     }
 
     /// Starts a container as Garden does, wired by the networker before this returns.
@@ -401,14 +407,39 @@ impl Cell {
         self.plug(&self.leased()?, plugin)
     }
 
+    /// From now on containers get an address of this network as well; on a link of their own, or one bridge
+    /// for all.
+    pub(super) fn plug_dual(&self, second: &str, bridge: bool) -> Result<()> {
+        let plugin = match bridge {
+            true => json!({"type": "bridge", "bridge": "cni0", "isGateway": true}),
+            false => json!({"type": "ptp"}),
+        };
+        self.plug_with(&self.leased()?, plugin, Some(second))
+    }
+
+    fn plug(&self, leased: &CellSubnet, plugin: Value) -> Result<()> {
+        self.plug_with(leased, plugin, None)
+    }
+
     /// Writes the CNI configuration: a plugin of Debian's package, fed with what the overlay leased.
-    fn plug(&self, leased: &CellSubnet, mut plugin: Value) -> Result<()> {
+    fn plug_with(
+        &self,
+        leased: &CellSubnet,
+        mut plugin: Value,
+        second: Option<&str>,
+    ) -> Result<()> {
         plugin["mtu"] = json!(leased.mtu);
         plugin["ipMasq"] = json!(false);
+        let mut ranges = vec![json!([{"subnet": leased.block.to_string()}])];
+        let mut routes = vec![json!({"dst": "0.0.0.0/0"})];
+        if let Some(second) = second {
+            ranges.push(json!([{"subnet": second}]));
+            routes.push(json!({"dst": "::/0"}));
+        }
         plugin["ipam"] = json!({
             "type": "host-local",
-            "ranges": [[{"subnet": leased.block.to_string()}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": ranges,
+            "routes": routes,
             "dataDir": self.file("ipam"),
         });
         let list = json!({"cniVersion": "1.0.0", "name": "overlay", "plugins": [plugin]});

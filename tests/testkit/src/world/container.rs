@@ -2,7 +2,7 @@
 //! does it (spec/cell.md §A).
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub struct Spec {
     tcp: Vec<u16>,
     udp: Vec<u16>,
     pushes: bool,
+    dual: bool,
     netin: Vec<(u32, u32)>,
     netout: Vec<Value>,
     space: String,
@@ -44,6 +45,7 @@ impl Spec {
             tcp: Vec::new(),
             udp: Vec::new(),
             pushes: false,
+            dual: false,
             netin: Vec::new(),
             netout: Vec::new(),
             space: "space-1".to_owned(),
@@ -87,6 +89,12 @@ impl Spec {
         self
     }
 
+    /// Answers over IPv6 as well.
+    pub fn dual(mut self) -> Self {
+        self.dual = true;
+        self
+    }
+
     /// Maps a port of the cell to the container (0: any of the pool's).
     pub fn net_in(mut self, host: u32, container: u32) -> Self {
         self.netin.push((host, container));
@@ -94,7 +102,8 @@ impl Spec {
     }
 
     /// A security group rule: TCP to one address and port.
-    pub fn net_out(mut self, to: Ipv4Addr, port: u16) -> Self {
+    pub fn net_out(mut self, to: impl Into<IpAddr>, port: u16) -> Self {
+        let to = to.into();
         self.netout.push(json!({
             "protocol": 1,
             "networks": [{"start": to, "end": to}],
@@ -118,6 +127,8 @@ pub struct MappedPort {
 pub struct Reply {
     /// `garden.network.container-ip`.
     pub address: Ipv4Addr,
+    /// `garden.network.container-ipv6`, if it is there.
+    pub second: Option<Ipv6Addr>,
     /// `garden.network.mapped-ports`.
     pub mapped: Vec<MappedPort>,
 }
@@ -157,6 +168,16 @@ impl Container {
         self.reply.address
     }
 
+    /// Its second address, of IPv6.
+    pub fn second(&self) -> Result<Ipv6Addr> {
+        self.reply.second.with_context(|| format!("{} has no second address", self.name()))
+    }
+
+    /// What the networker answered.
+    pub fn reply(&self) -> &Reply {
+        &self.reply
+    }
+
     /// The name of its cell.
     pub fn cell(&self) -> &str {
         &self.cell
@@ -179,28 +200,29 @@ impl Container {
     }
 
     /// Tries to reach an address from inside.
-    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
-        let Port { transport, number } = port;
-        self.netns.inside(|| probe::dial(transport, to.into(), number, DIAL))
+    pub fn dial(&self, to: impl Into<IpAddr>, port: Port) -> Result<Dialled> {
+        let (Port { transport, number }, to) = (port, to.into());
+        self.netns.inside(|| probe::dial(transport, to, number, DIAL))
     }
 
     /// Sends an ICMP echo request from inside.
-    pub fn ping(&self, to: Ipv4Addr) -> Result<Outcome> {
+    pub fn ping(&self, to: impl Into<IpAddr>) -> Result<Outcome> {
+        let to = to.into();
         self.netns.inside(|| probe::ping(to, DIAL))?
     }
 
     /// Opens a connection to an address and keeps it busy.
-    pub fn connect_to(&self, to: Ipv4Addr, port: u16) -> Result<Traffic> {
-        Traffic::hold(self.netns.clone(), to, Talk::Ask(crate::tcp(port)))
+    pub fn connect_to(&self, to: impl Into<IpAddr>, port: u16) -> Result<Traffic> {
+        Traffic::hold(self.netns.clone(), to.into(), Talk::Ask(crate::tcp(port)))
     }
 
     /// Calls an address over and over, a new connection each time.
-    pub fn keep_calling_at(&self, to: Ipv4Addr, port: Port) -> Traffic {
-        Traffic::calls(self.netns.clone(), to, port)
+    pub fn keep_calling_at(&self, to: impl Into<IpAddr>, port: Port) -> Traffic {
+        Traffic::calls(self.netns.clone(), to.into(), port)
     }
 
     /// Asks the networker for one more rule for sending: TCP to one address and port.
-    pub fn net_out(&self, cell: &Cell, to: Ipv4Addr, port: u16) -> Result<()> {
+    pub fn net_out(&self, cell: &Cell, to: impl Into<IpAddr>, port: u16) -> Result<()> {
         let rule = Spec::app("").net_out(to, port).netout.remove(0);
         let request = json!({"container_ip": self.address(), "netout_rule": rule});
         call(cell, "net-out", self.name(), &request).map(drop)
@@ -213,17 +235,17 @@ impl Container {
 
     /// The same over either protocol; datagrams come from one socket.
     pub fn converse(&self, to: &Self, port: Port) -> Result<Traffic> {
-        Traffic::hold(self.netns.clone(), to.address(), Talk::Ask(port))
+        Traffic::hold(self.netns.clone(), to.address().into(), Talk::Ask(port))
     }
 
     /// Opens a connection to a container that [pushes](Spec::pushes), and only listens.
     pub fn listen(&self, to: &Self, port: Port) -> Result<Traffic> {
-        Traffic::hold(self.netns.clone(), to.address(), Talk::Listen(port))
+        Traffic::hold(self.netns.clone(), to.address().into(), Talk::Listen(port))
     }
 
     /// Calls another container over and over, a new connection each time.
     pub fn keep_calling(&self, to: &Self, port: Port) -> Traffic {
-        Traffic::calls(self.netns.clone(), to.address(), port)
+        Traffic::calls(self.netns.clone(), to.address().into(), port)
     }
 
     /// From now on counts packets of another container that get as far as this one's port, whatever
@@ -307,6 +329,9 @@ fn own_process(spec: &Spec) -> Result<Child> {
     for port in &spec.udp {
         command.args(["--udp", &port.to_string()]);
     }
+    if spec.dual {
+        command.args(["--bind", "::"]);
+    }
     if spec.pushes {
         command.args(["--push", "yes"]);
     }
@@ -355,8 +380,10 @@ fn up(cell: &Cell, spec: &Spec, pid: u32) -> Result<Reply> {
     let property = |key: &str| {
         answer["properties"][key].as_str().with_context(|| format!("no {key} in {answer}"))
     };
+    let second = property("garden.network.container-ipv6").ok();
     Ok(Reply {
         address: property("garden.network.container-ip")?.parse().context("container-ip")?,
+        second: second.map(str::parse).transpose().context("container-ipv6")?,
         mapped: serde_json::from_str(property("garden.network.mapped-ports")?)
             .context("mapped-ports")?,
     })

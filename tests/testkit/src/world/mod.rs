@@ -16,6 +16,7 @@
 
 mod cell;
 mod container;
+mod dual;
 mod firewall;
 mod http;
 mod outside;
@@ -34,6 +35,7 @@ use crate::{poll, sandbox};
 
 pub use cell::Cell;
 pub use container::{Container, MappedPort, Reply, Spec, Watch, down};
+pub use dual::Dual;
 pub use firewall::{Firewall, Listing};
 pub use http::get;
 pub use outside::Outside;

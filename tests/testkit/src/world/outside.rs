@@ -1,6 +1,6 @@
 //! A host beside the cells, that belongs to nobody: a database of old, a router.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Outside {
 
 impl Outside {
     pub(super) fn start(name: &str, netns: Netns, address: Ipv4Addr, logs: &Path) -> Result<Self> {
-        let server = answering(name, &netns, address, logs)?;
+        let server = answering(name, &netns, address.into(), logs)?;
         Ok(Self { address, _server: server, netns })
     }
 
@@ -39,23 +39,22 @@ impl Outside {
     }
 
     /// Tries to reach something from here.
-    pub fn dial(&self, to: Ipv4Addr, port: Port) -> Result<Dialled> {
-        let Port { transport, number } = port;
-        self.netns.inside(|| probe::dial(transport, to.into(), number, Duration::from_secs(2)))
+    pub fn dial(&self, to: impl Into<IpAddr>, port: Port) -> Result<Dialled> {
+        let (Port { transport, number }, to) = (port, to.into());
+        self.netns.inside(|| probe::dial(transport, to, number, Duration::from_secs(2)))
     }
 }
 
-/// A probe server in the namespace of a host; returns once it answers.
-pub(super) fn answering(
-    name: &str,
-    netns: &Netns,
-    address: Ipv4Addr,
-    logs: &Path,
-) -> Result<Daemon> {
+/// A probe server in the namespace of a host; returns once it answers. One for an address of IPv6 listens
+/// there alone.
+pub(super) fn answering(name: &str, netns: &Netns, address: IpAddr, logs: &Path) -> Result<Daemon> {
     let (probe, within, own) = (binaries::path("probe")?, netns.clone(), name.to_owned());
     let mut server = Daemon::new(name, logs, move || {
         let mut command = within.command(&probe);
         command.args(["serve", "--name", &own]);
+        if address.is_ipv6() {
+            command.args(["--bind", &address.to_string()]);
+        }
         for port in PORTS.map(|port| port.to_string()) {
             command.args(["--tcp", &port, "--udp", &port]);
         }
@@ -65,7 +64,7 @@ pub(super) fn answering(
     server.until(&format!("{name} answers"), || {
         let seen = netns.inside(|| {
             let Port { transport, number } = tcp(PORTS[0]);
-            probe::dial(transport, address.into(), number, Duration::from_secs(1))
+            probe::dial(transport, address, number, Duration::from_secs(1))
         })?;
         ensure!(seen.outcome == Outcome::Open, "{seen}");
         Ok(())
