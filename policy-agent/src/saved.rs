@@ -115,7 +115,9 @@ impl Saved {
         }
     }
 
-    /// Keeps an answer; blocking, as it waits for the disk. Failing to is no reason not to enforce it.
+    /// Keeps an answer; blocking, as it waits for the disk. Failing to is no reason not to enforce it, but
+    /// then the one before must not come back: a cell that starts while the server is away would let in
+    /// again what has been taken away, and confirmed to be. With none, it lets nobody in.
     pub fn store(&mut self, answer: &Answer) {
         let Some(path) = self.path.clone() else { return };
         let behind = self.kept.take().and_then(|kept| kept.then(answer, &path).ok().flatten());
@@ -127,7 +129,13 @@ impl Saved {
             Ok(kept) => self.kept = Some(kept),
             Err(error) => {
                 let file = path.display().to_string();
-                tracing::warn!(file, %error, "The answer of the policy server could not be kept on disk.");
+                let is_gone = std::fs::remove_file(&path).is_ok() || !path.exists();
+                tracing::warn!(
+                    file,
+                    %error,
+                    earlier_is_gone = is_gone,
+                    "The answer of the policy server could not be kept on disk, so no earlier one is to be."
+                );
             }
         }
         // The last that held on to the answer before has let go of it.
@@ -352,6 +360,19 @@ mod tests {
         saved.store(&answer([tagged(1, 80), tagged(2, 80)], 7));
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(Saved::at(Some(path)).load(), None);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_kept_leaves_no_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answer.json");
+        Saved::at(Some(path.clone())).store(&answer([tagged(1, 80)], 7));
+        assert!(path.exists());
+        // Where the draft of the next is to be written, there is something that is no file.
+        fs::create_dir(folder.path().join("answer.json.draft")).unwrap();
+        Saved::at(Some(path.clone())).store(&answer([], 8));
+        assert!(!path.exists());
         assert_eq!(Saved::at(Some(path)).load(), None);
     }
 
