@@ -30,6 +30,36 @@ fn two_instances_of_one_app_need_a_policy_too() {
 }
 
 #[test]
+fn without_the_agents_rules_the_networkers_refuse() {
+    story("without the agent's rules the networker's refuse", |world| {
+        let outside = world.outside_a();
+        let web = Spec::app("web").tcp(8080).net_in(7000, 8080).net_out(outside.address(), 5432);
+        let web = world.cell(1).start(web)?;
+        let near = world.cell(1).start(Spec::app("near").tcp(8080))?;
+        let far = world.cell(2).start(Spec::app("far").tcp(8080))?;
+        world.allow(&web, &far, tcp(8080))?;
+        let all = [&web, &near, &far];
+        world.matrix(all).may(&web, &far, tcp(8080)).hold()?;
+        for cell in world.cells() {
+            cell.agent().kill()?;
+            cell.meddle("-F vpa--forward", "flush chain inet netman filter/vpa--forward")?;
+        }
+        world.matrix(all).sweep()?;
+        // What is no matter of policies is as it was.
+        let seen = web.dial(outside.address(), tcp(5432))?;
+        ensure!(seen.outcome == Outcome::Open, "what it may send: {seen}");
+        let seen = web.dial(outside.address(), tcp(8080))?;
+        ensure!(seen.outcome == Outcome::Refused, "what it may not send: {seen}");
+        let seen = outside.dial(world.cell(1).address(), tcp(7000))?;
+        ensure!(seen.outcome == Outcome::Open, "its mapped port: {seen}");
+        for cell in world.cells() {
+            cell.start_agent()?;
+        }
+        world.matrix(all).may(&web, &far, tcp(8080)).hold()
+    });
+}
+
+#[test]
 fn the_outside_cannot_walk_in_through_a_route() {
     story("the outside cannot walk in through a route", |world| {
         let (cell, outside) = (world.cell(2), world.outside_a());

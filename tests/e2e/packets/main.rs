@@ -6,15 +6,22 @@
 
 mod allows;
 mod alone;
+mod bandwidth;
 mod container_store;
 mod crowd;
 mod denied_log;
 mod denies_by_default;
 mod dual_stack;
+mod endpoints;
 mod explains;
+mod full_example;
+mod garden_rules;
 mod groups;
+mod host_access;
 mod kills;
 mod locks;
+mod mapped_ports;
+mod masquerade;
 mod net_in_out;
 mod predecessors_keys;
 mod repairs;

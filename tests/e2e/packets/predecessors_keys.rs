@@ -20,7 +20,7 @@ fn sees(from: &Container, to: Ipv4Addr, port: u16, want: Outcome) -> Result<()> 
 }
 
 /// What a cell's agent has told of packets of `app` to `port`.
-fn lines(cell: &Cell, app: &str, port: u16) -> Vec<Value> {
+pub fn lines(cell: &Cell, app: &str, port: u16) -> Vec<Value> {
     let log = cell.agent().tail(10_000);
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_packets = lines.filter(|line| line["target"] == "packets");
@@ -122,7 +122,18 @@ fn denied_networks_are_refused_to_whoever_they_are_denied() {
         sees(&app, a, 5432, Outcome::Open)?;
         sees(&app, b, 5432, Outcome::Refused)?;
         sees(&stage, a, 5432, Outcome::Refused)?;
-        sees(&stage, b, 5432, Outcome::Refused)
+        sees(&stage, b, 5432, Outcome::Refused)?;
+        // Tasks run as apps do; what is neither is denied what everybody is.
+        let deny = json!({"always": [format!("{b}/32")], "running": [format!("{a}/32")]});
+        cell.configure_networker("deny_networks", deny)?;
+        for (workload, at_a) in
+            [("task", Outcome::Refused), ("staging", Outcome::Open), ("other", Outcome::Open)]
+        {
+            let one = cell.start(spec("one").named(workload).workload(workload))?;
+            sees(&one, a, 5432, at_a)?;
+            sees(&one, b, 5432, Outcome::Refused)?;
+        }
+        Ok(())
     });
 }
 
@@ -200,7 +211,22 @@ fn a_proxy_inside_the_container_is_sent_what_is_its() {
             "{seen:?}"
         );
         sees(&with, b, 8080, Outcome::Refused)?;
-        sees(&without, a, 8080, Outcome::Refused)
+        sees(&without, a, 8080, Outcome::Refused)?;
+
+        // What comes in is the proxy's, whatever port it is for, and only where a policy lets it in.
+        cell.configure_networker("proxy_redirect_cidr", "")?;
+        cell.configure_networker("enable_ingress_proxy_redirect", true)?;
+        let inward = cell.start(Spec::app("inward").tcp(15001).net_in(7000, 8080))?;
+        let far = world.cell(2).start(Spec::app("far"))?;
+        sees(&far, inward.address(), 8080, Outcome::Refused)?;
+        world.allow(&far, &inward, tcp(15001))?;
+        sees(&far, inward.address(), 15001, Outcome::Open)?;
+        sees(&far, inward.address(), 8080, Outcome::Refused)?;
+        world.allow(&far, &inward, tcp(8080))?;
+        sees(&far, inward.address(), 8080, Outcome::Open)?;
+        let seen = world.outside_a().dial(cell.address(), tcp(7000))?;
+        ensure!(seen.server.as_deref() == Some("inward"), "by the mapped port: {seen:?}");
+        Ok(())
     });
 }
 

@@ -38,13 +38,13 @@ fn reached(from: &Container, to: Ipv4Addr) -> Result<Vec<String>> {
 }
 
 /// It reaches this, and nothing else of it.
-fn reaches(from: &Container, to: Ipv4Addr, expected: &[String]) -> Result<()> {
+pub fn reaches(from: &Container, to: Ipv4Addr, expected: &[String]) -> Result<()> {
     let open = reached(from, to)?;
     ensure!(open == expected, "{} → {to}: open is {open:?}, expected {expected:?}", from.name());
     Ok(())
 }
 
-fn everything() -> Vec<String> {
+pub fn everything() -> Vec<String> {
     let ports = [tcp(5432), tcp(8080), udp(5432), udp(8080)].map(|port| port.to_string());
     ports.into_iter().chain(["ping".to_owned()]).collect()
 }
@@ -195,6 +195,43 @@ fn what_is_staged_and_what_runs_have_groups_of_their_own() {
             let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
             reaches(&container, a, &expected)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_group_opens_a_denied_network() {
+    story("no group opens a denied network", |world| {
+        let cell = world.cell(1);
+        let (a, b) = (world.outside_a().address(), world.outside_b().address());
+        let (a_net, b_net) = (format!("{a}/32"), format!("{b}/32"));
+        let deny = serde_json::json!({"running": [a_net], "staging": [b_net]});
+        cell.configure_agent("deny_networks", deny)?;
+        let groups = Groups::of(world)?;
+        let everywhere = SecurityGroup {
+            staging_default: true,
+            running_default: true,
+            ..group("everywhere", &[rule("all", &"0.0.0.0/0", "")])
+        };
+        groups.are(&[everywhere])?;
+        let none: &[String] = &[];
+        for (workload, of_a, of_b) in [
+            ("app", none, &everything()[..]),
+            ("task", none, &everything()[..]),
+            ("staging", &everything()[..], none),
+        ] {
+            let app = cell.start(Spec::app(workload).workload(workload))?;
+            reaches(&app, a, of_a)?;
+            reaches(&app, b, of_b)?;
+        }
+        // To whomever, from the next start on; what is open already ends with it.
+        let app = cell.start(Spec::app("kept").named("kept"))?;
+        let kept = app.connect_to(b, 5432)?;
+        cell.configure_agent("deny_networks", serde_json::json!({"always": [b_net]}))?;
+        cell.restart_agent()?;
+        poll::until("the network is denied", || reaches(&app, b, &[]))?;
+        reaches(&app, a, &everything())?;
+        kept.cut()?;
         Ok(())
     });
 }

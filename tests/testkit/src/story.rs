@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 use std::{env, process, thread};
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::World;
 /// # Panics
 /// If the world cannot be built, or the story fails.
 pub fn story(name: &str, tell: impl FnOnce(&World) -> Result<()>) {
+    let began = Instant::now();
     // Worlds of one process stand side by side; their namespaces need names of their own.
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let own = format!("w{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -22,8 +24,11 @@ pub fn story(name: &str, tell: impl FnOnce(&World) -> Result<()>) {
         Ok(world) => world,
         Err(error) => panic!("{name}: the world cannot be built: {error:#}"),
     };
+    let built = began.elapsed();
     let outcome = catch_unwind(AssertUnwindSafe(|| tell(&world)));
     if let Ok(Ok(())) = outcome {
+        // Seen with `--show-output`.
+        eprintln!("{name}: {:.1?}, of which {built:.1?} for the world", began.elapsed());
         return;
     }
     eprintln!("{name}: what the world looked like\n{}", world.report());

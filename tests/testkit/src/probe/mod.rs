@@ -8,6 +8,7 @@ mod dial;
 mod hear;
 mod hold;
 mod ping;
+mod segment;
 mod serve;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use dial::dial;
 pub use hear::hear;
 pub use hold::{Cut, Held, hold};
 pub use ping::ping;
+pub use segment::{ACK, RST, SYN, send_segment};
 pub use serve::{Listen, serve};
 
 /// What a server answers to a line.

@@ -13,7 +13,8 @@ use nix::mount::{MntFlags, umount2};
 use policy::CellSubnet;
 use serde_json::{Value, json};
 
-use super::{Container, Firewall, Listing, Server, Spec, configure, get, outside};
+use super::outside::{self, Door, PORTS};
+use super::{Container, Firewall, Listing, Server, Spec, configure, get};
 use crate::binaries;
 use crate::daemon::Daemon;
 use crate::netns::Netns;
@@ -22,6 +23,8 @@ use crate::reach::Port;
 
 /// Debian's package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// The network of containers, among a cell's files.
+const NETWORK: &str = "cni/10-overlay.conflist";
 /// The old engine of iptables, of Debian's package iptables.
 const LEGACY: &str = "/usr/sbin/xtables-legacy-multi";
 /// Where the agent listens, on the cell's loopback.
@@ -270,13 +273,15 @@ impl Cell {
     /// ends when dropped.
     pub fn answers(&self) -> Result<Daemon> {
         let (name, logs) = (format!("{}-host", self.name), self.directory.with_file_name("logs"));
-        outside::answering(&name, &self.netns, self.address.into(), &logs)
+        outside::answering(&name, &self.netns, Door::everywhere(self.address, &PORTS), &logs)
     }
 
-    /// The same on one address of its own only.
-    pub(super) fn answers_at(&self, address: IpAddr) -> Result<Daemon> {
-        let (name, logs) = (format!("{}-second", self.name), self.directory.with_file_name("logs"));
-        outside::answering(&name, &self.netns, address, &logs)
+    /// The same on these ports of one address of its own only.
+    pub fn answers_at(&self, address: impl Into<IpAddr>, ports: &[u16]) -> Result<Daemon> {
+        let address = address.into();
+        let (name, logs) =
+            (format!("{}-at-{address}", self.name), self.directory.with_file_name("logs"));
+        outside::answering(&name, &self.netns, Door::at(address, ports), &logs)
     }
 
     /// Tries to reach something from the host itself.
@@ -417,6 +422,15 @@ impl Cell {
         self.plug_with(&self.leased()?, plugin, Some(second))
     }
 
+    /// From now on this plugin is run behind the one that connects containers.
+    pub fn chain_plugin(&self, plugin: Value) -> Result<()> {
+        let path = self.file(NETWORK);
+        let text = fs::read_to_string(&path).context("cannot read the CNI configuration")?;
+        let mut list: Value = serde_json::from_str(&text).context("it is not JSON")?;
+        list["plugins"].as_array_mut().context("it has no plugins")?.push(plugin);
+        configure(&self.directory, NETWORK, &list).map(drop)
+    }
+
     fn plug(&self, leased: &CellSubnet, plugin: Value) -> Result<()> {
         self.plug_with(leased, plugin, None)
     }
@@ -443,7 +457,7 @@ impl Cell {
             "dataDir": self.file("ipam"),
         });
         let list = json!({"cniVersion": "1.0.0", "name": "overlay", "plugins": [plugin]});
-        configure(&self.file("cni"), "10-overlay.conflist", &list).map(drop)
+        configure(&self.directory, NETWORK, &list).map(drop)
     }
 
     /// What the overlay daemon wrote.

@@ -102,13 +102,18 @@ impl Spec {
     }
 
     /// A security group rule: TCP to one address and port.
-    pub fn net_out(mut self, to: impl Into<IpAddr>, port: u16) -> Self {
+    pub fn net_out(self, to: impl Into<IpAddr>, port: u16) -> Self {
         let to = to.into();
-        self.netout.push(json!({
+        self.net_out_rule(json!({
             "protocol": 1,
             "networks": [{"start": to, "end": to}],
             "ports": [{"start": port, "end": port}],
-        }));
+        }))
+    }
+
+    /// Any rule, as Garden says it (spec/cell.md §A.4).
+    pub fn net_out_rule(mut self, rule: Value) -> Self {
+        self.netout.push(rule);
         self
     }
 }
@@ -226,6 +231,28 @@ impl Container {
         let rule = Spec::app("").net_out(to, port).netout.remove(0);
         let request = json!({"container_ip": self.address(), "netout_rule": rule});
         call(cell, "net-out", self.name(), &request).map(drop)
+    }
+
+    /// Asks the networker for more rules for sending, as Garden says them: all or none.
+    pub fn bulk_net_out(&self, cell: &Cell, rules: &[Value]) -> Result<()> {
+        let request = json!({"container_ip": self.address(), "netout_rules": rules});
+        call(cell, "bulk-net-out", self.name(), &request).map(drop)
+    }
+
+    /// Asks the networker for one more port of the cell that leads here (0: any); says which it is.
+    pub fn net_in(&self, cell: &Cell, host: u16, container: u16) -> Result<u16> {
+        let request = json!({
+            "HostIP": cell.address(), "HostPort": host,
+            "ContainerIP": self.address(), "ContainerPort": container,
+        });
+        let answer: Value = serde_json::from_str(&call(cell, "net-in", self.name(), &request)?)?;
+        let port = answer["host_port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        port.with_context(|| format!("no port in {answer}"))
+    }
+
+    /// Sends one TCP segment that belongs to no connection, with these flags.
+    pub fn send_segment(&self, to: Ipv4Addr, port: u16, flags: u8) -> Result<()> {
+        self.netns.inside(|| probe::send_segment(self.address(), to, port, flags))?
     }
 
     /// Opens a connection to another container and keeps it busy.

@@ -52,11 +52,10 @@ impl World {
             own(outside.netns(), last)?;
             outside.netns().run("ip", ["-6", "route", "add", NETWORK, "via", &gateway])?;
         }
-        let logs = self.directory().join("logs");
         let servers = vec![
-            cell.answers_at(second(last).into())?,
-            super::outside::answering("second-a", a.netns(), second(last_a).into(), &logs)?,
-            super::outside::answering("second-b", b.netns(), second(last_b).into(), &logs)?,
+            cell.answers_at(second(last), &super::outside::PORTS)?,
+            a.answers_at(second(last_a).into())?,
+            b.answers_at(second(last_b).into())?,
         ];
         cell.plug_dual(BLOCK, false)?;
         Ok(Dual { cell, _servers: servers })
