@@ -37,7 +37,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Runs until `stop`; then writes what is left, and takes leave.
 pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
     let Server { receipts, store, feed, .. } = &*server;
-    Keeper { receipts, store: &**store, feed, failing: false }.keep(stop).await;
+    Keeper::new(receipts, &**store, feed).keep(stop).await;
 }
 
 struct Keeper<'a> {
@@ -45,9 +45,14 @@ struct Keeper<'a> {
     store: &'a dyn PolicyStore,
     feed: &'a Feed,
     failing: bool,
+    failing_of_groups: bool,
 }
 
-impl Keeper<'_> {
+impl<'a> Keeper<'a> {
+    fn new(receipts: &'a Receipts, store: &'a dyn PolicyStore, feed: &'a Feed) -> Self {
+        Self { receipts, store, feed, failing: false, failing_of_groups: false }
+    }
+
     async fn keep(mut self, stop: CancellationToken) {
         let receipts = self.receipts;
         receipts.are_kept.store(true, Ordering::Relaxed);
@@ -86,7 +91,9 @@ impl Keeper<'_> {
     async fn take_leave(&mut self) {
         let receipts = self.receipts;
         receipts.here().part();
-        let is_written = self.write().await;
+        // Whether groups are written is no matter of who confirms what.
+        self.write_of_groups().await;
+        let is_written = self.write_of_policies().await;
         if is_written && !receipts.here().speaks_for_any() {
             let left = self.store.take_leave(receipts.server()).await;
             self.note(left);
@@ -101,11 +108,19 @@ impl Keeper<'_> {
     }
 
     async fn write_of_groups(&mut self) -> bool {
-        let written = self.receipts.groups.write(self.store).await;
-        if let Ok(cells) = written {
-            self.receipts.metrics.receipts_written(cells);
+        match self.receipts.groups.write(self.store).await {
+            Ok(cells) => {
+                self.receipts.metrics.receipts_written(cells);
+                self.failing_of_groups = false;
+            }
+            Err(error) if !self.failing_of_groups => {
+                self.failing_of_groups = true;
+                let error = service::log::chain(&error);
+                tracing::error!(error, "Cannot keep what cells say of security groups.");
+            }
+            Err(_) => {}
         }
-        self.note(written.map(drop))
+        !self.failing_of_groups
     }
 
     async fn write_of_policies(&mut self) -> bool {
@@ -178,12 +193,13 @@ async fn tell(
 mod tests {
     use policy::TagLength;
     use policy_store::{CellsReport, Options, StoreUrl};
+    use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
     use tokio::task::yield_now;
 
     use super::*;
     use crate::{
         metrics::Metrics,
-        receipts::Word,
+        receipts::{GroupsWord, Word},
         snapshot::{Subject, feed},
     };
 
@@ -201,7 +217,7 @@ mod tests {
     async fn keeping(store: &Arc<dyn PolicyStore>, receipts: &Receipts, work: impl Future) {
         let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
         let stop = CancellationToken::new();
-        let keeper = Keeper { receipts, store: &**store, feed: &feed, failing: false };
+        let keeper = Keeper::new(receipts, &**store, &feed);
         tokio::join!(keeper.keep(stop.clone()), async {
             work.await;
             stop.cancel();
@@ -244,13 +260,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_said_of_groups_holds_up_neither_receipts_nor_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+        store.report_cells(receipts.server(), CellsReport::Silent).await.unwrap();
+        let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
+        let mut by_hand = SqliteConnection::connect_with(&file).await.unwrap();
+        let away = "ALTER TABLE netman_group_receipts RENAME TO away";
+        sqlx::query(away).execute(&mut by_hand).await.unwrap();
+        let spaces = Arc::new(["space".to_owned()].into());
+        let of_groups = GroupsWord { spaces, enforced: None, error: None };
+        drop(receipts.hear_of_groups("cell-1", of_groups));
+        drop(receipts.hear("cell-1", word()));
+        keeping(&store, &receipts, async {}).await;
+        assert!(receipts.groups.has_unwritten());
+        assert_eq!(store.receipts().await.unwrap()[0].server, NOBODY);
+        sleep_until(time::Instant::now() + Duration::from_millis(5)).await;
+        assert!(!store.is_server_lost(Duration::ZERO).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn what_could_not_be_written_is_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let (away, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
         let feed = feed::start(away.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
         drop(receipts.hear("cell-1", word()));
         away.close().await;
-        let mut keeper = Keeper { receipts: &receipts, store: &*away, feed: &feed, failing: false };
+        let mut keeper = Keeper::new(&receipts, &*away, &feed);
         assert!(!keeper.write().await);
         assert!(receipts.here().has_unwritten());
         let back = store(&dir).await;
