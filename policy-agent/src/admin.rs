@@ -50,6 +50,10 @@ struct Admin {
 type Standings =
     (watch::Receiver<Status>, watch::Receiver<Reach>, Option<watch::Receiver<groups::Status>>);
 
+/// How long somebody who forces something is made to wait for it: whatever a full cell costs while many
+/// containers start at once, and less than the networker waits for us (30 s).
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+
 /// How long an address may still be taken by an agent that was killed.
 const TAKEN: Duration = Duration::from_secs(5);
 
@@ -72,8 +76,8 @@ pub(crate) fn routes(
     wake: mpsc::Sender<Wake>,
     (statuses, reach, groups): Standings,
     pages: metrics::Sources,
-    patience: Duration,
 ) -> Router {
+    let patience = PATIENCE;
     Router::new()
         .route("/force-policy-poll-cycle", any(force))
         .route("/status", get(status))
@@ -354,6 +358,23 @@ mod tests {
         let fake = fake(&["web"]);
         fake.statuses.send_replace(healthy(&["web", "db"]));
         assert_eq!(forced(&fake).await, (200, String::new()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_cell_may_take_its_time_and_the_networker_hears_in_its_own() {
+        const NETWORKER: Duration = Duration::from_secs(30);
+        let mut fake = fake(&["web"]);
+        fake.admin.patience = PATIENCE;
+        let statuses = fake.statuses.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(20)).await;
+            statuses.send_replace(healthy(&["web"]));
+        });
+        assert_eq!(timeout(NETWORKER, forced(&fake)).await.unwrap().0, 200);
+        fake.statuses.send_replace(healthy(&[]));
+        let (status, text) = timeout(NETWORKER, forced(&fake)).await.unwrap();
+        assert_eq!(status, 500);
+        assert!(text.ends_with("not done after 25 seconds"), "{text}");
     }
 
     #[tokio::test]

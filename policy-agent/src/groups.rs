@@ -74,7 +74,7 @@ impl Groups {
         let interval = config.groups_poll_interval;
         let (poller, reach) =
             poll::Poller::new(client, interval, known, saved, wake.clone(), statuses.clone());
-        let admin = admin::routes(wake, statuses.clone(), reach, config.server.timeout);
+        let admin = admin::routes(wake, statuses.clone(), reach, crate::admin::PATIENCE);
         Ok((Self { cycle, statuses, poller, _watching: watching }, admin))
     }
 

@@ -145,7 +145,7 @@ pub async fn run(
     let watches = (watches_groups, cycle.writers().another());
     let (groups, of_groups) = groups(&config, backend, firewall, watches)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
-    let admin = admin::routes(wake, sources, pages, config.server.timeout).merge(of_groups);
+    let admin = admin::routes(wake, sources, pages).merge(of_groups);
 
     tracing::info!(
         cell.id = config.cell_id,
