@@ -32,5 +32,6 @@ mod server_away;
 mod shadow;
 mod survives_restart;
 mod switches_firewalls;
+mod takes_over;
 mod vandals;
 mod wiring;

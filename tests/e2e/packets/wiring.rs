@@ -38,6 +38,25 @@ fn containers_started_at_once_get_addresses_and_ports_of_their_own() {
 }
 
 #[test]
+fn a_namespace_that_is_handed_down_is_wired_like_any_other() {
+    story("a namespace that is handed down is wired", |world| {
+        let (cell, outside) = (world.cell(1), world.outside_a());
+        let spec = Spec::app("app").tcp(8080).net_in(7000, 8080).handed_down();
+        let app = cell.start(spec)?;
+        let other = cell.start(Spec::app("other").tcp(8080))?;
+        world.matrix([&app, &other]).sweep()?;
+        world.allow(&app, &other, tcp(8080))?;
+        world.matrix([&app, &other]).may(&app, &other, tcp(8080)).hold()?;
+        let seen = outside.dial(cell.address(), tcp(7000))?;
+        ensure!(seen.server.as_deref() == Some("app"), "{seen:?}");
+        ensure!(app.up_again(cell)? == *app.reply(), "another answer");
+        app.stop(cell)?;
+        ensure!(!cell.rules()?.contains("--app"), "left over:\n{}", cell.rules()?);
+        Ok(())
+    });
+}
+
+#[test]
 fn up_again_gives_the_same_answer_and_adds_nothing() {
     story("up again gives the same answer and adds nothing", |world| {
         let (cell, outside) = (world.cell(1), world.outside_a());

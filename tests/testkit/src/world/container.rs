@@ -30,6 +30,7 @@ pub struct Spec {
     udp: Vec<u16>,
     pushes: bool,
     dual: bool,
+    handed_down: bool,
     netin: Vec<(u32, u32)>,
     netout: Vec<Value>,
     space: String,
@@ -46,6 +47,7 @@ impl Spec {
             udp: Vec::new(),
             pushes: false,
             dual: false,
+            handed_down: false,
             netin: Vec::new(),
             netout: Vec::new(),
             space: "space-1".to_owned(),
@@ -92,6 +94,12 @@ impl Spec {
     /// Answers over IPv6 as well.
     pub fn dual(mut self) -> Self {
         self.dual = true;
+        self
+    }
+
+    /// Its namespace is handed to the networker as file descriptor 3, with no PID (§B.2).
+    pub fn handed_down(mut self) -> Self {
+        self.handed_down = true;
         self
     }
 
@@ -389,7 +397,7 @@ fn up(cell: &Cell, spec: &Spec, pid: u32) -> Result<Reply> {
         .map(|(host, container)| json!({"host_port": host, "container_port": container}))
         .collect();
     let request = json!({
-        "Pid": pid,
+        "Pid": if spec.handed_down { 0 } else { pid },
         "Properties": {
             "app_id": spec.app,
             "policy_group_id": spec.app,
@@ -401,7 +409,11 @@ fn up(cell: &Cell, spec: &Spec, pid: u32) -> Result<Reply> {
         "netin": netin,
         "netout_rules": spec.netout,
     });
-    let answer = call(cell, "up", &spec.name, &request)?;
+    let mut command = cell.networker("up", &spec.name)?;
+    if spec.handed_down {
+        command = with_namespace(&command, pid);
+    }
+    let answer = finish_with(&mut command, &request)?;
     let answer: Value = serde_json::from_str(&answer)
         .with_context(|| format!("the networker answered {answer:?}"))?;
     let property = |key: &str| {
@@ -421,9 +433,21 @@ pub fn down(cell: &Cell, handle: &str) -> Result<()> {
     call(cell, "down", handle, &Value::Null).map(drop)
 }
 
+/// The same command, with the network namespace of a process as file descriptor 3.
+fn with_namespace(command: &Command, pid: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("exec \"$0\" \"$@\" 3</proc/{pid}/ns/net"));
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    shell
+}
+
 /// One action: JSON in, JSON out.
 fn call(cell: &Cell, action: &str, handle: &str, request: &Value) -> Result<String> {
-    let mut command = cell.networker(action, handle)?;
+    finish_with(&mut cell.networker(action, handle)?, request)
+}
+
+fn finish_with(command: &mut Command, request: &Value) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -435,6 +459,6 @@ fn call(cell: &Cell, action: &str, handle: &str, request: &Value) -> Result<Stri
     let _ = stdin.write_all(request.to_string().as_bytes());
     drop(stdin);
     let output = child.wait_with_output().context("cannot wait for the networker")?;
-    ensure!(output.status.success(), "{}", complaint(&command, &output));
+    ensure!(output.status.success(), "{}", complaint(command, &output));
     String::from_utf8(output.stdout).context("the networker's answer is not text")
 }
