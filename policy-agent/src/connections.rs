@@ -44,7 +44,7 @@ pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
             continue;
         };
         let port = ports.as_single().map(|port| (*protocol, port));
-        picks.insert(Pick::Marked((*mark).into(), port));
+        picks.extend(world.families().map(|family| Pick::Marked(family, (*mark).into(), port)));
         let here = world.residents.iter().filter(|resident| resident.app == *source);
         picks.extend(here.map(|resident| Pick::From(resident.ip, port)));
         if picks.len() > FEW {
@@ -157,6 +157,7 @@ fn in_overlay(address: IpAddr, world: &World) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netfilter::Family;
     use policy::{Protocol, Tag};
     use proptest::prelude::*;
 
@@ -357,8 +358,13 @@ mod tests {
         assert_eq!(suspects(&before, &more), Suspects::Picked(BTreeSet::new()));
         let port = Some((Protocol::Tcp, 8081));
         let from = |ip: &str| Pick::From(ip.parse().unwrap(), port);
-        let of_a = [Pick::Marked(1, port), from("10.255.30.2"), from("10.255.30.3")];
+        let of_a = [Pick::Marked(Family::V4, 1, port), from("10.255.30.2"), from("10.255.30.3")];
         assert_eq!(suspects(&more, &before), Suspects::Picked(of_a.into()));
+        let second_network = Some("fd00:255::/64".parse().unwrap());
+        let [before_six, more_six] =
+            [&before, &more].map(|world| World { second_network, ..world.clone() });
+        let of_both = of_a.into_iter().chain([Pick::Marked(Family::V6, 1, port)]).collect();
+        assert_eq!(suspects(&more_six, &before_six), Suspects::Picked(of_both), "of both versions");
         let fewer = world(&HERE[..1], &["a 1 c tcp 8080"]);
         assert_eq!(suspects(&before, &fewer), Suspects::All);
         let many: Vec<_> = (1..=20).map(|mark| format!("far{mark} {mark} b tcp 80")).collect();

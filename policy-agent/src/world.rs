@@ -8,7 +8,7 @@ use std::{
 
 use containers::{Container, Contents};
 use ipnet::{Ipv4Net, Ipv6Net};
-use netfilter::{Allow, Interface};
+use netfilter::{Allow, Family, Interface};
 use policy::{AppGuid, CellSubnet};
 
 use crate::{
@@ -130,6 +130,11 @@ impl World {
         let apps = self.apps();
         let of_apps = apps.into_iter().flat_map(|app| self.leniency.removed.from(app));
         of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
+    }
+
+    /// Which versions of IP containers speak to each other.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        [Family::V4].into_iter().chain(self.second_network.map(|_| Family::V6))
     }
 
     /// The containers' addresses of IPv4.

@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
 };
 
+use netfilter::Family;
 use policy::Protocol;
 use thiserror::Error;
 
@@ -63,8 +64,8 @@ pub struct Portless {
 /// Some of the connections of a network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pick {
-    /// Those with this mark; only those that this port answers, if one is named.
-    Marked(u32, Option<(Protocol, u16)>),
+    /// Those over this version of IP with this mark; only those that this port answers, if one is named.
+    Marked(Family, u32, Option<(Protocol, u16)>),
     /// Those that were opened from this address; only those to this port, if one is named.
     From(IpAddr, Option<(Protocol, u16)>),
 }
@@ -98,8 +99,9 @@ impl Pick {
         let Connection { protocol, destination_port, responder_port, source, mark, .. } =
             *connection;
         match self {
-            Self::Marked(wanted, port) => {
-                mark == wanted && port.is_none_or(|port| port == (protocol, responder_port))
+            Self::Marked(family, wanted, port) => {
+                (family, wanted) == (Family::of(source), mark)
+                    && port.is_none_or(|port| port == (protocol, responder_port))
             }
             Self::From(address, port) => {
                 source == address && port.is_none_or(|port| port == (protocol, destination_port))
@@ -133,17 +135,15 @@ impl Connections for Conntrack {
         self.entries(|entry| entry.connection())
     }
 
-    /// The kernel goes through all of them, which takes a fraction of what telling them takes. One that is
-    /// too old to leave any out tells them all.
+    /// For each pick the kernel goes once through its whole table, as long as that is, which takes a fraction
+    /// of what telling all connections takes. One that is too old to leave any out tells them all.
     fn pick(&mut self, picks: &BTreeSet<Pick>) -> Result<Vec<Connection>, ConntrackError> {
         let mut seen = HashSet::new();
         let mut picked = Vec::new();
         for pick in picks {
             let meant = |entry: Entry<'_>| entry.connection().filter(|one| pick.means(one));
-            for listing in entry::listings(*pick) {
-                let found = self.entries_of(&listing, meant)?;
-                picked.extend(found.into_iter().filter(|connection| seen.insert(*connection)));
-            }
+            let found = self.entries_of(&entry::listing(*pick), meant)?;
+            picked.extend(found.into_iter().filter(|connection| seen.insert(*connection)));
         }
         Ok(picked)
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use netfilter::{Kernel, Nftables};
+use netfilter::{Family, Kernel, Nftables};
 use netfilter_events::{
     conntrack::{Connection, Connections, Conntrack, Pick},
     generation::Changes,
@@ -68,25 +68,28 @@ fn the_kernel_leaves_out_connections_that_were_not_asked_for() {
             ports
         };
         let from = |address: &str| Pick::From(address.parse().unwrap(), None);
+        let marked = |mark, port| Pick::Marked(Family::V4, mark, port);
         assert_eq!(picked(&[]), [0; 0]);
-        assert_eq!(picked(&[Pick::Marked(7, None)]), [1000, 1002]);
-        assert_eq!(picked(&[Pick::Marked(0, None)]), [1001, 1004]);
+        assert_eq!(picked(&[marked(7, None)]), [1000, 1002]);
+        assert_eq!(picked(&[marked(0, None)]), [1001]);
+        assert_eq!(picked(&[Pick::Marked(Family::V6, 0, None)]), [1004]);
         assert_eq!(picked(&[from("10.255.30.2")]), [1000, 1001]);
         assert_eq!(picked(&[from("fd00::2")]), [1004]);
         assert_eq!(picked(&[from("fd00::3")]), [0; 0]);
-        let several = [Pick::Marked(7, None), Pick::Marked(9, None), from("10.255.30.2")];
+        let several = [marked(7, None), marked(9, None), from("10.255.30.2")];
         assert_eq!(picked(&several), [1000, 1001, 1002, 1003], "each once");
 
         let translated = " --mark 5 --reply-src 10.255.30.9 --reply-dst 192.0.2.1 \
                           --reply-port-src 8080 --reply-port-dst 1005";
         remember("udp", "192.0.2.1", "10.0.16.14", 1005, translated);
         let (tcp, udp) = (|port| Some((Protocol::Tcp, port)), |port| Some((Protocol::Udp, port)));
-        assert_eq!(picked(&[Pick::Marked(7, udp(53))]), [1000]);
-        assert_eq!(picked(&[Pick::Marked(7, tcp(53))]), [1002]);
-        assert_eq!(picked(&[Pick::Marked(0, udp(53))]), [1001, 1004], "of both families");
-        assert_eq!(picked(&[Pick::Marked(7, udp(54))]), [0; 0]);
-        assert_eq!(picked(&[Pick::Marked(5, udp(8080))]), [1005], "by the port that answers");
-        assert_eq!(picked(&[Pick::Marked(5, udp(53))]), [0; 0]);
+        assert_eq!(picked(&[marked(7, udp(53))]), [1000]);
+        assert_eq!(picked(&[marked(7, tcp(53))]), [1002]);
+        assert_eq!(picked(&[marked(0, udp(53))]), [1001]);
+        assert_eq!(picked(&[Pick::Marked(Family::V6, 0, udp(53))]), [1004]);
+        assert_eq!(picked(&[marked(7, udp(54))]), [0; 0]);
+        assert_eq!(picked(&[marked(5, udp(8080))]), [1005], "by the port that answers");
+        assert_eq!(picked(&[marked(5, udp(53))]), [0; 0]);
         let there = |port| Pick::From("192.0.2.1".parse().unwrap(), port);
         assert_eq!(picked(&[there(udp(53))]), [1005], "by the port it was opened to");
         assert_eq!(picked(&[there(udp(8080))]), [0; 0]);

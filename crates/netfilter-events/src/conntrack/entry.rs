@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use netfilter::Family;
 use netlink_packet_core::DefaultNla;
 use policy::Protocol;
 
@@ -143,16 +144,16 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The requests for those that `pick` means. Tuples are of one version of IP.
-pub(super) fn listings(pick: Pick) -> Vec<Request> {
+/// The request for those that `pick` means.
+pub(super) fn listing(pick: Pick) -> Request {
     match pick {
-        Pick::Marked(mark, None) => vec![of_family(0, marked(mark).into())],
-        Pick::Marked(mark, Some(port)) => {
-            let tuple = nest(TUPLE_REPLY, &[answered_by(SOURCE_PORT, port)]);
-            let fields = PROTOCOL_FIELD | SOURCE_PORT_FIELD;
-            let [value, mask] = marked(mark);
-            let attributes = vec![value, mask, tuple, filter(REPLY_FIELDS, fields)];
-            [INET, INET6].map(|family| of_family(family, attributes.clone())).into()
+        Pick::Marked(family, mark, port) => {
+            let mut attributes = marked(mark).to_vec();
+            if let Some(port) = port {
+                attributes.push(nest(TUPLE_REPLY, &[answered_by(SOURCE_PORT, port)]));
+                attributes.push(filter(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD));
+            }
+            of_family(family, attributes)
         }
         Pick::From(source, port) => {
             let mut ends = Vec::new();
@@ -166,15 +167,18 @@ pub(super) fn listings(pick: Pick) -> Vec<Request> {
                 ends.push(answered_by(DESTINATION_PORT, port));
                 fields |= PROTOCOL_FIELD | DESTINATION_PORT_FIELD;
             }
-            let family = if source.is_ipv4() { INET } else { INET6 };
             let filter = || filter(ORIGINAL_FIELDS, fields);
             let attributes = (fields != 0).then(|| vec![nest(TUPLE_ORIGINAL, &ends), filter()]);
-            vec![of_family(family, attributes.unwrap_or_default())]
+            of_family(Family::of(source), attributes.unwrap_or_default())
         }
     }
 }
 
-fn of_family(family: u8, attributes: Vec<DefaultNla>) -> Request {
+fn of_family(family: Family, attributes: Vec<DefaultNla>) -> Request {
+    let family = match family {
+        Family::V4 => INET,
+        Family::V6 => INET6,
+    };
     Request { family, attributes, ..Request::new(GET, 0) }
 }
 
