@@ -60,12 +60,11 @@ impl Asked {
     fn of(shape: Shape, server: &Server, query: Option<&str>, headers: &HeaderMap) -> Self {
         let (known, wait) = (conditional::known(headers), conditional::wait(headers));
         let cell: Option<Box<str>> = conditional::cell(headers).map(Box::from);
-        let subject = query::subject(query);
         // Most polls ask what the one before has asked.
         let before = cell.as_deref().and_then(|cell| server.receipts.subject_of(cell));
-        let subject = match before.filter(|before| **before == subject) {
+        let subject = match before.filter(|before| query::repeats(query, before)) {
             Some(before) => before,
-            None => Arc::new(server.feed.snapshot().sharing(subject)),
+            None => Arc::new(server.feed.snapshot().sharing(query::subject(query))),
         };
         let word = || conditional::word(headers, &subject, known.as_ref());
         Self {
