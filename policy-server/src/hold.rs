@@ -79,10 +79,16 @@ pub(crate) async fn hold(
         if Instant::now() >= deadline {
             return Outcome::Unchanged(snapshot, known.clone());
         }
-        // Who is registered looks once more before waiting.
-        let Some(registration) = &registration else {
-            registration = Some(waiting.register(topic));
-            continue;
+        let registration = match &registration {
+            Some(registration) => registration,
+            None => {
+                let first = registration.insert(waiting.register(topic));
+                // Of what came between the look and this nobody wakes it.
+                if !Arc::ptr_eq(&feed.snapshot(), &snapshot) {
+                    continue;
+                }
+                first
+            }
         };
         drop(snapshot);
         // Pinned here, so that those who only pass it on have no room for it.
