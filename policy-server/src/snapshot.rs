@@ -5,6 +5,7 @@ mod app;
 mod delta;
 pub(crate) mod feed;
 mod groups;
+mod latest;
 mod lines;
 mod making;
 mod touched;
@@ -17,6 +18,7 @@ use policy_store::{Filter, NumberedGroup};
 
 use app::App;
 use groups::Groups;
+use latest::Latest;
 use making::Leap;
 pub(crate) use {
     delta::Delta,
@@ -73,6 +75,7 @@ pub(crate) struct Snapshot {
     tag_length: TagLength,
     policies: OrdSet<Arc<Entry>>,
     policies_changed: Revision,
+    latest: Latest,
     /// Also apps whose last policy has gone: that it went is a change they must hear of.
     apps: HashMap<AppGuid, App>,
     leases: OrdMap<Ipv4Addr, Lease>,
@@ -97,7 +100,9 @@ impl Snapshot {
             Standing::Outdated
         } else if known.revision > self.version.revision {
             Standing::Ahead
-        } else if self.remembers(known.revision) && known.revision >= self.changed(topic) {
+        } else if !self.remembers(known.revision) {
+            Standing::Outdated
+        } else if self.changed_after(topic, known.revision).is_none() {
             Standing::Current
         } else {
             Standing::Outdated
@@ -107,6 +112,12 @@ impl Snapshot {
     /// The version by which somebody who has `known` is given what `topic` is about: that of its last
     /// change, and never one that looks older than what they have.
     pub(crate) fn version_for(&self, topic: &Topic, known: Option<&Version>) -> Version {
+        let since = |known: &Version| self.changed_after(topic, known.revision);
+        let remembered =
+            |known: &&Version| known.life == self.version.life && self.remembers(known.revision);
+        if let Some(changed) = known.filter(remembered).and_then(since) {
+            return self.at(changed);
+        }
         let changed = self.at(self.changed(topic).max(self.base));
         match known {
             Some(known) if known.life == changed.life && known.revision > changed.revision => {
@@ -114,6 +125,17 @@ impl Snapshot {
             }
             _ => changed,
         }
+    }
+
+    /// When what `topic` is about changed last, if it did after `then`, which is remembered.
+    fn changed_after(&self, topic: &Topic, then: Revision) -> Option<Revision> {
+        if let Topic::Policies(subject) = topic
+            && let Subject::Apps(apps) = &**subject
+            && let Some(mut changes) = self.latest.changes_after(then)
+        {
+            return changes.find(|change| change.concerns(apps)).map(|change| change.revision);
+        }
+        Some(self.changed(topic)).filter(|changed| *changed > then)
     }
 
     fn changed(&self, topic: &Topic) -> Revision {
@@ -157,6 +179,20 @@ impl Snapshot {
         apps: &'a BTreeSet<AppGuid>,
     ) -> impl Iterator<Item = (&'a AppGuid, &'a App)> {
         apps.iter().filter_map(|guid| Some((guid, self.apps.get(guid)?)))
+    }
+
+    /// Those of `apps` whose policies changed after `then`, which is remembered.
+    fn changed_apps<'a>(
+        &'a self,
+        apps: &'a BTreeSet<AppGuid>,
+        then: Revision,
+    ) -> Vec<(&'a AppGuid, &'a App)> {
+        let changed = |(_, app): &(&AppGuid, &App)| app.changed > then;
+        let Some(changes) = self.latest.changes_after(then) else {
+            return self.known(apps).filter(changed).collect();
+        };
+        let concerned: BTreeSet<_> = changes.flat_map(|change| change.apps_among(apps)).collect();
+        concerned.into_iter().filter_map(|guid| Some((guid, self.apps.get(guid)?))).collect()
     }
 
     /// The policies `subject` asks for.

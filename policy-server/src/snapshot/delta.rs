@@ -41,7 +41,7 @@ impl Snapshot {
             return None;
         }
         let mut fates = BTreeMap::new();
-        for (guid, app) in self.known(apps).filter(|(_, app)| app.changed > then.revision) {
+        for (guid, app) in self.changed_apps(apps, then.revision) {
             let events = app.events_after(then.revision)?;
             for Event { entry, what, revision: _ } in
                 events.filter(|event| event.entry.is_told_by(guid, apps))

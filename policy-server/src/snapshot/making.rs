@@ -12,6 +12,7 @@ use super::{
     Entry, Snapshot, Touched, Which,
     app::{Event, What},
     groups::Groups,
+    latest::Latest,
 };
 
 /// For so many revisions it is remembered that the last policy of an app has gone, once there are many
@@ -49,6 +50,7 @@ impl Snapshot {
             tag_length,
             policies: OrdSet::new(),
             policies_changed: base,
+            latest: Latest::after(base),
             apps: imbl::HashMap::new(),
             leases: leases.into_iter().map(|lease| (lease.underlay_ip, lease)).collect(),
             leases_changed: base,
@@ -96,6 +98,7 @@ impl Snapshot {
             let event = Event { revision, entry: entry.clone(), what };
             self.apps.entry(app.clone()).or_default().recall(event);
         }
+        self.latest.note(revision, entry.apps());
         self.policies_changed = revision;
     }
 
@@ -216,6 +219,7 @@ impl Snapshot {
         for app in entry.apps() {
             self.apps.entry(app.clone()).or_default().add(entry.clone(), revision);
         }
+        self.latest.note(revision, entry.apps());
         self.policies_changed = revision;
         self.policies.insert(entry).is_none()
     }
@@ -228,6 +232,7 @@ impl Snapshot {
         for app in entry.apps() {
             self.apps.entry(app.clone()).or_default().remove(entry.clone(), revision);
         }
+        self.latest.note(revision, entry.apps());
         self.policies_changed = revision;
         true
     }

@@ -196,6 +196,7 @@ proptest! {
         let mut snapshot = empty(0);
         let mut truth: BTreeMap<TaggedPolicy, ()> = BTreeMap::new();
         let mut followers = vec![Follower::of(&snapshot, &asked)];
+        let topic = Topic::Policies(asked.clone().into());
         for (revision, (source, destination, port, how)) in (1..).zip(steps) {
             let policy = tagged(source, destination, port);
             let step = if truth.remove(&policy).is_some() {
@@ -220,6 +221,9 @@ proptest! {
                 prop_assert_eq!(delta.total, whole.policies.len());
                 follower.apply(snapshot.delta(guids, &follower.version, None).unwrap());
                 prop_assert_eq!(&follower.policies, &whole.policies);
+                let then = follower.version.revision;
+                let changed = Some(snapshot.changed_of(&asked)).filter(|changed| *changed > then);
+                prop_assert_eq!(snapshot.changed_after(&topic, then), changed, "however it is found");
             }
             followers.push(whole);
         }
