@@ -3,14 +3,14 @@
 //! Whoever waits registers first and looks at the snapshot then, and a snapshot is swapped before
 //! anybody is woken; so no change is lost between a look and a wait.
 
+mod questions;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use policy::AppGuid;
 use tokio::{
     sync::Notify,
     task::yield_now,
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::snapshot::{Subject, Topic, Touched, Which};
+use questions::{ByKey, Questions};
 
 /// So many are woken at once when something changes: most changes concern a few cells, which need not
 /// wait for one another.
@@ -49,10 +50,10 @@ pub(crate) struct Waiting {
 struct Index {
     last: Id,
     waiters: HashMap<Id, Arc<Waiter>>,
-    by_app: ByKey<AppGuid>,
+    questions: Questions,
     everything: BTreeSet<Id>,
     leases: BTreeSet<Id>,
-    by_space: ByKey<String>,
+    by_space: ByKey<String, Id>,
     security_groups: BTreeSet<Id>,
     /// Who is to be woken, in this order.
     due: VecDeque<Id>,
@@ -61,8 +62,6 @@ struct Index {
 }
 
 type Id = u64;
-
-struct ByKey<K>(HashMap<K, Vec<Id>>);
 
 #[derive(Default)]
 struct Waiter {
@@ -102,6 +101,11 @@ impl Waiting {
     pub(crate) fn rest(&self) -> Option<Duration> {
         let (since, rest) = self.lock().crowd?;
         (since.elapsed() < 2 * rest).then_some(rest)
+    }
+
+    /// Until when those rest who were woken when many were.
+    pub(crate) fn rests_until(&self) -> Option<Instant> {
+        self.lock().crowd.map(|(since, rest)| since + rest)
     }
 
     /// How many wait.
@@ -151,7 +155,7 @@ impl Index {
         match topic {
             Topic::Policies(subject) => match &**subject {
                 Subject::Everything => _ = self.everything.insert(id),
-                Subject::Apps(apps) => self.by_app.insert(apps, id),
+                Subject::Apps(_) => self.questions.register(subject, id),
             },
             Topic::Leases => _ = self.leases.insert(id),
             Topic::SecurityGroups(spaces) => {
@@ -167,12 +171,12 @@ impl Index {
         match topic {
             Topic::Policies(subject) => match &**subject {
                 Subject::Everything => _ = self.everything.remove(&id),
-                Subject::Apps(apps) => self.by_app.remove(apps, id),
+                Subject::Apps(_) => self.questions.forget(subject, id),
             },
             Topic::Leases => _ = self.leases.remove(&id),
             Topic::SecurityGroups(spaces) => {
                 self.security_groups.remove(&id);
-                self.by_space.remove(spaces, id);
+                self.by_space.remove(spaces, &id);
             }
         }
     }
@@ -202,8 +206,8 @@ impl Index {
     fn concerned(&self, Touched { apps, leases, spaces }: &Touched) -> BTreeSet<Id> {
         let mut concerned = BTreeSet::new();
         match apps {
-            Which::Some(apps) => concerned.extend(self.by_app.any_of(apps)),
-            Which::All => concerned.extend(self.by_app.all()),
+            Which::Some(apps) => concerned.extend(self.questions.about(apps)),
+            Which::All => concerned.extend(self.questions.about_any()),
         }
         if !apps.is_empty() {
             concerned.extend(&self.everything);
@@ -229,38 +233,6 @@ impl Index {
             }
         }
         true
-    }
-}
-
-impl<K: Clone + Eq + Hash> ByKey<K> {
-    fn insert(&mut self, keys: &BTreeSet<K>, id: Id) {
-        for key in keys {
-            self.0.entry(key.clone()).or_default().push(id);
-        }
-    }
-
-    fn remove(&mut self, keys: &BTreeSet<K>, id: Id) {
-        for key in keys {
-            let Some(ids) = self.0.get_mut(key) else { continue };
-            ids.retain(|held| *held != id);
-            if ids.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-
-    fn any_of<'a>(&'a self, keys: impl IntoIterator<Item = &'a K>) -> impl Iterator<Item = Id> {
-        keys.into_iter().filter_map(|key| self.0.get(key)).flatten().copied()
-    }
-
-    fn all(&self) -> impl Iterator<Item = Id> {
-        self.0.values().flatten().copied()
-    }
-}
-
-impl<K> Default for ByKey<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
     }
 }
 
@@ -303,8 +275,8 @@ mod tests {
         let woken: Vec<_> = waiters.iter().enumerate().filter_map(woken).collect();
         assert_eq!(woken.len(), count);
         drop(waiters);
-        let Index { waiters, by_app, by_space, .. } = &*waiting.lock();
-        assert!(waiters.is_empty() && by_app.0.is_empty() && by_space.0.is_empty());
+        let Index { waiters, questions, by_space, .. } = &*waiting.lock();
+        assert!(waiters.is_empty() && questions.is_empty() && by_space.is_empty());
         woken
     }
 
@@ -362,9 +334,11 @@ mod tests {
         let topics = [apps(&["a", "b"]), apps(&["a"])];
         let waiters: Vec<_> =
             (0..400).map(|number| waiting.register(&topics[number % 2])).collect();
-        assert_eq!(waiting.rest(), None);
+        assert_eq!((waiting.rest(), waiting.rests_until()), (None, None));
         waiting.wake(&touching(&["a"]));
-        assert_eq!(waiting.rest(), Some(Duration::from_millis(100)));
+        let rest = Duration::from_millis(100);
+        assert_eq!(waiting.rest(), Some(rest));
+        assert_eq!(waiting.rests_until(), Some(Instant::now() + rest));
         tokio::time::advance(Duration::from_millis(200)).await;
         assert_eq!(waiting.rest(), None, "they are all back");
         drop(waiters);

@@ -22,6 +22,9 @@ use crate::{server::Server, snapshot::feed::Feed};
 /// Between two writes. What cells say meanwhile, however many, is the next one.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
 
+/// While many cells are told something, what they say waits, but no longer than this.
+const AT_THE_LATEST: Duration = Duration::from_secs(1);
+
 /// After a write that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -64,13 +67,19 @@ impl<'a> Keeper<'a> {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut may_write = time::Instant::now();
+        let mut news_since = None;
         receipts.moments.note(snapshots.borrow_and_update().version().revision, Instant::now());
         loop {
             let is_news = receipts.here().has_unwritten() || receipts.groups.has_unwritten();
+            if is_news {
+                news_since.get_or_insert_with(time::Instant::now);
+            }
+            let write_at = self.write_at(may_write, news_since);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = receipts.news.notified(), if !is_news => {}
-                () = sleep_until(may_write), if is_news => {
+                () = sleep_until(write_at), if is_news => {
+                    news_since = None;
                     let pause = if self.write().await { WRITE_EVERY } else { AGAIN };
                     may_write = time::Instant::now() + pause;
                 }
@@ -84,6 +93,19 @@ impl<'a> Keeper<'a> {
             }
         }
         self.take_leave().await;
+    }
+
+    /// When to write what there is since `news_since`: as soon as may be, but after the answers to many.
+    fn write_at(
+        &self,
+        may_write: time::Instant,
+        news_since: Option<time::Instant>,
+    ) -> time::Instant {
+        let rests_until = self.feed.waiting().rests_until();
+        let after_answers = rests_until
+            .zip(news_since)
+            .map(|(rests_until, since)| rests_until.min(since + AT_THE_LATEST));
+        after_answers.map_or(may_write, |after| after.max(may_write))
     }
 
     /// Lets go of all cells. If none is there that could say more, and everything is written that they
@@ -200,7 +222,7 @@ mod tests {
     use crate::{
         metrics::Metrics,
         receipts::{GroupsWord, Word},
-        snapshot::{Subject, feed},
+        snapshot::{Subject, Topic, Touched, Which, feed},
     };
 
     async fn store(dir: &tempfile::TempDir) -> Arc<dyn PolicyStore> {
@@ -240,6 +262,27 @@ mod tests {
         assert!(steps < 100, "{steps} steps of transactions");
         let kept = store.receipts().await.unwrap();
         assert_eq!(kept.len(), 500);
+    }
+
+    #[tokio::test]
+    async fn while_many_are_answered_what_cells_say_waits_and_not_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+        let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
+        let keeper = Keeper::new(&receipts, &*store, &feed);
+        let (may_write, news) = (time::Instant::now(), Some(time::Instant::now()));
+        assert_eq!(keeper.write_at(may_write, news), may_write);
+        let topic = Topic::Policies(word().subject);
+        let touched = Touched { apps: Which::All, ..Touched::default() };
+        let mut waiting: Vec<_> = (0..400).map(|_| feed.waiting().register(&topic)).collect();
+        feed.waiting().wake(&touched);
+        let rests_until = feed.waiting().rests_until().unwrap();
+        assert_eq!(keeper.write_at(may_write, news), rests_until);
+        waiting.extend((0..20_000).map(|_| feed.waiting().register(&topic)));
+        feed.waiting().wake(&touched);
+        assert_eq!(keeper.write_at(may_write, news), news.unwrap() + AT_THE_LATEST);
+        let later = news.unwrap() + 2 * AT_THE_LATEST;
+        assert_eq!(keeper.write_at(later, news), later);
     }
 
     #[tokio::test]
