@@ -17,6 +17,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    hostnet::heap::share();
     service::install_crypto_provider();
     let done = match args::read(std::env::args_os()) {
         Ok(Invocation::Job(role, path)) => return job::run(role, &path),

@@ -19,6 +19,20 @@ pub fn give_back() {
     }
 }
 
+/// Has the C library make fewer heaps than it would: a thread that frees little of what it took, as who
+/// accepts thousands of connections does, leaves holes in each. One for every two processors is enough for
+/// them not to wait for each other much. To be called before there is a second thread.
+pub fn share() {
+    #[cfg(target_env = "gnu")]
+    {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let heaps = i32::try_from(processors.div_ceil(2)).unwrap_or(i32::MAX);
+        #[expect(unsafe_code, reason = "the C library has no other way to be told")]
+        // SAFETY: it takes two numbers, and reads and writes nothing but the settings of the heap.
+        let _ = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, heaps) };
+    }
+}
+
 /// Gives back now what is free between what is not. Others wait for memory meanwhile, for milliseconds.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
