@@ -112,9 +112,9 @@ pub(super) fn all(
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
-        if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
+        if row.is_none_or(|row| receipt.presence.is_later_than(row.heard)) {
             let may_lack_the_last =
-                receipt.has_left(now) && rows.may_lack_the_last(receipt.silent(now));
+                receipt.has_left(now) && rows.may_lack_the_last(receipt.presence.silent(now));
             last.insert(cell, Cell { may_lack_the_last, ..Cell::here(cell, receipt, server, now) });
         }
     }
@@ -132,8 +132,8 @@ impl Cell {
             cell: cell.to_owned(),
             server: Some(server.to_owned()),
             word: receipt.word.clone(),
-            said: now.duration_since(receipt.said),
-            silent: receipt.silent(now),
+            said: now.duration_since(receipt.presence.said),
+            silent: receipt.presence.silent(now),
             is_ours: true,
             is_in_doubt: false,
             may_lack_the_last: false,
@@ -173,7 +173,7 @@ impl Cell {
     pub(super) fn status(self, snapshot: &Snapshot) -> CellStatus {
         let (enforced, wanted) = (self.word.enforced(snapshot), self.word.wanted(snapshot));
         let Self { cell, server, word, said, silent, .. } = self;
-        let Word { subject, enforced: _, backend, error } = word;
+        let Word { subject, enforced: _, backend, error, agent: _ } = word;
         CellStatus {
             cell,
             server,
