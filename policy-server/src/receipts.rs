@@ -167,14 +167,11 @@ impl Receipts {
         Cells { cells, leased, are_here, up: self.started.elapsed() }
     }
 
-    /// The cells this server heard itself.
+    /// The cells this server heard itself, and no other since.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<CellStatus> {
-        let now = Instant::now();
-        let here = self.here_copied();
-        let cells = here.cells().iter();
-        cells
-            .map(|(cell, said)| Cell::here(cell, said, &self.server, now).status(snapshot))
-            .collect()
+        let (here, rows) = (self.here_copied(), self.rows());
+        let cells = cells::of_this(&here, &rows, &self.server, Instant::now());
+        cells.into_iter().map(|cell| cell.status(snapshot)).collect()
     }
 
     /// What all cells have confirmed that this server must vouch for (design §2.4): those it heard last,

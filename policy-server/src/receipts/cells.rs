@@ -71,6 +71,12 @@ impl Cells {
         PoliciesStatus { life, revision, complete: self.is_complete(), policies }
     }
 
+    /// The first few cells that have not said what they enforce of what `snapshot` holds.
+    pub(crate) fn that_confirm_nothing(&self, snapshot: &Snapshot) -> Vec<&str> {
+        let unsaid = self.cells.iter().filter(|cell| cell.word.enforced(snapshot).is_none());
+        unsaid.take(NAMED).map(|cell| cell.cell.as_str()).collect()
+    }
+
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
     /// anything, so it is waited for as long as if it had been heard of: until it has neither spoken nor
@@ -119,6 +125,15 @@ pub(super) fn all(
         }
     }
     last.into_values().filter(|cell| cell.silent <= FORGET_AFTER).collect()
+}
+
+/// The cells that `server` heard last: not those that are known to speak to another since.
+pub(super) fn of_this(here: &Here, rows: &Rows, server: &str, now: Instant) -> Vec<Cell> {
+    let heard = here.cells().iter().filter(|(cell, receipt)| {
+        let elsewhere = rows.of(cell).filter(|row| row.server != server && !row.is_orphan);
+        elsewhere.is_none_or(|row| receipt.presence.is_later_than(row.heard))
+    });
+    heard.map(|(cell, receipt)| Cell::here(cell, receipt, server, now)).collect()
 }
 
 /// What all cells this server vouches for have confirmed; `None` if there are none.

@@ -104,14 +104,15 @@ impl Groups {
         }
     }
 
-    /// What cells said to this server, and for how long they have been silent.
+    /// What cells said to this server, and to no other since, and for how long they have been silent.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<(GroupsStatus, Duration)> {
         let now = Instant::now();
-        let here = self.here_copied();
-        here.cells
-            .values()
-            .map(|said| (said.word.status(snapshot), said.presence.silent(now)))
-            .collect()
+        let (here, rows) = (self.here_copied(), self.rows());
+        let heard = here.cells.iter().filter(|(cell, said)| {
+            let row = rows.cells.get(&***cell);
+            row.is_none_or(|row| said.presence.is_later_than(row.said))
+        });
+        heard.map(|(_, said)| (said.word.status(snapshot), said.presence.silent(now))).collect()
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
@@ -319,6 +320,7 @@ mod tests {
         groups.here().leave("come back", None, later);
         let there = [("held here", 5, later), ("gone there", 6, later), ("come back", 7, now)];
         *groups.rows.lock().unwrap() = Arc::new(rows(&[&there[..], &[("there", 8, now)]].concat()));
+        assert_eq!(groups.of_this_server(&snapshot()).len(), 2, "one has gone elsewhere");
         let told = ["held here", "gone there", "come back", "there", "nowhere"]
             .map(|cell| enforced(&groups, cell));
         assert_eq!(told, [Some(4), Some(6), Some(4), Some(8), None]);

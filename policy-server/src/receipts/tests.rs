@@ -242,6 +242,36 @@ fn the_last_word_counts_whichever_server_heard_it() {
 }
 
 #[test]
+fn cells_that_went_to_another_server_are_not_counted_here() {
+    let (mut here, began) = (Here::default(), Instant::now());
+    for cell in ["away", "come back", "gone there", "held"] {
+        here.hear(cell, word(Some(4)), began);
+        here.leave(cell, None, began);
+    }
+    here.hear("held", word(Some(4)), began);
+    let now = began + seconds(100);
+    here.hear("come back", word(Some(4)), now);
+    let rows = vec![
+        row(NOBODY, "away", Some(4), 100, 0),
+        row(THEM, "come back", Some(6), 50, 1),
+        row(THEM, "gone there", Some(6), 50, 1),
+        row("dead", "held", Some(6), 50, 40),
+    ];
+    let counted = cells::of_this(&here, &Rows::of_heard(rows, now), US, now);
+    let counted: Vec<_> = counted.iter().map(|cell| cell.cell.as_str()).collect();
+    assert_eq!(counted, ["away", "come back", "held"]);
+}
+
+#[test]
+fn cells_that_keep_tags_from_becoming_free_are_named() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("behind", word(Some(4)), now);
+    here.hear("watches", word(None), now);
+    let cells = known(&here, &Rows::default(), seconds(60));
+    assert_eq!(cells.that_confirm_nothing(&snapshot(9)), ["watches"]);
+}
+
+#[test]
 fn what_the_database_has_otherwise_is_written_again() {
     let (mut here, now) = (Here::default(), Instant::now());
     for cell in ["lost", "taken", "told", "older"] {
