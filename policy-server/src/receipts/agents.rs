@@ -81,7 +81,11 @@ impl<T> Agents<T> {
                 agent.comes(topic, now);
                 agent
             }
-            None => Agent { name, topic, first: now, last: now, heard: now, holding: 1 },
+            None => {
+                // What was said elsewhere was said before it came, for all that is known.
+                self.elsewhere = None;
+                Agent { name, topic, first: now, last: now, heard: now, holding: 1 }
+            }
         };
         self.others.extend(self.last.replace(agent));
         if self.others.len() > REMEMBERED {
@@ -234,6 +238,15 @@ mod tests {
         assert_eq!(met('a', 20, 'b'), (true, true), "it was here before that one");
         assert_eq!(met('c', 20, 'c'), (false, false), "it was started again there, and came here");
         assert_eq!(met('c', 20, 'd'), (false, false), "and again");
+        let mut agents = after(&[('a', 0)]);
+        agents.meet(name('b'), 'b', at(5), at(6));
+        for second in [10, 20] {
+            agents.hear(name('c'), 'c', at(second));
+        }
+        assert!(!agents.are_several(), "it was started again there, and then here");
+        agents.meet(name('b'), 'b', at(25), at(26));
+        agents.hear(name('c'), 'c', at(30));
+        assert!(agents.are_several(), "and yet both live");
         assert_eq!(met('c', 5, 'b'), (false, false), "it was started again here");
         assert_eq!(met('b', 20, 'b'), (false, false), "it is the same");
     }
