@@ -4,7 +4,7 @@
 //! what is new of it to the database, many cells at a time and never because of a poll that says
 //! nothing new: a cell whose poll is held is heard as long as its server lives. What cells said to
 //! others, or before this server was started, is read from there ([`rows`]) when somebody asks. Of both
-//! the last word counts ([`cells`]).
+//! the last word counts ([`cells`]), unless two agents speak for one cell ([`agents`]).
 
 mod agents;
 mod cells;

@@ -99,8 +99,11 @@ fn what_cannot_be_confirmed_is_said_and_the_exit_code_is_5() {
     let old = Server::saying(vec![(200, "", "{}".to_owned())]);
     let replaced = Server::saying(vec![changed(), status("other", &[])]);
     let silent = Server::saying(vec![changed(), refused(503, "away")]);
+    let (code, headers, body) = status("life", &[("cell-1", Some(7), 0.0)]);
+    let body = body.replace("\"complete\":true", "\"complete\":false");
+    let incomplete = Server::saying(vec![changed(), (code, headers, body)]);
     let mut texts = vec![];
-    for server in [old, replaced, silent] {
+    for server in [old, replaced, silent, incomplete] {
         let ran = against(&server, &format!("{ADD} --wait --timeout 1"));
         assert_eq!((ran.code, ran.stdout.as_str()), (5, "Allowed web -> db, tcp 5432.\n"));
         texts.push(timeless(&ran.stderr));
