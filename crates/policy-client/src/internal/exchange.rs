@@ -221,8 +221,7 @@ fn led_to(headers: &HeaderMap, base: Option<&Version>) -> Result<Version, Unusab
 impl Body {
     async fn of(mut response: Response, name: String) -> Result<Self, ClientError> {
         let status = response.status();
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut bytes = Vec::with_capacity(announced.unwrap_or_default().min(RESERVED));
+        let mut bytes = Vec::with_capacity(reserved(response.content_length()));
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if bytes.len() + chunk.len() > LONGEST => {
@@ -275,6 +274,11 @@ impl Body {
     }
 }
 
+/// How much room is made for an answer that is said to be so long.
+fn reserved(announced: Option<u64>) -> usize {
+    announced.map_or(0, |length| usize::try_from(length).unwrap_or(RESERVED).min(RESERVED))
+}
+
 async fn send(request: RequestBuilder, name: &str) -> Result<Response, ClientError> {
     request.send().await.map_err(|source| unreachable(source, name))
 }
@@ -309,4 +313,15 @@ fn version(headers: &HeaderMap) -> Result<Option<Version>, ParseVersionError> {
         return Ok(None);
     };
     Version::from_etag(&String::from_utf8_lossy(value.as_bytes())).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_alone_takes_no_memory_to_speak_of() {
+        assert_eq!([None, Some(700), Some(u64::MAX)].map(reserved), [0, 700, RESERVED]);
+        const { assert!(RESERVED < LONGEST) };
+    }
 }
