@@ -86,7 +86,10 @@ Examples:
   network-policy policies --source web --destination db
 
   # Everything about web, as the JSON of the server's API:
-  network-policy policies --app web --json";
+  network-policy policies --app web --json
+
+The scope network.admin sees all policies, network.write those between apps in spaces of yours. A
+server without Cloud Controller knows of no spaces, and shows network.write none.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -207,7 +210,7 @@ pub(crate) struct ChangeArgs {
     #[arg(value_name = "DST", value_parser = words::app)]
     pub(crate) destination: AppGuid,
     /// tcp or udp
-    #[arg(long, value_name = "tcp|udp")]
+    #[arg(long, value_name = "tcp|udp", value_parser = words::Protocols, hide_possible_values = true)]
     pub(crate) protocol: Protocol,
     /// Port of the destination, or a range of ports such as 7000-7010
     #[arg(long, value_name = "N[-M]", value_parser = words::ports)]

@@ -43,10 +43,11 @@ pub(crate) fn run(
     let ChangeArgs { source, destination, protocol, port, wait, timeout } = args;
     let policy = Policy { source, destination, protocol, ports: port };
     let one = std::slice::from_ref(&policy);
-    if wait {
-        // A change that is made, and then not watched, would be worse than none.
-        watch::may_ask(client, &policy).map_err(Failure::MayNotWatch)?;
-    }
+    // A change that is made, and then not watched, would be worse than none.
+    let was_there = match wait {
+        true => watch::may_ask(client, &policy).map_err(Failure::MayNotWatch)?,
+        false => false,
+    };
     let (version, before) = match verb {
         Verb::Add => (client.create(one), None),
         // Removing what is not there is a success to the server; a person may have meant another.
@@ -56,7 +57,8 @@ pub(crate) fn run(
         }
     };
     let version = version.map_err(Failure::Client)?;
-    let mut say = Say { json, version: version.as_ref(), before: before.as_deref(), out };
+    let before = before.as_deref();
+    let mut say = Say { json, version: version.as_ref(), was_there, before, out };
     if !wait {
         return say.done(verb, &policy, None);
     }
@@ -99,6 +101,8 @@ fn watched(
 struct Say<'a> {
     json: bool,
     version: Option<&'a Version>,
+    /// Whether the policy is known to have been there before.
+    was_there: bool,
     /// What there was between the two apps, if something is removed.
     before: Option<&'a [Policy]>,
     out: &'a mut dyn Write,
@@ -157,6 +161,7 @@ impl Say<'_> {
     fn change(&self, verb: Verb, policy: &Policy) -> String {
         let named = words::policy(policy);
         match (verb, self.before) {
+            (Verb::Add, _) if self.was_there => format!("There was {named} already."),
             (Verb::Add, _) => format!("Allowed {named}."),
             (Verb::Remove, Some(before)) if !before.contains(policy) => {
                 let others: Vec<_> = before.iter().map(words::policy).collect();

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     receipts::{Receipt, Standing},
+    stragglers,
     verb::Verb,
     words,
 };
@@ -71,7 +72,7 @@ pub(crate) enum Unconfirmed {
         #[source]
         source: ClientError,
     },
-    #[error("{}", stragglers(receipts, *took))]
+    #[error("{}", stragglers::named(receipts, *took))]
     Stragglers { verb: Verb, receipts: Vec<Receipt>, took: Duration },
 }
 
@@ -90,33 +91,30 @@ impl Unconfirmed {
         }
     }
 
-    fn advice(&self) -> &'static str {
-        match self {
+    fn advice(&self) -> String {
+        let advice = match self {
             Self::NoRevision => {
                 "The server is older than --wait. Its cells poll every few seconds."
             }
             Self::OtherLife => "See what there is with `network-policy policies`, and repeat it.",
-            Self::ServerBehind { .. } | Self::Incomplete { .. } | Self::Silence { .. } => {
+            Self::ServerBehind { .. } | Self::Silence { .. } => {
                 "The same command again changes nothing and waits anew."
             }
-            Self::Stragglers { verb: Verb::Add, .. } => {
-                "They will enforce it when they next hear from the server; until then they let nothing\n\
-                 more through. Is policy-agent running there?\n\
+            Self::Incomplete { .. } => {
+                "A cell that holds a lease is waited for until it is heard of, or has not renewed it for 24\n\
+                 hours; how to end that sooner is in docs/policy-server.md, \"Cells that are gone\".\n\
                  The same command again changes nothing and waits anew."
             }
-            Self::Stragglers { verb: Verb::Remove, .. } => {
-                "Until they hear from the server, they still let the traffic through.\n\
-                 Is policy-agent running there?\n\
-                 The same command again changes nothing and waits anew."
-            }
-        }
+            Self::Stragglers { verb, receipts, .. } => return stragglers::advice(*verb, receipts),
+        };
+        advice.to_owned()
     }
 }
 
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::NoToken => NOT_AUTHORIZED,
+            Self::NoToken | Self::Token(TokenError::Empty) => NOT_AUTHORIZED,
             Self::Token(_) | Self::TokenFile { .. } | Self::Settings(_) => USAGE,
             Self::Client(error) | Self::MayNotWatch(error) | Self::Watching { source: error } => {
                 code(error)
@@ -164,7 +162,7 @@ impl Failure {
             Self::Client(error) | Self::MayNotWatch(error) | Self::Watching { source: error } => {
                 return advice(error);
             }
-            Self::Unconfirmed(unconfirmed) => unconfirmed.advice().to_owned(),
+            Self::Unconfirmed(unconfirmed) => unconfirmed.advice(),
         })
     }
 }
@@ -281,31 +279,6 @@ fn code(error: &ClientError) -> u8 {
             REFUSED
         }
     }
-}
-
-fn stragglers(receipts: &[Receipt], took: Duration) -> String {
-    let missing: Vec<&Receipt> = receipts.iter().filter(|cell| !cell.confirmed).collect();
-    let mut text = format!(
-        "the change is stored, but {} of {} did not confirm it within {}:",
-        missing.len(),
-        words::cells(receipts.len()),
-        words::took(took)
-    );
-    for Receipt { cell, enforced, confirmed: _, error, silent_seconds } in missing {
-        let enforces = match enforced {
-            Some(revision) => format!("enforces revision {revision}"),
-            None => "has not confirmed anything yet".to_owned(),
-        };
-        let heard = match *silent_seconds {
-            silent if silent < 1.0 => "is in touch with the server".to_owned(),
-            silent => format!("last heard of {silent:.0} s ago"),
-        };
-        let _ = write!(text, "\n  {}: {enforces}, {heard}", words::shown(cell));
-        if let Some(error) = error {
-            let _ = write!(text, "\n    and says: {}", words::shown(error));
-        }
-    }
-    text
 }
 
 fn is_about_certificates(error: &dyn Error) -> bool {

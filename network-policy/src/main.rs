@@ -7,6 +7,7 @@
 mod args;
 mod audit;
 mod change;
+mod completions;
 mod connect;
 mod failure;
 mod policies;
@@ -14,6 +15,7 @@ mod progress;
 mod receipts;
 mod run;
 mod status;
+mod stragglers;
 mod table;
 mod verb;
 mod wait;

@@ -16,7 +16,7 @@ pub(crate) fn run(
     let policies = client.list(&filter(which)).map_err(Failure::Client)?;
     let text = match (json, policies.as_slice()) {
         (true, policies) => as_json(policies),
-        (false, []) => "No policies.".to_owned(),
+        (false, []) => "No policies that you may see.".to_owned(),
         (false, policies) => as_text(policies),
     };
     writeln!(out, "{text}").map_err(Failure::Output)

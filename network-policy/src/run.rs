@@ -2,11 +2,9 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
-
 use crate::{
     args::{Args, Command},
-    audit, change,
+    audit, change, completions,
     connect::client,
     failure::Failure,
     policies, status,
@@ -25,9 +23,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Status(which) => status::run(&client(server)?, which, json, out),
         Command::Audit(which) => audit::run(&client(server)?, which, json, out),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "network-policy", &mut script);
-            out.write_all(&script).map_err(Failure::Output)
+            out.write_all(&completions::script(shell)).map_err(Failure::Output)
         }
     }
 }

@@ -64,10 +64,11 @@ impl<'a> Watch<'a> {
 }
 
 /// Whether the server tells the caller how far a change of `policy` has got; a server that tells nobody
-/// is no reason against it.
-pub(crate) fn may_ask(client: &Client, policy: &Policy) -> Result<(), ClientError> {
+/// is no reason against it. Returns whether there is such a policy, as far as it tells.
+pub(crate) fn may_ask(client: &Client, policy: &Policy) -> Result<bool, ClientError> {
     match client.policies_status(&between(policy)) {
-        Ok(_) | Err(ClientError::Refused { status: 404 | 405, .. }) => Ok(()),
+        Ok(status) => Ok(find(policy, &status).is_some()),
+        Err(ClientError::Refused { status: 404 | 405, .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -1,8 +1,12 @@
 //! How values are read and shown.
 
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 
-use policy::{AppGuid, EmptyAppGuid, InvalidPortRange, Policy, PortRange};
+use clap::{
+    Arg, Command,
+    builder::{PossibleValue, TypedValueParser},
+};
+use policy::{AppGuid, EmptyAppGuid, InvalidPortRange, Policy, PortRange, Protocol};
 
 /// Reads one end of a policy. The server's API separates names by commas, so none may have one: asked
 /// for, it would be two others.
@@ -11,6 +15,30 @@ pub(crate) fn app(text: &str) -> Result<AppGuid, String> {
         return Err("it names several apps, and a policy has one at each end".to_owned());
     }
     text.parse().map_err(|error: EmptyAppGuid| error.to_string())
+}
+
+/// Reads `--protocol` as [`Protocol`] does, and tells shells what there is to complete.
+#[derive(Clone)]
+pub(crate) struct Protocols;
+
+impl TypedValueParser for Protocols {
+    type Value = Protocol;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Protocol, clap::Error> {
+        let read: fn(&str) -> Result<Protocol, policy::UnknownProtocol> = str::parse;
+        read.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue>>> {
+        let all =
+            [Protocol::Tcp, Protocol::Udp].map(|protocol| PossibleValue::new(protocol.as_str()));
+        Some(Box::new(all.into_iter()))
+    }
 }
 
 /// Reads `--port`; the refusal says what would do.
@@ -50,13 +78,20 @@ pub(crate) fn took(duration: Duration) -> String {
     }
 }
 
+/// How long something lasts: `12 s`, `5 min`, `2 h`.
+pub(crate) fn long(seconds: f64) -> String {
+    match seconds.max(0.0) {
+        seconds @ ..60.0 => format!("{:.0} s", seconds.floor()),
+        seconds @ ..3600.0 => format!("{:.0} min", (seconds / 60.0).floor()),
+        seconds => format!("{:.0} h", (seconds / 3600.0).floor()),
+    }
+}
+
 /// When something was: `now`, `12 s ago`, `5 min ago`, `2 h ago`.
 pub(crate) fn ago(seconds: f64) -> String {
     match seconds {
         ..1.0 => "now".to_owned(),
-        ..60.0 => format!("{:.0} s ago", seconds.floor()),
-        ..3600.0 => format!("{:.0} min ago", (seconds / 60.0).floor()),
-        _ => format!("{:.0} h ago", (seconds / 3600.0).floor()),
+        _ => format!("{} ago", long(seconds)),
     }
 }
 

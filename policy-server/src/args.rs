@@ -79,7 +79,7 @@ enum Command {
     /// Print a bearer token for the external API of an embedded server
     Token(TokenArgs),
     /// Say that the database was restored from a backup, so that no cell takes what it enforces for
-    /// newer than that; prints the name of the life the database begins. Servers may be running
+    /// newer than that; says which life the database begins. Servers may be running
     Restored(RestoredArgs),
 }
 

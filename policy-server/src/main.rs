@@ -57,14 +57,19 @@ fn token(args: &TokenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the life that a restored database begins.
+/// Says which life a restored database begins, and what comes of it.
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the life is the answer")]
+#[expect(clippy::print_stdout, reason = "that is the answer")]
 async fn another_life(args: &RestoredArgs) -> Result<(), Failure> {
     let begun = match &args.config_file {
         Some(path) => restored::of_file(&PolicyServer::read(path)?).await,
         None => restored::of_embedded(&args.embedded_database()).await,
     };
-    println!("{}", begun.map_err(Failure::Restored)?.life.as_str());
+    let life = begun.map_err(Failure::Restored)?.life;
+    println!(
+        "Another life of the database has begun: {}\n\
+         Cells take everything anew, by themselves; servers need not be started again.",
+        life.as_str()
+    );
     Ok(())
 }

@@ -4,13 +4,15 @@
 //! what is new of it to the database, many cells at a time and never because of a poll that says
 //! nothing new: a cell whose poll is held is heard as long as its server lives. What cells said to
 //! others, or before this server was started, is read from there ([`rows`]) when somebody asks. Of both
-//! the last word counts ([`cells`]).
+//! the last word counts ([`cells`]), unless two agents speak for one cell ([`agents`]).
 
+mod agents;
 mod cells;
 mod groups;
 mod here;
 pub(crate) mod keeper;
 mod moments;
+mod presence;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,7 @@ use uuid::Uuid;
 
 use self::{
     cells::{Cell, Cells},
-    here::Here,
+    here::{Heard, Here},
     moments::Moments,
     rows::{GONE, Rows},
 };
@@ -83,6 +85,8 @@ pub(crate) struct Receipts {
 pub(crate) struct Hearing<'a> {
     receipts: &'a Receipts,
     cell: &'a str,
+    /// Which agent asks, if it tells.
+    agent: Option<Uuid>,
     /// What it asks about, kept once for the poll and the receipt.
     pub subject: Arc<Subject>,
     /// What it was told of that last.
@@ -116,17 +120,24 @@ impl Receipts {
         let now = Instant::now();
         let mut here = self.here();
         here.share(cell, &mut word);
-        let subject = word.subject.clone();
-        let confirmed = here.hear(cell, word, now);
+        let (subject, agent) = (word.subject.clone(), word.agent);
+        let Heard { confirmed, are_several } = here.hear(cell, word, now);
         let (is_news, told) = (here.has_unwritten(), here.told(cell));
         drop(here);
         if is_news {
             self.news.notify_one();
         }
+        match are_several {
+            Some(true) => tell_of_several(cell),
+            Some(false) => {
+                tracing::info!(cell.name = cell, "One agent is left that says it is this cell.");
+            }
+            None => {}
+        }
         if let Some(took) = confirmed.and_then(|revision| self.moments.since(revision, now)) {
             self.metrics.confirmed(took);
         }
-        Hearing { receipts: self, cell, subject, told }
+        Hearing { receipts: self, cell, agent, subject, told }
     }
 
     /// What `cell` asked this server about last.
@@ -156,14 +167,11 @@ impl Receipts {
         Cells { cells, leased, are_here, up: self.started.elapsed() }
     }
 
-    /// The cells this server heard itself.
+    /// The cells this server heard itself, and no other since.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<CellStatus> {
-        let now = Instant::now();
-        let here = self.here_copied();
-        let cells = here.cells().iter();
-        cells
-            .map(|(cell, said)| Cell::here(cell, said, &self.server, now).status(snapshot))
-            .collect()
+        let (here, rows) = (self.here_copied(), self.rows());
+        let cells = cells::of_this(&here, &rows, &self.server, Instant::now());
+        cells.into_iter().map(|cell| cell.status(snapshot)).collect()
     }
 
     /// What all cells have confirmed that this server must vouch for (design §2.4): those it heard last,
@@ -193,20 +201,29 @@ impl Receipts {
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows.clone();
         if self.are_kept.load(Ordering::Relaxed) {
             let mut here = self.here();
-            here.compare(&rows, &self.server, asked);
+            let several = here.compare(&rows, &self.server, asked);
             if here.has_unwritten() {
                 self.news.notify_one();
             }
+            drop(here);
+            several.iter().for_each(|cell| tell_of_several(cell));
         }
         Ok(())
     }
 
     /// The same of security groups, which hold nobody up: what cannot be read is as it was.
     pub(crate) async fn read_of_groups(&self, store: &dyn PolicyStore) {
-        let read = timeout(PATIENCE, self.groups.read(store)).await;
-        if let Ok(Err(error)) = read {
-            let error = service::log::chain(&error);
-            tracing::warn!(error, "Could not read what cells say of security groups.");
+        match timeout(PATIENCE, self.groups.read(store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = service::log::chain(&error);
+                tracing::warn!(error, "Could not read what cells say of security groups.");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "The database takes too long to tell what cells say of security groups."
+                );
+            }
         }
         if self.groups.has_unwritten() {
             self.news.notify_one();
@@ -228,6 +245,15 @@ impl Receipts {
     }
 }
 
+/// A machine made of another's image, mostly.
+fn tell_of_several(cell: &str) {
+    tracing::warn!(
+        cell.name = cell,
+        "Two agents say that they are this cell. It confirms nothing as long as both live: give each a \
+         cell_id of its own."
+    );
+}
+
 impl Hearing<'_> {
     /// The cell is told that it has so many policies now.
     pub(crate) fn tells(&self, told: Told) {
@@ -237,6 +263,6 @@ impl Hearing<'_> {
 
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
-        self.receipts.here().leave(self.cell, Instant::now());
+        self.receipts.here().leave(self.cell, self.agent, Instant::now());
     }
 }

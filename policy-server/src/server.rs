@@ -4,7 +4,7 @@ use std::{
 };
 
 use policy::TagLength;
-use policy_store::{LeasePool, PolicyStore};
+use policy_store::{LeasePool, PolicyStore, StoreError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,23 @@ impl Server {
         let version = self.store.version().await.map_err(ApiError::ReadFailed)?;
         self.feed.reaches(&version).await.map_err(ApiError::Behind)?;
         Ok(self.feed.snapshot())
+    }
+
+    /// What a caller is told whose change could not be made. Where no tag is left for it, operators are told
+    /// which cells keep those that were given back from becoming free.
+    pub(crate) async fn not_created(&self, error: StoreError) -> ApiError {
+        if matches!(error, StoreError::NoTagLeft) {
+            let cells = self.receipts.of_all_servers(&*self.store).await;
+            let cells = cells.that_confirm_nothing(&self.feed.snapshot());
+            if !cells.is_empty() {
+                tracing::warn!(
+                    cells = cells.join(", "),
+                    "No tag is left, and none that was given back becomes free as long as these cells confirm \
+                     nothing."
+                );
+            }
+        }
+        ApiError::CreateFailed(error)
     }
 
     /// Waits until the snapshot is current. If the database is in trouble, what was known last must do.

@@ -19,6 +19,7 @@ mod tags;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{Url, header::HeaderValue};
+use uuid::Uuid;
 
 use door::Door;
 use several::Addresses;
@@ -57,6 +58,9 @@ pub struct Client {
     addresses: Addresses,
     timeout: Duration,
     cell: Option<HeaderValue>,
+    /// A name made with the client, by which the server tells apart two programs that say that they are one
+    /// cell.
+    agent: Uuid,
 }
 
 impl Client {
@@ -68,6 +72,7 @@ impl Client {
             addresses: Addresses::any_of(bases),
             timeout: settings.timeout,
             cell: settings.cell.as_deref().map(header_of_cell).transpose()?,
+            agent: Uuid::new_v4(),
         })
     }
 

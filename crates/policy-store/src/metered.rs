@@ -219,7 +219,6 @@ measured! {
     put_receipts(server: &str, receipts: &[ReceiptRow]) -> ();
     receipts() -> Vec<HeardRow>;
     forget_receipts(silent_for: Duration) -> u64;
-    forget_cells(server: &str, cells: &[&str]) -> ();
     put_group_receipts(receipts: &[GroupReceiptRow]) -> ();
     group_receipts() -> Vec<GroupReceiptRow>;
     forget_group_receipts(silent_for: Duration) -> u64;

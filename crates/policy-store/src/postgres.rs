@@ -249,10 +249,6 @@ impl Session for PostgresSession {
         on!(self, receipts::forget(silent_for))
     }
 
-    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
-        on!(self, receipts::forget_cells(server, cells))
-    }
-
     async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError> {
         on!(self, group_receipts::put(receipts))
     }

@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use policy::{AppGuid, Version};
+use uuid::Uuid;
 
 use crate::StoreError;
 
@@ -18,6 +19,8 @@ pub struct StoredReceipt {
     pub backend: Option<String>,
     /// Why it does not enforce what it was told last.
     pub error: Option<String>,
+    /// Which process said it, by the name it took when it started; `None` if it does not say.
+    pub agent: Option<Uuid>,
     /// How long ago it was said.
     pub age: Duration,
 }
@@ -55,7 +58,4 @@ pub trait ReceiptStore: Send + Sync {
     /// Forgets servers that have given no sign of life for `silent_for`, and their receipts; returns how
     /// many of these. Those of a server that lives are its own to forget.
     async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError>;
-
-    /// Forgets `cells`, which `server` does not hear any more, unless they have spoken to another since.
-    async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError>;
 }

@@ -168,8 +168,6 @@ pub(crate) trait Session: Send {
 
     async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError>;
 
-    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError>;
-
     /// Writes receipts of different cells, unless there are later ones.
     async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError>;
 

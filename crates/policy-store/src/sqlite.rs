@@ -62,6 +62,7 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     pub(crate) async fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
+        let is_new = files::is_blank(path);
         // SQLite gives its other files the mode of this one.
         files::open_to_lock(path)
             .map_err(|source| StoreError::Create { store: path.display().to_string(), source })?;
@@ -91,6 +92,11 @@ impl Sqlite {
         session.seed(options.tag_length).await?;
         changes::begin_life(&mut session.0).await?;
         session.commit().await?;
+        if is_new {
+            // Perhaps another was meant.
+            let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            tracing::info!(database.file = %file.display(), "Made a new database.");
+        }
         Ok(store)
     }
 }
@@ -308,10 +314,6 @@ impl Session for SqliteSession {
 
     async fn forget_receipts(&mut self, silent_for: Duration) -> Result<u64, StoreError> {
         receipts::forget(&mut self.0, silent_for).await
-    }
-
-    async fn forget_cells(&mut self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
-        receipts::forget_cells(&mut self.0, server, cells).await
     }
 
     async fn put_group_receipts(&mut self, receipts: &[GroupReceiptRow]) -> Result<(), StoreError> {

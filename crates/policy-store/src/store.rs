@@ -456,15 +456,6 @@ impl<B: Backend> ReceiptStore for Store<B> {
             Ok(forgotten)
         })
     }
-
-    async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
-        if cells.is_empty() {
-            return Ok(());
-        }
-        note!(self, "forgetting cells that are gone", |session| {
-            session.forget_cells(server, cells).await
-        })
-    }
 }
 
 #[async_trait]

@@ -127,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn a_life_ends_where_the_columns_that_keep_it_may() {
+        let etag = |length: usize| format!("\"{}.7\"", "a".repeat(length));
+        assert!(Version::from_etag(&etag(64)).is_ok());
+        for length in [0, 65, 300] {
+            assert!(Version::from_etag(&etag(length)).is_err(), "{length}");
+            assert!(Life::new(&"a".repeat(length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
     fn versions_of_different_lives_never_include_each_other() {
         let version = |text: &str| text.parse::<Version>().unwrap();
         assert!(version("a.5").includes(&version("a.5")));

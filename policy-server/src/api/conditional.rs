@@ -11,6 +11,7 @@ use axum::{
 };
 use percent_encoding::percent_decode;
 use policy::{Version, wire::delta};
+use uuid::Uuid;
 
 use crate::{
     receipts::{Backend, GroupsWord, Word},
@@ -24,6 +25,8 @@ const A_IM: HeaderName = HeaderName::from_static("a-im");
 const IM: HeaderName = HeaderName::from_static("im");
 const DELTA_BASE: HeaderName = HeaderName::from_static("delta-base");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
+/// A name that its agent took when it was started.
+const AGENT: HeaderName = HeaderName::from_static("netman-agent");
 const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
 const ERROR: HeaderName = HeaderName::from_static("netman-error");
 /// How many milliseconds the caller may spread its next question over, as many are told the same.
@@ -54,6 +57,7 @@ pub(crate) fn word(headers: &HeaderMap, subject: &Arc<Subject>, known: Option<&V
         enforced: enforced(headers, known),
         backend: headers.get(BACKEND).and_then(|name| Backend::named(name.to_str().ok()?)),
         error: error(headers),
+        agent: agent(headers),
     }
 }
 
@@ -65,6 +69,11 @@ pub(crate) fn groups_word(
 ) -> GroupsWord {
     let (enforced, error) = (enforced(headers, known), error(headers));
     GroupsWord { spaces: spaces.clone(), enforced, error }
+}
+
+/// Which agent speaks for the cell. What is no UUID is no name.
+pub(crate) fn agent(headers: &HeaderMap) -> Option<Uuid> {
+    headers.get(AGENT)?.to_str().ok()?.parse().ok()
 }
 
 /// What the cell enforces, that has `known`.
@@ -237,7 +246,7 @@ mod tests {
         #[test]
         fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, BACKEND, ERROR]
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, AGENT, BACKEND, ERROR]
                     .into_iter()
                     .map(|name| (name, value.clone()))
                     .collect();

@@ -21,6 +21,9 @@ pub(crate) async fn tag(
     let body = body::read(body).await.map_err(ApiError::BodyUnread)?;
     let TagRequest { id, kind } =
         gocompat::json::from_slice(&body).map_err(ApiError::BodyUnparsed)?;
-    let tag = server.store.tag_for(&id, &kind).await.map_err(ApiError::CreateFailed)?;
+    let tag = match server.store.tag_for(&id, &kind).await {
+        Ok(tag) => tag,
+        Err(error) => return Err(server.not_created(error).await),
+    };
     Ok(json(&TagBody { id, tag: tag.to_hex(server.tag_length), kind }))
 }

@@ -399,6 +399,38 @@ async fn those_held_by_a_server_that_stops_part_one_after_the_other() {
     assert!(most, "many at once: {ends:?}");
 }
 
+/// What it passes over on the way wakes nobody: a policy is gone in what the cell has, and was there before
+/// as it is after.
+#[tokio::test(start_paused = true)]
+async fn who_is_ahead_hears_when_its_server_catches_up_by_reading_everything() {
+    let mut database = Database { at: vec![BTreeSet::new()], ..Database::default() };
+    database.change(0, 1, 1, true);
+    let database = Arc::new(Mutex::new(database));
+    let server = Server::start(&database);
+    *server.cut.lock().unwrap() = true;
+    for _ in 0..2 {
+        database.lock().unwrap().change(0, 1, 1, false);
+    }
+    let (feed, shutdown) = (server.feed.clone(), server.shutdown.clone());
+    let poll = tokio::spawn(async move {
+        let topic = Topic::Policies(Subject::Apps(asked()).into());
+        let poll = Poll { topic, known: Some(version(2)), wait: Some(10 * WAIT) };
+        match hold(&poll, &feed, &Metrics::new(), &shutdown).await {
+            Outcome::Fresh(_, version) => version,
+            Outcome::Unchanged(_, known) => panic!("{known} is not what there is"),
+        }
+    });
+    while server.feed.waiting().count() == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(*server.feed.snapshot().version(), version(1), "it is behind");
+    *server.cut.lock().unwrap() = false;
+    let caught_up = Instant::now();
+    look(&server.source, &database, &server.cut);
+    assert_eq!(poll.await.unwrap(), version(3));
+    assert!(caught_up.elapsed() < WAIT, "at the end of its time only");
+}
+
 proptest! {
     /// Whatever happens, the agent never has anything but what was true at the version it has, never
     /// goes back, is told nothing while nothing changes, and ends up with the truth.

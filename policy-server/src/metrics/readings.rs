@@ -12,8 +12,8 @@ use crate::server::Server;
 /// A database that takes longer to say how its tags are used is not asked again for this page.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A cell that was silent for longer than a poll is ever held, and then some, is not just between
-/// two polls.
+/// A cell whose poll is held is heard all the time. One that has been away for this long is not just between
+/// two polls, and not on its way back from a server that was started again.
 const SILENCE: f64 = 90.0;
 
 /// What the page tells beside what happened.

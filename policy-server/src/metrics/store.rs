@@ -267,10 +267,6 @@ impl ReceiptStore for Told {
     async fn forget_receipts(&self, silent_for: Duration) -> Result<u64, StoreError> {
         self.store.forget_receipts(silent_for).await
     }
-
-    async fn forget_cells(&self, server: &str, cells: &[&str]) -> Result<(), StoreError> {
-        self.store.forget_cells(server, cells).await
-    }
 }
 
 #[async_trait]

@@ -48,7 +48,7 @@ async fn said(receipts: &Receipts, store: &Arc<dyn PolicyStore>) -> Result<usize
 
 fn word(app: &str, enforced: &Version) -> Word {
     let subject = Arc::new(Subject::Apps([app.parse().unwrap()].into()));
-    Word { subject, enforced: Some(enforced.clone()), backend: None, error: None }
+    Word { subject, enforced: Some(enforced.clone()), backend: None, error: None, agent: None }
 }
 
 fn written(app: &str, enforced: &Version) -> StoredReceipt {
@@ -58,6 +58,7 @@ fn written(app: &str, enforced: &Version) -> StoredReceipt {
         apps: Some([app.parse().unwrap()].into()),
         backend: None,
         error: None,
+        agent: None,
         age: Duration::ZERO,
     }
 }

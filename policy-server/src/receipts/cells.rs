@@ -71,6 +71,12 @@ impl Cells {
         PoliciesStatus { life, revision, complete: self.is_complete(), policies }
     }
 
+    /// The first few cells that have not said what they enforce of what `snapshot` holds.
+    pub(crate) fn that_confirm_nothing(&self, snapshot: &Snapshot) -> Vec<&str> {
+        let unsaid = self.cells.iter().filter(|cell| cell.word.enforced(snapshot).is_none());
+        unsaid.take(NAMED).map(|cell| cell.cell.as_str()).collect()
+    }
+
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are
     /// there when there are as many as hold leases: one that holds a lease and keeps silent may enforce
     /// anything, so it is waited for as long as if it had been heard of: until it has neither spoken nor
@@ -112,13 +118,22 @@ pub(super) fn all(
     }
     for (cell, receipt) in here.cells() {
         let row = rows.of(cell).filter(|row| row.server != server);
-        if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
+        if row.is_none_or(|row| receipt.presence.is_later_than(row.heard)) {
             let may_lack_the_last =
-                receipt.has_left(now) && rows.may_lack_the_last(receipt.silent(now));
+                receipt.has_left(now) && rows.may_lack_the_last(receipt.presence.silent(now));
             last.insert(cell, Cell { may_lack_the_last, ..Cell::here(cell, receipt, server, now) });
         }
     }
     last.into_values().filter(|cell| cell.silent <= FORGET_AFTER).collect()
+}
+
+/// The cells that `server` heard last: not those that are known to speak to another since.
+pub(super) fn of_this(here: &Here, rows: &Rows, server: &str, now: Instant) -> Vec<Cell> {
+    let heard = here.cells().iter().filter(|(cell, receipt)| {
+        let elsewhere = rows.of(cell).filter(|row| row.server != server && !row.is_orphan);
+        elsewhere.is_none_or(|row| receipt.presence.is_later_than(row.heard))
+    });
+    heard.map(|(cell, receipt)| Cell::here(cell, receipt, server, now)).collect()
 }
 
 /// What all cells this server vouches for have confirmed; `None` if there are none.
@@ -132,8 +147,8 @@ impl Cell {
             cell: cell.to_owned(),
             server: Some(server.to_owned()),
             word: receipt.word.clone(),
-            said: now.duration_since(receipt.said),
-            silent: receipt.silent(now),
+            said: now.duration_since(receipt.presence.said),
+            silent: receipt.presence.silent(now),
             is_ours: true,
             is_in_doubt: false,
             may_lack_the_last: false,
@@ -173,7 +188,7 @@ impl Cell {
     pub(super) fn status(self, snapshot: &Snapshot) -> CellStatus {
         let (enforced, wanted) = (self.word.enforced(snapshot), self.word.wanted(snapshot));
         let Self { cell, server, word, said, silent, .. } = self;
-        let Word { subject, enforced: _, backend, error } = word;
+        let Word { subject, enforced: _, backend, error, agent: _ } = word;
         CellStatus {
             cell,
             server,

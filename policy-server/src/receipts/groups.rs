@@ -14,8 +14,9 @@ use policy::{
     wire::status::{CellStatus, GroupsStatus},
 };
 use policy_store::{PolicyStore, StoreError, StoredGroupReceipt};
+use uuid::Uuid;
 
-use super::{FORGET_AFTER, Receipts};
+use super::{FORGET_AFTER, FRESH, Receipts, agents::Agents, presence::Presence, word::several};
 use crate::snapshot::{Snapshot, Topic};
 
 /// What a cell's question about security groups says of it.
@@ -33,7 +34,16 @@ pub(crate) struct GroupsWord {
 #[derive(Default)]
 pub(crate) struct Groups {
     here: Mutex<Here>,
-    rows: Mutex<Arc<BTreeMap<String, Row>>>,
+    rows: Mutex<Arc<Rows>>,
+    /// Held by who reads them: what was read earlier never replaces what was read later.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// What cells said to all servers, as the database had it when it was read.
+#[derive(Default)]
+struct Rows {
+    cells: BTreeMap<String, Row>,
+    read: Option<Instant>,
 }
 
 /// What cells said to this server, and of which of them the database does not know.
@@ -47,11 +57,9 @@ struct Here {
 #[derive(Debug, Clone)]
 struct Said {
     word: GroupsWord,
-    said: Instant,
-    /// When it was there last, if no question of it is being answered.
-    heard: Instant,
-    /// How many questions of it are.
-    holding: usize,
+    presence: Presence,
+    /// Who says so.
+    agents: Agents<()>,
 }
 
 /// What the database has of a cell, whichever server wrote it.
@@ -64,19 +72,21 @@ struct Row {
 pub(crate) struct GroupsHearing<'a> {
     groups: &'a Groups,
     cell: &'a str,
+    agent: Option<Uuid>,
 }
 
 impl Receipts {
-    /// Notes what `cell` says of security groups.
+    /// Notes what `cell` says of security groups, by the agent of this name.
     pub(crate) fn hear_of_groups<'a>(
         &'a self,
         cell: &'a str,
+        agent: Option<Uuid>,
         word: GroupsWord,
     ) -> GroupsHearing<'a> {
-        if self.groups.here().hear(cell, word, Instant::now()) {
+        if self.groups.here().hear(cell, agent, word, Instant::now()) {
             self.news.notify_one();
         }
-        GroupsHearing { groups: &self.groups, cell }
+        GroupsHearing { groups: &self.groups, cell, agent }
     }
 }
 
@@ -85,19 +95,24 @@ impl Groups {
     pub(crate) fn tell(&self, cells: &mut [CellStatus], snapshot: &Snapshot) {
         let (here, rows) = (self.here_copied(), self.rows());
         for status in cells {
-            let row = rows.get(&status.cell);
+            let row = rows.cells.get(&status.cell);
             let said = here.cells.get(status.cell.as_str());
-            let said = said.filter(|said| row.is_none_or(|row| said.is_later_than(row.said)));
+            let said =
+                said.filter(|said| row.is_none_or(|row| said.presence.is_later_than(row.said)));
             let word = said.map(|said| &said.word).or_else(|| row.map(|row| &row.word));
             status.security_groups = word.map(|word| word.status(snapshot));
         }
     }
 
-    /// What cells said to this server, and for how long they have been silent.
+    /// What cells said to this server, and to no other since, and for how long they have been silent.
     pub(crate) fn of_this_server(&self, snapshot: &Snapshot) -> Vec<(GroupsStatus, Duration)> {
         let now = Instant::now();
-        let here = self.here_copied();
-        here.cells.values().map(|said| (said.word.status(snapshot), said.silent(now))).collect()
+        let (here, rows) = (self.here_copied(), self.rows());
+        let heard = here.cells.iter().filter(|(cell, said)| {
+            let row = rows.cells.get(&***cell);
+            row.is_none_or(|row| said.presence.is_later_than(row.said))
+        });
+        heard.map(|(_, said)| (said.word.status(snapshot), said.presence.silent(now))).collect()
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
@@ -116,11 +131,15 @@ impl Groups {
         Ok(unwritten.len())
     }
 
-    /// Reads what the database has.
+    /// Reads what the database has, unless somebody just did.
     pub(super) async fn read(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
+        let _alone = self.reading.lock().await;
+        if self.rows().are_fresh(FRESH, Instant::now()) {
+            return Ok(());
+        }
         let now = Instant::now();
         let rows = store.group_receipts().await?.into_iter().map(|stored| Row::of(stored, now));
-        let rows = Arc::new(rows.collect());
+        let rows = Arc::new(Rows { cells: rows.collect(), read: Some(now) });
         self.here().compare(&rows, now);
         *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows;
         Ok(())
@@ -129,11 +148,11 @@ impl Groups {
     /// Forgets cells that are gone.
     pub(super) async fn forget(&self, store: &dyn PolicyStore) -> Result<(), StoreError> {
         let now = Instant::now();
-        self.here().cells.retain(|_, said| said.silent(now) <= FORGET_AFTER);
+        self.here().cells.retain(|_, said| said.presence.silent(now) <= FORGET_AFTER);
         store.forget_group_receipts(FORGET_AFTER).await.map(drop)
     }
 
-    fn rows(&self) -> Arc<BTreeMap<String, Row>> {
+    fn rows(&self) -> Arc<Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -150,42 +169,44 @@ impl Groups {
 
 impl Here {
     /// Notes what `cell` says while its question is being answered. Whether that is new.
-    fn hear(&mut self, cell: &str, word: GroupsWord, now: Instant) -> bool {
+    fn hear(&mut self, cell: &str, agent: Option<Uuid>, word: GroupsWord, now: Instant) -> bool {
         let Some(known) = self.cells.get_mut(cell) else {
-            let said = Said { word, said: now, heard: now, holding: 1 };
+            let mut agents = Agents::default();
+            agents.hear(agent, (), now);
             let cell: Arc<str> = cell.into();
-            self.cells.insert(cell.clone(), said);
+            self.cells.insert(cell.clone(), Said { word, presence: Presence::begun(now), agents });
             self.unwritten.insert(cell);
             return true;
         };
-        known.holding += 1;
-        known.heard = now;
+        known.presence.comes(now);
+        known.agents.hear(agent, (), now);
+        let word = if known.agents.are_several() { word.of_several(cell) } else { word };
         if known.word == word {
             return false;
         }
-        (known.word, known.said) = (word, now);
+        (known.word, known.presence.said) = (word, now);
         self.unwritten.insert(cell.into());
         true
     }
 
-    fn leave(&mut self, cell: &str, now: Instant) {
+    fn leave(&mut self, cell: &str, agent: Option<Uuid>, now: Instant) {
         if let Some(said) = self.cells.get_mut(cell) {
-            said.holding -= 1;
-            said.heard = now;
+            said.presence.leaves(now);
+            said.agents.leave(agent, now);
         }
     }
 
     /// Finds what `rows` do not say as it is: a cell has come back here from another server, or they were
     /// lost.
-    fn compare(&mut self, rows: &BTreeMap<String, Row>, now: Instant) {
+    fn compare(&mut self, rows: &Rows, now: Instant) {
         for (cell, said) in &mut self.cells {
-            let row = rows.get(&**cell);
+            let row = rows.cells.get(&**cell);
             let is_told = row.is_some_and(|row| row.word == said.word);
             if is_told || self.unwritten.contains(cell) {
                 continue;
             }
-            if row.is_none_or(|row| said.is_later_than(row.said)) {
-                said.said = now;
+            if row.is_none_or(|row| said.presence.is_later_than(row.said)) {
+                said.presence.said = now;
                 self.unwritten.insert(cell.clone());
             }
         }
@@ -194,9 +215,9 @@ impl Here {
     fn take_unwritten(&mut self, now: Instant) -> Vec<StoredGroupReceipt> {
         let cells = std::mem::take(&mut self.unwritten).into_iter();
         let stored = cells.filter_map(|cell| {
-            let Said { word, said, .. } = self.cells.get(&cell)?;
+            let Said { word, presence, .. } = self.cells.get(&cell)?;
             let GroupsWord { spaces, enforced, error } = word.clone();
-            let age = now.duration_since(*said);
+            let age = now.duration_since(presence.said);
             let (cell, spaces) = (cell.to_string(), Arc::unwrap_or_clone(spaces));
             Some(StoredGroupReceipt { cell, enforced, spaces, error, age })
         });
@@ -204,14 +225,10 @@ impl Here {
     }
 }
 
-impl Said {
-    fn silent(&self, now: Instant) -> Duration {
-        if self.holding > 0 { Duration::ZERO } else { now.duration_since(self.heard) }
-    }
-
-    /// Whether the cell was here after it said something elsewhere, then.
-    fn is_later_than(&self, elsewhere: Instant) -> bool {
-        self.holding > 0 || self.heard >= elsewhere
+impl Rows {
+    /// Whether they were read within `age`.
+    fn are_fresh(&self, age: Duration, now: Instant) -> bool {
+        self.read.is_some_and(|read| now.duration_since(read) <= age)
     }
 }
 
@@ -224,6 +241,11 @@ impl Row {
 }
 
 impl GroupsWord {
+    /// What a cell is said to say whose name several agents say.
+    fn of_several(self, cell: &str) -> Self {
+        Self { enforced: None, error: Some(several(cell)), ..self }
+    }
+
     /// Beside what `snapshot` wants. A version that is not in it, of another life or of before a backup
     /// was restored, proves nothing.
     fn status(&self, snapshot: &Snapshot) -> GroupsStatus {
@@ -241,7 +263,7 @@ impl GroupsWord {
 
 impl Drop for GroupsHearing<'_> {
     fn drop(&mut self) {
-        self.groups.here().leave(self.cell, Instant::now());
+        self.groups.here().leave(self.cell, self.agent, Instant::now());
     }
 }
 
@@ -273,11 +295,11 @@ mod tests {
         Snapshot::of(state, TagLength::DEFAULT)
     }
 
-    fn rows(of: &[(&str, u64, Instant)]) -> BTreeMap<String, Row> {
+    fn rows(of: &[(&str, u64, Instant)]) -> Rows {
         let row = |&(cell, enforced, said): &(&str, u64, Instant)| {
             (cell.to_owned(), Row { word: word(Some(enforced)), said })
         };
-        of.iter().map(row).collect()
+        Rows { cells: of.iter().map(row).collect(), read: None }
     }
 
     fn enforced(groups: &Groups, cell: &str) -> Option<u64> {
@@ -292,12 +314,13 @@ mod tests {
         let (groups, now) = (Groups::default(), Instant::now());
         let later = now + Duration::from_secs(1);
         for cell in ["held here", "gone there", "come back"] {
-            groups.here().hear(cell, word(Some(4)), now);
+            groups.here().hear(cell, None, word(Some(4)), now);
         }
-        groups.here().leave("gone there", now);
-        groups.here().leave("come back", later);
+        groups.here().leave("gone there", None, now);
+        groups.here().leave("come back", None, later);
         let there = [("held here", 5, later), ("gone there", 6, later), ("come back", 7, now)];
         *groups.rows.lock().unwrap() = Arc::new(rows(&[&there[..], &[("there", 8, now)]].concat()));
+        assert_eq!(groups.of_this_server(&snapshot()).len(), 2, "one has gone elsewhere");
         let told = ["held here", "gone there", "come back", "there", "nowhere"]
             .map(|cell| enforced(&groups, cell));
         assert_eq!(told, [Some(4), Some(6), Some(4), Some(8), None]);
@@ -306,18 +329,18 @@ mod tests {
     #[test]
     fn what_is_new_is_written_once_and_what_was_lost_again() {
         let (mut here, now) = (Here::default(), Instant::now());
-        assert!(here.hear("one", word(Some(4)), now));
-        assert!(!here.hear("one", word(Some(4)), now));
+        assert!(here.hear("one", None, word(Some(4)), now));
+        assert!(!here.hear("one", None, word(Some(4)), now));
         assert_eq!(here.take_unwritten(now).len(), 1);
         assert_eq!(here.take_unwritten(now), []);
-        assert!(here.hear("one", word(None), now), "it takes back what it said");
+        assert!(here.hear("one", None, word(None), now), "it takes back what it said");
         assert_eq!(here.take_unwritten(now)[0].enforced, None);
 
         here.compare(&rows(&[("one", 4, now)]), now);
         assert_eq!(here.take_unwritten(now).len(), 1, "there stands something else");
-        here.leave("one", now);
-        here.leave("one", now);
-        here.leave("one", now);
+        here.leave("one", None, now);
+        here.leave("one", None, now);
+        here.leave("one", None, now);
         here.compare(&rows(&[("one", 4, now + Duration::from_secs(1))]), now);
         assert_eq!(here.take_unwritten(now), [], "it was elsewhere since");
         here.compare(&rows(&[]), now);

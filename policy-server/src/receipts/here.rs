@@ -5,12 +5,15 @@ use std::{
 };
 
 use policy::{Revision, Version};
+use uuid::Uuid;
 
 use crate::snapshot::Subject;
 
 use super::{
     FORGET_AFTER, Word,
-    rows::{Ago, Rows},
+    agents::Agents,
+    presence::Presence,
+    rows::{Ago, Row, Rows},
 };
 
 /// A cell that has left for this long is not just between two polls, which follow each other at once.
@@ -33,12 +36,9 @@ pub(super) struct Here {
 #[derive(Debug, Clone)]
 pub(super) struct Receipt {
     pub word: Word,
-    /// When it said so first.
-    pub said: Instant,
-    /// When it was there last, if no poll of it is being answered.
-    pub heard: Instant,
-    /// How many polls of it are being answered.
-    pub holding: usize,
+    pub presence: Presence,
+    /// Who says so, and asks about what.
+    agents: Agents<Arc<Subject>>,
     /// Whether the database knows that this server does not speak for the cell any more.
     released: bool,
     /// What it was told last of what it asks about.
@@ -52,6 +52,15 @@ pub(crate) struct Told {
     pub total: usize,
 }
 
+/// What came of a cell's word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The revision the cell came to enforce since its last word to this server, if it did.
+    pub confirmed: Option<Revision>,
+    /// Whether several agents say that they are the cell, if that was otherwise before.
+    pub are_several: Option<bool>,
+}
+
 /// What the database is to be told.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Unwritten {
@@ -62,31 +71,28 @@ pub(super) struct Unwritten {
 }
 
 impl Here {
-    /// Notes what `cell` says while its poll is being answered. Returns the revision the cell came to
-    /// enforce since its last word to this server, if it did.
-    pub(super) fn hear(&mut self, cell: &str, word: Word, now: Instant) -> Option<Revision> {
+    /// Notes what `cell` says while its poll is being answered.
+    pub(super) fn hear(&mut self, cell: &str, word: Word, now: Instant) -> Heard {
         let Some(known) = self.cells.get_mut(cell) else {
-            let (said, heard) = (now, now);
-            let receipt = Receipt { word, said, heard, holding: 1, released: false, told: None };
             let cell: Arc<str> = cell.into();
-            self.cells.insert(cell.clone(), receipt);
+            self.cells.insert(cell.clone(), Receipt::first(word, now));
             self.unwritten.insert(cell);
-            return None;
+            return Heard::default();
         };
-        known.holding += 1;
-        known.heard = now;
+        known.presence.comes(now);
+        let (word, are_several) = known.heard_by(cell, word, now);
         if known.word == word && !known.released {
-            return None;
+            return Heard { confirmed: None, are_several };
         }
-        let before = std::mem::replace(&mut known.word, word);
-        if before.subject != known.word.subject {
+        let confirmed = word.newer_than(&known.word);
+        if word.subject != known.word.subject {
             known.told = None;
         }
-        known.said = now;
+        known.word = word;
+        known.presence.said = now;
         known.released = false;
         self.unwritten.insert(cell.into());
-        let (before, after) = (before.enforced?, known.word.enforced.as_ref()?);
-        (after.life == before.life && after.revision > before.revision).then_some(after.revision)
+        Heard { confirmed, are_several }
     }
 
     /// Lets `word` share what was asked about before with the last word of `cell`, if that is the same.
@@ -110,23 +116,23 @@ impl Here {
         }
     }
 
-    /// A poll of `cell` is answered.
-    pub(super) fn leave(&mut self, cell: &str, now: Instant) {
+    /// A poll of `cell` is answered, which `agent` asked.
+    pub(super) fn leave(&mut self, cell: &str, agent: Option<Uuid>, now: Instant) {
         if let Some(receipt) = self.cells.get_mut(cell) {
-            receipt.holding -= 1;
-            receipt.heard = now;
+            receipt.presence.leaves(now);
+            receipt.agents.leave(agent, now);
         }
     }
 
     /// Forgets cells that are gone, and lets go of those that are silent.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.cells.retain(|_, receipt| receipt.silent(now) <= FORGET_AFTER);
+        self.cells.retain(|_, receipt| receipt.presence.silent(now) <= FORGET_AFTER);
         self.release(|receipt| receipt.has_left(now));
     }
 
     /// Lets go of all cells that are not there.
     pub(super) fn part(&mut self) {
-        self.release(|receipt| receipt.holding == 0);
+        self.release(|receipt| !receipt.presence.is_held());
     }
 
     fn release(&mut self, which: impl Fn(&Receipt) -> bool) {
@@ -144,10 +150,17 @@ impl Here {
     }
 
     /// Finds what `rows` do not say as it is, because another server speaks for a cell that came back
-    /// to this one, or because they were lost; and lets go of nothing another server speaks for.
-    pub(super) fn compare(&mut self, rows: &Rows, server: &str, now: Instant) {
+    /// to this one, or because they were lost; and lets go of nothing another server speaks for. Returns
+    /// the cells of which that shows that several agents say that they are it.
+    pub(super) fn compare(&mut self, rows: &Rows, server: &str, now: Instant) -> Vec<Arc<str>> {
+        let mut several = Vec::new();
         for (cell, receipt) in &mut self.cells {
             let row = rows.of(cell);
+            let elsewhere = row.filter(|row| row.server != server && !receipt.has_left(now));
+            if elsewhere.is_some_and(|row| receipt.meets(cell, row, now)) {
+                self.unwritten.insert(cell.clone());
+                several.push(cell.clone());
+            }
             let is_ours = row.is_some_and(|row| row.server == server);
             let is_told = is_ours && row.is_some_and(|row| row.word == receipt.word);
             if self.unwritten.contains(cell) {
@@ -155,18 +168,19 @@ impl Here {
             }
             if is_ours && receipt.released {
                 // It left right after its last word, which was written later than it was said.
-                receipt.heard += LATER;
+                receipt.presence.left_later(LATER);
                 self.unwritten.insert(cell.clone());
             } else if is_told {
                 continue;
             } else if receipt.has_left(now) {
                 // Whatever stands there is a later word, or the same.
                 receipt.released = row.is_some();
-            } else if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
-                receipt.said = now;
+            } else if row.is_none_or(|row| receipt.presence.is_later_than(row.heard)) {
+                receipt.presence.said = now;
                 self.unwritten.insert(cell.clone());
             }
         }
+        several
     }
 
     /// Takes what the database is to be told now.
@@ -176,9 +190,9 @@ impl Here {
             let Some(receipt) = self.cells.get(&cell) else { continue };
             let word = receipt.word.clone();
             if receipt.released {
-                unwritten.nobodys.push((cell.to_string(), word, receipt.silent(now)));
+                unwritten.nobodys.push((cell.to_string(), word, receipt.presence.silent(now)));
             } else {
-                let said = now.duration_since(receipt.said);
+                let said = now.duration_since(receipt.presence.said);
                 unwritten.ours.push((cell.to_string(), word, said));
             }
         }
@@ -201,19 +215,41 @@ impl Here {
 }
 
 impl Receipt {
-    /// How long the cell has been away.
-    pub(super) fn silent(&self, now: Instant) -> Duration {
-        if self.holding > 0 { Duration::ZERO } else { now.duration_since(self.heard) }
+    fn first(word: Word, now: Instant) -> Self {
+        let mut agents = Agents::default();
+        agents.hear(word.agent, word.subject.clone(), now);
+        Self { word, presence: Presence::begun(now), agents, released: false, told: None }
+    }
+
+    /// What the cell says by `word`, considering who said it; and whether several do, if that is news.
+    fn heard_by(&mut self, cell: &str, word: Word, now: Instant) -> (Word, Option<bool>) {
+        let were_several = self.agents.are_several();
+        self.agents.hear(word.agent, word.subject.clone(), now);
+        let are_several = self.agents.are_several();
+        let news = (are_several != were_several).then_some(are_several);
+        if !are_several {
+            return (word, news);
+        }
+        // Each of them speaks again and again, which is not to be written each time.
+        let agent = if were_several { self.word.agent } else { word.agent };
+        (Word { agent, ..word.of_several(cell, self.agents.topics()) }, news)
+    }
+
+    /// Whether what another agent said to another server shows for the first time that there are several.
+    fn meets(&mut self, cell: &str, row: &Row, now: Instant) -> bool {
+        let were_several = self.agents.are_several();
+        self.agents.meet(row.word.agent, row.word.subject.clone(), row.said, row.heard);
+        if were_several || !self.agents.are_several() {
+            return false;
+        }
+        self.word = self.word.clone().of_several(cell, self.agents.topics());
+        self.presence.said = now;
+        true
     }
 
     /// Whether the cell is not just between two polls.
     pub(super) fn has_left(&self, now: Instant) -> bool {
-        self.silent(now) > SILENCE
-    }
-
-    /// Whether the cell was here after it was elsewhere, then.
-    pub(super) fn is_later_than(&self, elsewhere: Instant) -> bool {
-        self.holding > 0 || self.heard >= elsewhere
+        self.presence.silent(now) > SILENCE
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
 
     fn word() -> Word {
         let subject = Arc::new(Subject::Apps(["web".parse().unwrap()].into()));
-        Word { subject, enforced: None, backend: None, error: None }
+        Word { subject, enforced: None, backend: None, error: None, agent: None }
     }
 
     /// Keeps receipts while `work` runs, and until everything is written.
@@ -313,13 +313,26 @@ mod tests {
         sqlx::query(away).execute(&mut by_hand).await.unwrap();
         let spaces = Arc::new(["space".to_owned()].into());
         let of_groups = GroupsWord { spaces, enforced: None, error: None };
-        drop(receipts.hear_of_groups("cell-1", of_groups));
+        drop(receipts.hear_of_groups("cell-1", None, of_groups));
         drop(receipts.hear("cell-1", word()));
         keeping(&store, &receipts, async {}).await;
         assert!(receipts.groups.has_unwritten());
         assert_eq!(store.receipts().await.unwrap()[0].server, NOBODY);
         sleep_until(time::Instant::now() + Duration::from_millis(5)).await;
         assert!(!store.is_server_lost(Duration::ZERO).await.unwrap());
+    }
+
+    /// Many ask at once how things stand, and a cell says something new meanwhile.
+    #[tokio::test]
+    async fn who_asks_of_groups_shares_what_was_read_a_moment_ago() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
+        let before = store.figures().succeeded;
+        for _ in 0..50 {
+            receipts.read_of_groups(&*store).await;
+        }
+        let steps = store.figures().succeeded - before;
+        assert!((1..50).contains(&steps), "{steps} steps of transactions");
     }
 
     #[tokio::test]

@@ -93,10 +93,10 @@ impl Rows {
 impl Row {
     fn of_heard(heard: HeardReceipt, now: Instant) -> (String, Self) {
         let HeardReceipt { server, receipt, server_silent } = heard;
-        let StoredReceipt { cell, enforced, apps, backend, error, age } = receipt;
+        let StoredReceipt { cell, enforced, apps, backend, error, agent, age } = receipt;
         let subject = apps.map_or(Subject::Everything, Subject::Apps);
         let backend = backend.as_deref().and_then(Backend::named);
-        let word = Word { subject: Arc::new(subject), enforced, backend, error };
+        let word = Word { subject: Arc::new(subject), enforced, backend, error, agent };
         let ago = |time: Duration| now.checked_sub(time).unwrap_or(now);
         let silent = if server == NOBODY { age } else { age.min(server_silent) };
         let is_orphan = server == NOBODY || server_silent > GONE;
@@ -116,11 +116,11 @@ impl Row {
 
 /// What is written of `word`, said `age` ago.
 pub(super) fn stored((cell, word, age): Ago) -> StoredReceipt {
-    let Word { subject, enforced, backend, error } = word;
+    let Word { subject, enforced, backend, error, agent } = word;
     let apps = match &*subject {
         Subject::Everything => None,
         Subject::Apps(apps) => Some(apps.clone()),
     };
     let backend = backend.map(|backend| backend.as_str().to_owned());
-    StoredReceipt { cell, enforced, apps, backend, error, age }
+    StoredReceipt { cell, enforced, apps, backend, error, agent, age }
 }

@@ -1,3 +1,5 @@
+mod several;
+
 use std::collections::BTreeSet;
 
 use policy::{AppGuid, Life, Revision, TagLength, Version, wire::status::Status};
@@ -5,7 +7,7 @@ use policy_store::{
     Change, HeardReceipt, LeaseKind, LeasePool, Options, State, StoreUrl, StoredReceipt,
 };
 
-use super::{rows::NOBODY, *};
+use super::{here::Heard, rows::NOBODY, *};
 use crate::snapshot::Subject;
 
 const US: &str = "us";
@@ -39,7 +41,7 @@ fn apps(names: &[&str]) -> BTreeSet<AppGuid> {
 
 fn word_about(names: &[&str], enforced: Option<u64>) -> Word {
     let subject = Arc::new(Subject::Apps(apps(names)));
-    Word { subject, enforced: enforced.map(version), backend: None, error: None }
+    Word { subject, enforced: enforced.map(version), backend: None, error: None, agent: None }
 }
 
 fn word(enforced: Option<u64>) -> Word {
@@ -58,6 +60,7 @@ fn row(server: &str, cell: &str, enforced: Option<u64>, age: u64, silent: u64) -
         apps: Some(apps(&["a"])),
         backend: Some("nftables".to_owned()),
         error: None,
+        agent: None,
         age: seconds(age),
     };
     HeardReceipt { server: server.to_owned(), receipt, server_silent: seconds(silent) }
@@ -84,14 +87,14 @@ fn cells_of(unwritten: &[rows::Ago]) -> Vec<(&str, u64)> {
 fn a_cell_is_known_by_its_last_word() {
     let (mut here, now) = (Here::default(), Instant::now());
     here.hear("cell-1", word(None), now);
-    here.leave("cell-1", now);
+    here.leave("cell-1", None, now);
     let ours = || Some(US.to_owned());
     assert_eq!(told(&here, &Rows::default(), now), [("cell-1".into(), ours(), None, 0)]);
     let later = now + seconds(30);
     here.hear("cell-1", word(Some(4)), later);
     let held = later + seconds(50);
     assert_eq!(told(&here, &Rows::default(), held), [("cell-1".into(), ours(), Some(4), 0)]);
-    here.leave("cell-1", held);
+    here.leave("cell-1", None, held);
     let away = held + seconds(7);
     assert_eq!(told(&here, &Rows::default(), away), [("cell-1".into(), ours(), Some(4), 7)]);
 }
@@ -105,7 +108,7 @@ fn what_is_new_is_written_once_and_what_is_not_never() {
     let unwritten = here.take_unwritten(later);
     assert_eq!(cells_of(&unwritten.ours), [("one", 3), ("two", 3)]);
     for _ in 0..100 {
-        here.leave("one", later);
+        here.leave("one", None, later);
         here.hear("one", word(Some(4)), later);
     }
     assert!(here.take_unwritten(later).is_empty(), "it says the same");
@@ -123,7 +126,7 @@ fn what_is_new_is_written_once_and_what_is_not_never() {
 #[test]
 fn a_cell_that_comes_to_enforce_more_says_so_once() {
     let (mut here, now) = (Here::default(), Instant::now());
-    let mut confirms = |enforced| here.hear("one", word(enforced), now);
+    let mut confirms = |enforced| here.hear("one", word(enforced), now).confirmed;
     assert_eq!(confirms(Some(4)), None, "nobody knows since when");
     assert_eq!((confirms(Some(5)), confirms(Some(5))), (Some(Revision(5)), None));
     assert_eq!((confirms(Some(3)), confirms(None), confirms(Some(6))), (None, None, None));
@@ -137,7 +140,7 @@ fn a_silent_cell_is_let_go_of_and_taken_back() {
     let late = now + seconds(3600);
     here.sweep(late);
     assert!(here.take_unwritten(late).is_empty(), "its poll is held");
-    here.leave("one", late);
+    here.leave("one", None, late);
     here.sweep(late + seconds(9));
     assert!(here.take_unwritten(late + seconds(9)).is_empty(), "it may be on its way back");
     let silent = late + seconds(11);
@@ -151,7 +154,7 @@ fn a_silent_cell_is_let_go_of_and_taken_back() {
     assert!(here.take_unwritten(silent).is_empty(), "once");
     here.hear("one", word(Some(4)), silent);
     assert_eq!(cells_of(&here.take_unwritten(silent).ours), [("one", 0)]);
-    here.leave("one", silent);
+    here.leave("one", None, silent);
     here.sweep(silent + FORGET_AFTER + seconds(1));
     assert_eq!(told(&here, &Rows::default(), silent), [], "gone");
 }
@@ -160,7 +163,7 @@ fn a_silent_cell_is_let_go_of_and_taken_back() {
 fn other_servers_know_soon_that_a_cell_has_left() {
     let (mut here, began) = (Here::default(), Instant::now());
     here.hear("one", word(Some(4)), began);
-    here.leave("one", began);
+    here.leave("one", None, began);
     let unwritten = here.take_unwritten(began);
     let written = |server: &'static str, ago| (server, rows::stored(ago));
     let ours: Vec<_> = unwritten.ours.into_iter().map(|ago| written(THEM, ago)).collect();
@@ -189,7 +192,7 @@ fn other_servers_know_soon_that_a_cell_has_left() {
 fn that_a_cell_has_left_is_written_until_the_database_takes_it() {
     let (mut here, began) = (Here::default(), Instant::now());
     here.hear("one", word(Some(4)), began);
-    here.leave("one", began);
+    here.leave("one", None, began);
     here.take_unwritten(began);
     let late = began + seconds(12);
     here.sweep(late);
@@ -206,7 +209,7 @@ fn that_a_cell_has_left_is_written_until_the_database_takes_it() {
 fn the_last_word_counts_whichever_server_heard_it() {
     let (mut here, now) = (Here::default(), Instant::now());
     here.hear("gone there", word(Some(4)), now);
-    here.leave("gone there", now);
+    here.leave("gone there", None, now);
     here.hear("come here", word(Some(5)), now);
     let now = now + seconds(100);
     let rows = Rows::of_heard(
@@ -239,13 +242,43 @@ fn the_last_word_counts_whichever_server_heard_it() {
 }
 
 #[test]
+fn cells_that_went_to_another_server_are_not_counted_here() {
+    let (mut here, began) = (Here::default(), Instant::now());
+    for cell in ["away", "come back", "gone there", "held"] {
+        here.hear(cell, word(Some(4)), began);
+        here.leave(cell, None, began);
+    }
+    here.hear("held", word(Some(4)), began);
+    let now = began + seconds(100);
+    here.hear("come back", word(Some(4)), now);
+    let rows = vec![
+        row(NOBODY, "away", Some(4), 100, 0),
+        row(THEM, "come back", Some(6), 50, 1),
+        row(THEM, "gone there", Some(6), 50, 1),
+        row("dead", "held", Some(6), 50, 40),
+    ];
+    let counted = cells::of_this(&here, &Rows::of_heard(rows, now), US, now);
+    let counted: Vec<_> = counted.iter().map(|cell| cell.cell.as_str()).collect();
+    assert_eq!(counted, ["away", "come back", "held"]);
+}
+
+#[test]
+fn cells_that_keep_tags_from_becoming_free_are_named() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    here.hear("behind", word(Some(4)), now);
+    here.hear("watches", word(None), now);
+    let cells = known(&here, &Rows::default(), seconds(60));
+    assert_eq!(cells.that_confirm_nothing(&snapshot(9)), ["watches"]);
+}
+
+#[test]
 fn what_the_database_has_otherwise_is_written_again() {
     let (mut here, now) = (Here::default(), Instant::now());
     for cell in ["lost", "taken", "told", "older"] {
         here.hear(cell, word(Some(4)), now);
     }
     here.hear("elsewhere", word(Some(4)), now);
-    here.leave("elsewhere", now);
+    here.leave("elsewhere", None, now);
     here.take_unwritten(now);
     let now = now + seconds(60);
     let told = |server, cell, enforced| {
@@ -278,6 +311,7 @@ fn a_word_comes_back_from_the_database_as_it_was() {
         enforced: None,
         backend: Some(Backend::Iptables),
         error: Some("no such table".to_owned()),
+        agent: Some(Uuid::from_u128(7)),
     };
     for word in [everything, word_about(&["a", "b"], Some(4)), word_about(&[], None)] {
         let receipt = rows::stored(("cell".to_owned(), word.clone(), seconds(5)));
@@ -415,7 +449,7 @@ fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
     let left = |ago: u64| {
         let mut here = Here::default();
         here.hear("one", word(Some(5)), now - seconds(ago));
-        here.leave("one", now - seconds(ago));
+        here.leave("one", None, now - seconds(ago));
         here
     };
     let mut held = left(60);
@@ -431,7 +465,7 @@ fn a_cell_whose_last_word_may_be_lost_confirms_no_more_than_it_said() {
 fn a_server_that_ends_lets_go_of_all_cells_but_those_that_are_there() {
     let (mut here, now) = (Here::default(), Instant::now());
     here.hear("gone", word(Some(4)), now);
-    here.leave("gone", now);
+    here.leave("gone", None, now);
     here.hear("there", word(Some(4)), now);
     here.take_unwritten(now);
     here.part();
@@ -441,7 +475,7 @@ fn a_server_that_ends_lets_go_of_all_cells_but_those_that_are_there() {
         (vec![], vec![("gone", 0)])
     );
     assert!(here.speaks_for_any());
-    here.leave("there", now);
+    here.leave("there", None, now);
     here.part();
     assert!(!here.speaks_for_any());
 }

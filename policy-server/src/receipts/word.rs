@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use policy::{Revision, Version};
+use uuid::Uuid;
 
 use crate::snapshot::{Snapshot, Subject};
 
@@ -16,6 +17,8 @@ pub(crate) struct Word {
     pub backend: Option<Backend>,
     /// Why it cannot enforce what it should.
     pub error: Option<String>,
+    /// Which agent says so, by the name it took when it was started; `None` if it does not tell.
+    pub agent: Option<Uuid>,
 }
 
 /// What a kernel filters with.
@@ -25,7 +28,29 @@ pub(crate) enum Backend {
     Nftables,
 }
 
+/// What troubles a cell whose name is that of several.
+pub(super) fn several(cell: &str) -> String {
+    format!("two agents say they are {cell}")
+}
+
 impl Word {
+    /// What a cell is said to say whose name several agents say that ask about `subjects`: of which of them
+    /// a receipt is, nobody knows.
+    pub(super) fn of_several<'a>(
+        self,
+        cell: &str,
+        subjects: impl Iterator<Item = &'a Arc<Subject>>,
+    ) -> Self {
+        let subject = Arc::new(subjects.fold((*self.subject).clone(), both));
+        Self { subject, enforced: None, error: Some(several(cell)), ..self }
+    }
+
+    /// The revision the cell came to enforce since it said `before`, if it did.
+    pub(super) fn newer_than(&self, before: &Self) -> Option<Revision> {
+        let (before, after) = (before.enforced.as_ref()?, self.enforced.as_ref()?);
+        (after.life == before.life && after.revision > before.revision).then_some(after.revision)
+    }
+
     /// The revision the cell enforces of what it asks for. One that is not in the snapshot, of another
     /// life or of before a backup was restored, proves nothing. If the snapshot is only late, it counts
     /// in a moment.
@@ -47,6 +72,17 @@ impl Word {
             Some(enforced) => enforced,
             None => Revision::default(),
         }
+    }
+}
+
+/// What asks about `all` and about `more`.
+fn both(all: Subject, more: &Arc<Subject>) -> Subject {
+    match (all, &**more) {
+        (Subject::Apps(mut apps), Subject::Apps(more)) => {
+            apps.extend(more.iter().cloned());
+            Subject::Apps(apps)
+        }
+        _ => Subject::Everything,
     }
 }
 

@@ -53,7 +53,8 @@ fn of_block(block: &str) -> Vec<Example> {
     examples
 }
 
-/// Whether `told` has the shape of `seen`: the same keys, and values of the same kind.
+/// Whether `told` has the shape of `seen`: the same keys, values of the same kind, and something in every
+/// list in which there is something to be seen.
 fn same_shape(told: &Value, seen: &Value) -> bool {
     match (told, seen) {
         (Value::Object(told), Value::Object(seen)) => {
@@ -61,7 +62,7 @@ fn same_shape(told: &Value, seen: &Value) -> bool {
                 && told.iter().all(|(key, value)| same_shape(value, &seen[key]))
         }
         (Value::Array(told), Value::Array(seen)) => {
-            told.first().zip(seen.first()).is_none_or(|(told, seen)| same_shape(told, seen))
+            told.first().is_none_or(|told| seen.first().is_some_and(|seen| same_shape(told, seen)))
         }
         (told, seen) => std::mem::discriminant(told) == std::mem::discriminant(seen),
     }
@@ -73,9 +74,19 @@ fn last_json(printed: &str) -> Option<Value> {
     serde_json::from_str(&printed[start..]).ok()
 }
 
+/// A cell says what it enforces, so that there is one to be told of.
+async fn be_heard(world: &World) {
+    let list = "/networking/v1/internal/policies?id=web";
+    let version = world.ask(list, &[]).await.header("etag").to_owned();
+    let says =
+        [("Netman-Cell", "cell-1"), ("Netman-Backend", "nftables"), ("If-None-Match", &version)];
+    assert_eq!(world.ask(list, &says).await.status, 304);
+}
+
 #[tokio::test]
 async fn every_line_can_be_pasted_and_is_answered_as_the_document_says() {
     let world = World::start().await;
+    be_heard(&world).await;
     let home = tempfile::tempdir().unwrap();
     // Whatever is refused ends with code 22.
     std::fs::write(home.path().join(".curlrc"), "silent\nfail-with-body\n").unwrap();
@@ -125,4 +136,6 @@ fn the_document_is_read_as_a_shell_would_read_it() {
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     assert!(same_shape(&json(r#"{"a":[{"b":1}]}"#), &json(r#"{"a":[{"b":7}]}"#)));
     assert!(!same_shape(&json(r#"{"a":[{"b":1}]}"#), &json(r#"{"a":[{"c":1}]}"#)));
+    assert!(!same_shape(&json(r#"{"a":[1]}"#), &json(r#"{"a":[]}"#)), "nothing was seen");
+    assert!(same_shape(&json(r#"{"a":[]}"#), &json(r#"{"a":[1]}"#)));
 }

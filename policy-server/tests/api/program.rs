@@ -267,11 +267,17 @@ async fn a_second_server_on_the_same_directory_is_refused() {
     assert_eq!(end(&mut first).await, Some(0));
 }
 
-/// What `policy-server restored` says, or how it fails.
+/// The life that `policy-server restored` says begins, or how it fails.
 fn restored(arguments: &[&str], dir: &Path) -> Result<String, String> {
     let output = program().arg("restored").args(arguments).current_dir(dir).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    if !output.status.success() {
+        return Err(text(output.stderr));
+    }
+    let said = text(output.stdout);
+    let (first, rest) = said.split_once('\n').unwrap();
+    assert!(rest.starts_with("Cells take everything anew"), "{rest}");
+    Ok(first.strip_prefix("Another life of the database has begun: ").unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -313,4 +319,58 @@ fn what_was_restored_must_be_named_and_be_there() {
          nowhere/netman.db\n\nIs --data-dir the directory of the server?"
     );
     assert!(!dir.path().join("nowhere").exists(), "and none was made");
+}
+
+/// As policy-server/README.md says, with what `sqlite3` does there.
+#[tokio::test]
+async fn a_backup_of_one_machine_is_made_and_restored() {
+    let world = World::start().await;
+    world.create(&["web db tcp 1"]).await;
+    let (backup, mut database) = (world.dir.path().join("backup.db"), world.database().await);
+    sqlx::query("VACUUM INTO ?")
+        .bind(backup.to_str().unwrap())
+        .execute(&mut database)
+        .await
+        .unwrap();
+    drop(database);
+    let later = world.create(&["web db tcp 2"]).await;
+    let data = world.data();
+    let (dir, _) = world.stop().await;
+    for gone in ["netman.db", "netman.db-wal", "netman.db-shm"] {
+        let _ = std::fs::remove_file(data.join(gone));
+    }
+    std::fs::copy(backup, data.join("netman.db")).unwrap();
+    let life = restored(&["--embedded", "--data-dir", data.to_str().unwrap()], &data).unwrap();
+    let world = World::start_in(dir, &[], "10.255.0.0/16").await;
+    assert_eq!(world.listed("").await, ["web db tcp 1-1"]);
+    let next = world.create(&["web db tcp 3"]).await;
+    assert!(next.starts_with(&life) && !later.starts_with(&life), "{next} after {later}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_there_is_said_to_have_been_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("elsewhere/typo.db");
+    for is_first in [true, false] {
+        let mut child = program()
+            .args(["--embedded", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"])
+            .args(["--database", &format!("sqlite://{}", database.display())])
+            .args(["--data-dir", "data"])
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map(Running)
+            .unwrap();
+        addresses(&dir.path().join("data"), || false).await;
+        assert_eq!(end(&mut child).await, Some(0));
+        let mut log = String::new();
+        child.0.stdout.take().unwrap().read_to_string(&mut log).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+        let told: Vec<Value> =
+            lines.filter(|line: &Value| line["message"] == "Made a new database.").collect();
+        assert_eq!(told.len(), usize::from(is_first), "{log}");
+        if is_first {
+            assert_eq!(told[0]["database.file"], database.to_str().unwrap());
+        }
+    }
 }

@@ -187,6 +187,74 @@ async fn a_cell_that_only_watches_confirms_nothing() {
     assert_eq!(enforced().await, json!(1));
 }
 
+const TWO: &str = "two agents say they are cell-1";
+
+/// Two machines made of one image: a name, and agents that were started apart.
+#[tokio::test]
+async fn a_cell_of_two_agents_is_told_as_such_and_confirms_nothing() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1", "mail smtp tcp 25"]).await;
+    let says = async |agent: &str, app: &str, known: &str| {
+        poll_with(&world, "cell-1", app, Some(known), &[("Netman-Agent", agent)]).await;
+        let cell = world.get(STATUS).await.json()["cells"][0].clone();
+        (cell["enforced"].clone(), cell["error"].clone())
+    };
+    let (one, other) =
+        ("5f0c6f36-7d0c-4d5c-a6f5-2f3f1f0c8f7e", "0d3fa0e2-6f0e-4f3c-9a43-0c1e6b8d7f55");
+    let well = || (json!(1), Value::Null);
+    assert_eq!(says(one, "web", &version).await, well());
+    assert_eq!(says(other, "mail", &version).await, well(), "it was started again");
+    assert_eq!(says(one, "web", &version).await, (Value::Null, json!(TWO)));
+    assert_eq!(says(other, "mail", &version).await, (Value::Null, json!(TWO)));
+    // Both are waited for, whichever spoke last.
+    assert_eq!(
+        policies(&world, "").await,
+        [("mail smtp".into(), 1, 0, json!(["cell-1"])), ("web db".into(), 1, 0, json!(["cell-1"])),]
+    );
+    let another = beside(&world).await;
+    eventually("another server knows of it", async || {
+        let cell = another.get(STATUS).await.json()["cells"][0].clone();
+        (cell["error"] == TWO && cell["enforced"] == Value::Null).then_some(())
+    })
+    .await;
+}
+
+/// They speak to two servers, each of which hears one of them.
+#[tokio::test]
+async fn two_agents_of_a_cell_are_told_apart_across_servers() {
+    let (first, second) = two().await;
+    let version = first.create(&["web db tcp 1"]).await;
+    let held = async |world: &World, agent: &'static str, known: String| {
+        let request = world
+            .cell()
+            .get(format!("{}{POLICIES}?id=web", world.internal))
+            .header("If-None-Match", format!("\"{known}\""))
+            .header("Prefer", "wait=1")
+            .header("Netman-Cell", "cell-1")
+            .header("Netman-Agent", agent);
+        crate::world::answer(request).await
+    };
+    let asking = async |world: &World, agent: &'static str| {
+        loop {
+            held(world, agent, version.clone()).await;
+        }
+    };
+    let told = async {
+        for world in [&first, &second] {
+            eventually("the server knows of both", async || {
+                let cell = world.get(STATUS).await.json()["cells"][0].clone();
+                (cell["error"] == TWO && cell["enforced"] == Value::Null).then_some(())
+            })
+            .await;
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = asking(&first, "5f0c6f36-7d0c-4d5c-a6f5-2f3f1f0c8f7e") => {}
+        () = asking(&second, "0d3fa0e2-6f0e-4f3c-9a43-0c1e6b8d7f55") => {}
+    }
+}
+
 #[tokio::test]
 async fn cells_of_all_servers_are_told_of_by_each() {
     let (first, second) = two().await;
@@ -229,6 +297,28 @@ async fn stragglers_are_remembered_across_a_restart() {
     assert_eq!(policies(&world, "").await, [("web db".into(), 2, 1, json!(["cell-2"]))]);
     poll(&world, "cell-2", "db", Some(&version)).await;
     assert_eq!(policies(&world, "").await, [("web db".into(), 2, 2, json!([]))]);
+}
+
+/// As docs/policy-server.md says.
+#[tokio::test]
+async fn a_cell_that_is_gone_is_forgotten_when_its_row_is_deleted_after_a_restart() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    poll(&world, "cell-7", "web", Some(&version)).await;
+    poll_groups(&world, "cell-7", &version, &[]).await;
+    let (dir, _) = world.stop().await;
+    let world = World::start_in(dir, &[], "10.255.0.0/16").await;
+    until(&world, &[("cell-7", Some(1))]).await;
+    let mut database = world.database().await;
+    let document = include_str!("../../../docs/policy-server.md");
+    let statements: Vec<_> =
+        document.lines().filter(|line| line.starts_with("DELETE FROM netman_")).collect();
+    assert_eq!(statements.len(), 2);
+    for statement in statements {
+        let deleted = sqlx::query(statement).execute(&mut database).await.unwrap();
+        assert_eq!(deleted.rows_affected(), 1, "{statement}");
+    }
+    until(&world, &[]).await;
 }
 
 /// Cell, and when it was written last.

@@ -23,6 +23,9 @@ use crate::refusal;
 /// The most bytes of an answer that are read: some ten times the policies of the largest fleets.
 const LONGEST: usize = 256 << 20;
 
+/// What is reserved for an answer before any of it has come, however long it says that it will be.
+const RESERVED: usize = 4 << 20;
+
 /// `Prefer`, RFC 7240.
 const PREFER: &str = "Prefer";
 const PREFERENCE_APPLIED: &str = "Preference-Applied";
@@ -40,6 +43,9 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// Who is asking; receipts are kept under this name (design §2.3).
 const CELL: &str = "Netman-Cell";
+
+/// Which process says so: two of one name are not to confirm for each other.
+const AGENT: &str = "Netman-Agent";
 
 /// A request, named for errors without its query, which lists every app of the cell.
 pub(super) struct Exchange {
@@ -121,7 +127,8 @@ impl Client {
             request = request.timeout(Duration::from_secs(seconds) + self.timeout);
         }
         if let (Some(words), Some(cell)) = (receipt, &self.cell) {
-            request = words.on(request.header(CELL, cell));
+            let agent = self.agent.to_string();
+            request = words.on(request.header(CELL, cell).header(AGENT, agent));
         }
         Exchange { request, name }.held(known, base).await
     }
@@ -214,8 +221,7 @@ fn led_to(headers: &HeaderMap, base: Option<&Version>) -> Result<Version, Unusab
 impl Body {
     async fn of(mut response: Response, name: String) -> Result<Self, ClientError> {
         let status = response.status();
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut bytes = Vec::with_capacity(announced.unwrap_or_default().min(LONGEST));
+        let mut bytes = Vec::with_capacity(reserved(response.content_length()));
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if bytes.len() + chunk.len() > LONGEST => {
@@ -268,6 +274,11 @@ impl Body {
     }
 }
 
+/// How much room is made for an answer that is said to be so long.
+fn reserved(announced: Option<u64>) -> usize {
+    announced.map_or(0, |length| usize::try_from(length).unwrap_or(RESERVED).min(RESERVED))
+}
+
 async fn send(request: RequestBuilder, name: &str) -> Result<Response, ClientError> {
     request.send().await.map_err(|source| unreachable(source, name))
 }
@@ -302,4 +313,15 @@ fn version(headers: &HeaderMap) -> Result<Option<Version>, ParseVersionError> {
         return Ok(None);
     };
     Version::from_etag(&String::from_utf8_lossy(value.as_bytes())).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_announcement_alone_takes_no_memory_to_speak_of() {
+        assert_eq!([None, Some(700), Some(u64::MAX)].map(reserved), [0, 700, RESERVED]);
+        const { assert!(RESERVED < LONGEST) };
+    }
 }

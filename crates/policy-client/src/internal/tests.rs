@@ -80,6 +80,31 @@ async fn a_receipt_says_what_enforces_and_what_is_wrong_with_it() {
     assert_eq!(asked.header("netman-error"), Some("99%25%0Abad"));
 }
 
+/// Two programs of one configuration, or one that was started twice.
+#[tokio::test]
+async fn a_receipt_says_which_client_gives_it() {
+    let server = Server::start().await;
+    let (one, other) = (server.client(), server.client());
+    let receipt = ReceiptWords::default();
+    let question = Question { receipt, ..question(&["a"], Some("life.5"), None) };
+    let mut agents = Vec::new();
+    for client in [&one, &one.clone(), &other] {
+        server.will(Reply::ok(&listed(&[])));
+        client.policies(&question).await.unwrap();
+        agents.push(server.asked().header("netman-agent").unwrap().to_owned());
+    }
+    assert_eq!(agents[0], agents[1]);
+    assert_ne!(agents[0], agents[2]);
+    let urls = vec![server.url.clone(), server.url.clone()];
+    let mut of_each = Vec::new();
+    for client in Client::each(&Settings { urls, ..server.settings() }).unwrap() {
+        server.will(Reply::ok(&listed(&[])));
+        client.policies(&question).await.unwrap();
+        of_each.push(server.asked().header("netman-agent").unwrap().to_owned());
+    }
+    assert_eq!(of_each[0], of_each[1], "it is one program that goes from one to the other");
+}
+
 #[tokio::test]
 async fn what_a_server_made_of_the_wait_is_passed_on() {
     let server = Server::start().await;

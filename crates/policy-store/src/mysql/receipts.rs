@@ -32,11 +32,12 @@ pub(super) async fn put(
             rows::text("apps", 3),
             rows::text("backend", 4),
             rows::text("error", 5),
-            rows::number("said_ago", 6),
+            rows::text("agent", 6),
+            rows::number("said_ago", 7),
         ],
     );
     let set: Vec<String> =
-        ["server", "life", "revision", "apps", "backend", "error", "heard_at", "said_at"]
+        ["server", "life", "revision", "apps", "backend", "error", "agent", "heard_at", "said_at"]
             .into_iter()
             .map(|column| {
                 format!(
@@ -49,9 +50,10 @@ pub(super) async fn put(
             })
             .collect();
     let insert = format!(
-        "INSERT INTO netman_receipts (cell, server, life, revision, apps, backend, error, said_at,
-                                      heard_at)
-         SELECT cell, ?, life, revision, apps, backend, error, {NOW_MILLIS} - said_ago, {NOW_MILLIS}
+        "INSERT INTO netman_receipts (cell, server, life, revision, apps, backend, error, agent,
+                                      said_at, heard_at)
+         SELECT cell, ?, life, revision, apps, backend, error, agent, {NOW_MILLIS} - said_ago,
+                {NOW_MILLIS}
          FROM (SELECT * FROM {new}) AS said ORDER BY cell
          ON DUPLICATE KEY UPDATE {}",
         set.join(", ")
@@ -68,13 +70,13 @@ pub(super) async fn put(
 }
 
 fn columns(row: &ReceiptRow) -> Value {
-    let ReceiptRow { cell, life, revision, apps, backend, error, said_ago } = row;
-    json!([cell, life, revision, apps, backend, error, said_ago])
+    let ReceiptRow { cell, life, revision, apps, backend, error, agent, said_ago } = row;
+    json!([cell, life, revision, apps, backend, error, agent, said_ago])
 }
 
 pub(super) async fn list(connection: &mut MySqlConnection) -> Result<Vec<HeardRow>, StoreError> {
     sqlx::query_as(super::fixed(format!(
-        "SELECT r.cell, r.server, r.life, r.revision, r.apps, r.backend, r.error,
+        "SELECT r.cell, r.server, r.life, r.revision, r.apps, r.backend, r.error, r.agent,
                 {NOW_MILLIS} - r.said_at AS said_ago,
                 {NOW_MILLIS} - GREATEST(r.heard_at, COALESCE(s.heard_at, 0)) AS silent_for
          FROM netman_receipts r LEFT JOIN netman_servers s ON s.server = r.server
@@ -99,24 +101,4 @@ pub(super) async fn forget(
     .await
     .doing("forgetting what cells said to servers that are gone")?;
     Ok(forgotten.rows_affected())
-}
-
-pub(super) async fn forget_cells(
-    connection: &mut MySqlConnection,
-    server: &str,
-    cells: &[&str],
-) -> Result<(), StoreError> {
-    let delete = format!(
-        "DELETE r FROM {} STRAIGHT_JOIN netman_receipts r ON r.cell = gone.cell WHERE r.server = ?",
-        rows::table("gone", &[rows::text("cell", 0)])
-    );
-    for batch in rows::batches(cells.iter().map(|cell| json!([cell]))) {
-        sqlx::query(super::fixed(delete.clone()))
-            .bind(batch)
-            .bind(server)
-            .execute(&mut *connection)
-            .await
-            .doing("forgetting cells that are gone")?;
-    }
-    Ok(())
 }

@@ -24,16 +24,17 @@ pub(super) async fn put(
     };
     sqlx::query(
         "INSERT INTO netman_receipts AS known
-             (cell, server, life, revision, apps, backend, error, said_at, heard_at)
-         SELECT cell, $1, life, revision, apps, backend, error,
+             (cell, server, life, revision, apps, backend, error, agent, said_at, heard_at)
+         SELECT cell, $1, life, revision, apps, backend, error, agent,
                 clock_timestamp() - said_ago * interval '1 millisecond', clock_timestamp()
          FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-                     $8::bigint[]) AS new (cell, life, revision, apps, backend, error, said_ago)
+                     $8::text[], $9::bigint[])
+              AS new (cell, life, revision, apps, backend, error, agent, said_ago)
          ORDER BY cell
          ON CONFLICT (cell) DO UPDATE SET
              server = excluded.server, life = excluded.life, revision = excluded.revision,
              apps = excluded.apps, backend = excluded.backend, error = excluded.error,
-             said_at = excluded.said_at, heard_at = excluded.heard_at
+             agent = excluded.agent, said_at = excluded.said_at, heard_at = excluded.heard_at
          WHERE known.said_at <= excluded.said_at OR known.said_at > clock_timestamp()
              OR known.server = excluded.server AND excluded.server <> ''",
     )
@@ -44,6 +45,7 @@ pub(super) async fn put(
     .bind(texts(|row| &row.apps))
     .bind(texts(|row| &row.backend))
     .bind(texts(|row| &row.error))
+    .bind(texts(|row| &row.agent))
     .bind(receipts.iter().map(|row| row.said_ago).collect::<Vec<_>>())
     .execute(connection)
     .await
@@ -53,7 +55,7 @@ pub(super) async fn put(
 
 pub(super) async fn list(connection: &mut PgConnection) -> Result<Vec<HeardRow>, StoreError> {
     sqlx::query_as(
-        "SELECT cell, server, life, revision, apps, backend, error,
+        "SELECT cell, server, life, revision, apps, backend, error, agent,
                 (extract(epoch FROM clock_timestamp() - said_at) * 1000)::bigint AS said_ago,
                 (extract(epoch FROM clock_timestamp()
                      - greatest(netman_receipts.heard_at, netman_servers.heard_at)) * 1000)::bigint
@@ -82,18 +84,4 @@ pub(super) async fn forget(
     .await
     .doing("forgetting what cells said to servers that are gone")?;
     Ok(forgotten.rows_affected())
-}
-
-pub(super) async fn forget_cells(
-    connection: &mut PgConnection,
-    server: &str,
-    cells: &[&str],
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM netman_receipts WHERE cell = ANY ($1::text[]) AND server = $2")
-        .bind(cells)
-        .bind(server)
-        .execute(connection)
-        .await
-        .doing("forgetting cells that are gone")?;
-    Ok(())
 }

@@ -19,6 +19,7 @@ pub(crate) struct ReceiptRow {
     pub apps: Option<String>,
     pub backend: Option<String>,
     pub error: Option<String>,
+    pub agent: Option<String>,
     /// In milliseconds; below 0 where the database's clock was set back.
     pub said_ago: i64,
 }
@@ -35,7 +36,7 @@ pub(crate) struct HeardRow {
 
 impl From<&StoredReceipt> for ReceiptRow {
     fn from(receipt: &StoredReceipt) -> Self {
-        let StoredReceipt { cell, enforced, apps, backend, error, age } = receipt;
+        let StoredReceipt { cell, enforced, apps, backend, error, agent, age } = receipt;
         let guids = |apps: &BTreeSet<AppGuid>| {
             json!(apps.iter().map(AppGuid::as_str).collect::<Vec<_>>()).to_string()
         };
@@ -46,6 +47,7 @@ impl From<&StoredReceipt> for ReceiptRow {
             apps: apps.as_ref().map(guids),
             backend: plain(backend.as_ref()),
             error: plain(error.as_ref()),
+            agent: agent.map(|agent| agent.to_string()),
             said_ago: millis_since(*age),
         }
     }
@@ -55,7 +57,8 @@ impl TryFrom<ReceiptRow> for StoredReceipt {
     type Error = StoreError;
 
     fn try_from(row: ReceiptRow) -> Result<Self, StoreError> {
-        let ReceiptRow { cell, life, revision: number, apps, backend, error, said_ago } = row;
+        let ReceiptRow { cell, life, revision: number, apps, backend, error, agent, said_ago } =
+            row;
         let guids = |text: String| {
             let unreadable = || StoreError::unreadable("list of apps", &text);
             let guids: Vec<String> = serde_json::from_str(&text).map_err(|_| unreadable())?;
@@ -67,6 +70,8 @@ impl TryFrom<ReceiptRow> for StoredReceipt {
             apps: apps.map(guids).transpose()?,
             backend,
             error,
+            // Only what is one can be compared with another.
+            agent: agent.and_then(|agent| agent.parse().ok()),
             age: millis(said_ago),
         })
     }

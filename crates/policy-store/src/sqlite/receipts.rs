@@ -20,21 +20,21 @@ pub(super) async fn put(
     let rows: Vec<Value> = receipts
         .iter()
         .map(|row| {
-            let ReceiptRow { cell, life, revision, apps, backend, error, said_ago } = row;
-            json!([cell, life, revision, apps, backend, error, said_ago])
+            let ReceiptRow { cell, life, revision, apps, backend, error, agent, said_ago } = row;
+            json!([cell, life, revision, apps, backend, error, agent, said_ago])
         })
         .collect();
     sqlx::query(
         "WITH now (millis) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER))
-         INSERT INTO netman_receipts (cell, server, life, revision, apps, backend, error, said_at,
-                                      heard_at)
+         INSERT INTO netman_receipts (cell, server, life, revision, apps, backend, error, agent,
+                                      said_at, heard_at)
          SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-                millis - (value ->> 6), millis
+                value ->> 6, millis - (value ->> 7), millis
          FROM json_each(?1) CROSS JOIN now WHERE true
          ON CONFLICT (cell) DO UPDATE SET
              server = excluded.server, life = excluded.life, revision = excluded.revision,
              apps = excluded.apps, backend = excluded.backend, error = excluded.error,
-             said_at = excluded.said_at, heard_at = excluded.heard_at
+             agent = excluded.agent, said_at = excluded.said_at, heard_at = excluded.heard_at
          WHERE said_at <= excluded.said_at OR said_at > excluded.heard_at
              OR server = excluded.server AND excluded.server <> ''",
     )
@@ -49,7 +49,8 @@ pub(super) async fn put(
 pub(super) async fn list(connection: &mut SqliteConnection) -> Result<Vec<HeardRow>, StoreError> {
     sqlx::query_as(
         "WITH now (millis) AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER))
-         SELECT cell, server, life, revision, apps, backend, error, millis - said_at AS said_ago,
+         SELECT cell, server, life, revision, apps, backend, error, agent,
+                millis - said_at AS said_ago,
                 millis - max(receipt.heard_at, coalesce(netman_servers.heard_at, 0)) AS silent_for
          FROM netman_receipts AS receipt CROSS JOIN now LEFT JOIN netman_servers USING (server)
          ORDER BY cell",
@@ -75,21 +76,4 @@ pub(super) async fn forget(
     .await
     .doing("forgetting what cells said to servers that are gone")?;
     Ok(forgotten.rows_affected())
-}
-
-pub(super) async fn forget_cells(
-    connection: &mut SqliteConnection,
-    server: &str,
-    cells: &[&str],
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM netman_receipts
-         WHERE cell IN (SELECT value FROM json_each(?)) AND server = ?",
-    )
-    .bind(json!(cells).to_string())
-    .bind(server)
-    .execute(connection)
-    .await
-    .doing("forgetting cells that are gone")?;
-    Ok(())
 }

@@ -48,6 +48,7 @@ mod tests {
             apps: None,
             backend: Some(backend.to_owned()),
             error: None,
+            agent: None,
             age: Duration::from_secs(seconds),
         }
     }

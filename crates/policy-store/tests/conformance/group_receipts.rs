@@ -70,6 +70,7 @@ async fn a_word_about_groups_goes_after_the_cells_receipt(database: Database) {
         apps: None,
         backend: None,
         error: None,
+        agent: None,
         age: 2 * day,
     };
     store.write_receipts("server", &[here]).await.unwrap();

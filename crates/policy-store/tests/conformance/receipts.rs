@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use policy::{Life, Revision, Version};
 use policy_store::{CellsReport, HeardReceipt, PolicyStore, StoredReceipt};
+use uuid::Uuid;
 
 use crate::{Database, alice, policies, stories};
 
@@ -13,7 +14,6 @@ stories! {
     of_words_nobody_speaks_for_the_last_counts,
     whoever_writes_policies_is_not_waited_for,
     cells_of_a_server_that_reports_are_remembered,
-    a_cell_is_forgotten_only_by_the_server_that_heard_it_last,
     a_clock_set_back_makes_no_word_wait,
 }
 
@@ -24,6 +24,7 @@ fn word(cell: &str, revision: u64, seconds: u64) -> StoredReceipt {
         apps: None,
         backend: None,
         error: None,
+        agent: None,
         age: Duration::from_secs(seconds),
     }
 }
@@ -52,6 +53,7 @@ async fn a_receipt_comes_back_as_it_was_said(database: Database) {
         apps: Some(apps),
         backend: Some("nftables".to_owned()),
         error: Some("no\0 such 'table'".to_owned()),
+        agent: Some(Uuid::from_u128(7)),
         ..word("cell-1", u64::from(u32::MAX) * 9, 3)
     };
     let nothing = StoredReceipt { enforced: None, ..word("cell-2", 0, 0) };
@@ -148,7 +150,6 @@ async fn whoever_writes_policies_is_not_waited_for(database: Database) {
     let noting = async {
         store.write_receipts("server", &[word("c1", 1, 0)]).await.unwrap();
         store.report_cells("server", CellsReport::Confirmed(Revision(1))).await.unwrap();
-        store.forget_cells("server", &["c1"]).await.unwrap();
         store.forget_receipts(Duration::ZERO).await.unwrap();
     };
     tokio::time::timeout(Duration::from_secs(30), noting).await.expect("it waits for the writer");
@@ -174,15 +175,6 @@ async fn cells_of_a_server_that_reports_are_remembered(database: Database) {
     assert!(heard[1].receipt.age > 2 * hour, "the word is as old as it is");
     assert_eq!(store.forget_receipts(hour).await.unwrap(), 2);
     assert_eq!(told(&*store).await, [cell("c2", "alive", 1)]);
-}
-
-async fn a_cell_is_forgotten_only_by_the_server_that_heard_it_last(database: Database) {
-    let (one, two) = (database.open().await, database.open().await);
-    one.write_receipts("one", &[word("c1", 1, 5), word("c2", 1, 5)]).await.unwrap();
-    two.write_receipts("two", &[word("c2", 2, 0)]).await.unwrap();
-    one.forget_cells("one", &["c1", "c2", "c3"]).await.unwrap();
-    one.forget_cells("one", &[]).await.unwrap();
-    assert_eq!(told(&*one).await, [cell("c2", "two", 2)]);
 }
 
 async fn a_clock_set_back_makes_no_word_wait(database: Database) {

@@ -40,6 +40,7 @@ fn word(cell: &str) -> StoredReceipt {
         apps: None,
         backend: None,
         error: None,
+        agent: None,
         age: Duration::ZERO,
     }
 }

@@ -46,7 +46,8 @@ pub struct CellStatus {
     /// What its kernel filters with: `iptables` or `nftables`; absent if the cell does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// Why the cell cannot enforce what it should, in its own words; absent if it can.
+    /// Why the cell cannot enforce what it should, in its own words, or that two agents say they are the
+    /// cell; absent if neither is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How it fares with security groups; absent if it says nothing of them.

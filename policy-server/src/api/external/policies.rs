@@ -149,7 +149,10 @@ pub(crate) async fn create(
     let policies = version.read(&body)?;
     may_change(&server, &identity, &policies).await?;
     may_have(&server, &identity, &policies).await?;
-    let change = server.store.create(&policies, &actor).await.map_err(ApiError::CreateFailed)?;
+    let change = match server.store.create(&policies, &actor).await {
+        Ok(change) => change,
+        Err(error) => return Err(server.not_created(error).await),
+    };
     tracing::info!(
         name: "create-policies.created-policies",
         {

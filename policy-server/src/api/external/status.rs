@@ -61,8 +61,9 @@ pub(crate) async fn of_cells(
     RawQuery(query): RawQuery,
 ) -> Response {
     let apps = query::apps(query.as_deref(), "id");
-    let cells = server.receipts.of_all_servers(&*server.store).await;
-    server.receipts.read_of_groups(&*server.store).await;
+    let (receipts, store) = (&server.receipts, &*server.store);
+    // A database that does not answer is waited for once.
+    let (cells, ()) = tokio::join!(receipts.of_all_servers(store), receipts.read_of_groups(store));
     let snapshot = server.feed.snapshot();
     let mut status = cells.status(&snapshot, apps.as_ref());
     server.receipts.groups.tell(&mut status.cells, &snapshot);

@@ -92,6 +92,34 @@ async fn without_its_database_it_keeps_the_last_snapshot() {
     assert_eq!(feed.snapshot().policies_of(&Subject::Everything).len(), 1);
 }
 
+/// A cell has what the database has not, for which another life is to begin, and that cannot be written.
+#[tokio::test]
+async fn a_database_that_cannot_be_written_is_read_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let actor = Actor::system("test");
+    store.create(&[policy(1)], &actor).await.unwrap();
+    let (feed, feeder) = start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap();
+    let held = feed.snapshot().version().clone();
+    let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
+    let mut by_hand = SqliteConnection::connect_with(&file).await.unwrap();
+    let full =
+        "CREATE TRIGGER full BEFORE UPDATE ON netman_life BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(full).execute(&mut by_hand).await.unwrap();
+    let feeding = tokio::spawn(feeder.run());
+    let ahead = Version { revision: Revision(held.revision.0 + 9), ..held.clone() };
+    assert_eq!(feed.examine(&ahead).await, Claim::Refuted, "no other life has begun");
+
+    let changed = store.create(&[policy(2)], &actor).await.unwrap();
+    feed.reaches(&changed).await.unwrap();
+    assert_eq!(changed.life, held.life);
+    sqlx::query("DROP TRIGGER full").execute(&mut by_hand).await.unwrap();
+    let mut snapshots = feed.subscribe();
+    let renewed = snapshots.wait_for(|snapshot| snapshot.version().life != held.life);
+    timeout(PATIENCE, renewed).await.expect("once it can be written").unwrap();
+    feeding.abort();
+}
+
 /// Who writes as the existing system does: no revision, no log, another time of the last update.
 async fn write_as_of_old(dir: &tempfile::TempDir, statements: &[&'static str]) {
     let file = SqliteConnectOptions::new().filename(dir.path().join("netman.db"));
