@@ -118,6 +118,11 @@ fn allowed(texts: &[&str]) -> Allow {
 
 /// One rule of every shape the vocabulary can say.
 fn every_shape() -> Ruleset {
+    every_shape_and(&["1 80", "2 8080-8090", "65535 53"])
+}
+
+/// The same, where this is allowed.
+fn every_shape_and(allow: &[&str]) -> Ruleset {
     let ip: IpAddr = "10.255.30.3".parse().unwrap();
     let net: IpNet = "10.255.30.0/24".parse().unwrap();
     let vtep: Interface = "silk-vtep".parse().unwrap();
@@ -205,7 +210,7 @@ fn every_shape() -> Ruleset {
         chain("vpa--to-web"),
         vec![accept().allowed_by(&chain("vpa--web"))],
     );
-    wanted.set(chain("vpa--web"), SetBody::Allow(allowed(&["1 80", "2 8080-8090", "65535 53"])));
+    wanted.set(chain("vpa--web"), SetBody::Allow(allowed(allow)));
     let nets = ["10.0.0.0/8", "11.0.0.0/8", "192.168.1.1/32", "255.255.255.0/24", "2001:db8::/32"];
     let nets: Nets = nets.iter().map(|net| net.parse().unwrap()).collect();
     wanted.set(chain("vpa--nets"), SetBody::Nets(nets));
@@ -355,16 +360,15 @@ fn a_set_made_for_something_else_is_replaced() {
 #[test]
 fn a_changed_set_costs_what_changes() {
     on_each_kernel(|which, kernel| {
-        let mut wanted = every_shape();
         let before: Vec<String> = (1..1000).map(|mark| format!("{mark} 8080")).collect();
         let mut before: Vec<&str> = before.iter().map(String::as_str).collect();
-        wanted.set(chain("vpa--web"), SetBody::Allow(allowed(&before)));
+        let wanted = every_shape_and(&before);
         settle(kernel, &wanted);
         settled(kernel, &wanted);
 
         before.remove(500);
         before.push("9999 53");
-        wanted.set(chain("vpa--web"), SetBody::Allow(allowed(&before)));
+        let wanted = every_shape_and(&before);
         let small = plan(kernel, &wanted);
         match which {
             Which::Nftables => assert_eq!(small.len(), 2),
@@ -451,7 +455,7 @@ fn a_refused_transaction_changes_nothing() {
         settle(kernel, &wanted);
         let before = kernel.observe().unwrap();
         let nowhere = Rule::new(Action::Jump(chain("vpa--nowhere")));
-        wanted.chain(Table::Filter, chain("vpa--forward"), vec![nowhere]);
+        wanted.replace_chain(Table::Filter, chain("vpa--forward"), vec![nowhere]);
         assert!(kernel.settle(&wanted, &scope()).is_err());
         assert_eq!(kernel.observe().unwrap(), before);
     });
@@ -582,10 +586,8 @@ fn many_who_write_at_once_under_a_lock_all_succeed() {
 fn a_firewall_reads_a_kernel_again_only_if_somebody_else_wrote() {
     on_each_kernel(|which, _| {
         let mut firewall = Firewall::new(which.open());
-        let mut wanted = every_shape();
-        let mut pass = |firewall: &mut Firewall, marks: &[&str]| {
-            wanted.set(chain("vpa--web"), SetBody::Allow(allowed(marks)));
-            let settled = firewall.settle(&wanted, &scope()).unwrap();
+        let pass = |firewall: &mut Firewall, marks: &[&str]| {
+            let settled = firewall.settle(&every_shape_and(marks), &scope()).unwrap();
             assert_eq!(settled.left, [].into());
             (settled, firewall.readings())
         };
