@@ -346,6 +346,23 @@ fn what_two_apps_may_be_reached_by_is_not_written_under_one_name() {
     }
 }
 
+/// Mangle and nat both have it, and a bridge has one.
+#[test]
+fn what_is_about_the_ports_of_a_bridge_is_led_to_once() {
+    let port = "veth1".parse().unwrap();
+    let mut wanted = Ruleset::new();
+    for table in [Table::Mangle, Table::Nat] {
+        let drop = Rule::new(Action::Drop).in_through_bridge_port(&port);
+        wanted.chain(table, name("netin--web"), vec![drop]);
+        let jump = Rule::new(Action::Jump(name("netin--web")));
+        wanted.hook(table, Builtin::Prerouting, Place::Last, jump);
+    }
+    let rendered = Rendered::new(&wanted, Dialect::Nft);
+    let plan = Plan::new(&rendered, &Observed::default(), &Scope::prefix("netin--")).render();
+    let jump = "add rule bridge netman bridge/PREROUTING jump bridge/netin--web";
+    assert_eq!(plan.lines().filter(|line| *line == jump).count(), 1, "{plan}");
+}
+
 /// Sets and maps become chains in the same tables.
 #[test]
 fn no_tree_is_written_over_another_or_over_a_chain() {
