@@ -88,8 +88,9 @@ pub(crate) trait Host {
     /// anybody's is about it. Says whether that was news to it.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError>;
 
-    /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says.
-    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError>;
+    /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says. Says
+    /// whether that was news to it.
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<bool, HostError>;
 
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;

@@ -356,12 +356,9 @@ impl Host for CellHost<'_> {
         Ok(inside | news)
     }
 
-    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError> {
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<bool, HostError> {
         let inside = Netns::open(self.pin_file(handle))?;
-        inside.run(|| {
-            self.firewall()?.settle(wanted, &proxy::scope())?;
-            Ok(())
-        })?
+        inside.run(|| Ok(!self.firewall()?.settle(wanted, &proxy::scope())?.is_empty()))?
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {

@@ -54,6 +54,8 @@ struct State {
     had_groups: BTreeSet<Handle>,
     /// Whose links take no IPv6.
     without_ipv6: BTreeSet<Handle>,
+    /// What the firewalls inside of containers say.
+    redirected: BTreeMap<Handle, String>,
     /// Whose records nobody can read.
     unreadable: BTreeSet<Handle>,
     /// The address CNI gives next; the same again if asked to.
@@ -138,9 +140,11 @@ impl FakeHost {
         !self.state.borrow().opened.contains(handle)
     }
 
-    /// As after an upgrade.
+    /// As after an upgrade; and somebody was inside of containers.
     pub fn forget_settings(&self) {
-        self.state.borrow_mut().without_ipv6.clear();
+        let state = &mut *self.state.borrow_mut();
+        state.without_ipv6.clear();
+        state.redirected.clear();
     }
 
     /// As after a reboot.
@@ -187,6 +191,11 @@ impl FakeHost {
 
     pub fn hints(&self) -> usize {
         self.state.borrow().hints
+    }
+
+    /// What the firewalls inside of containers say.
+    pub fn redirected(&self) -> BTreeMap<Handle, String> {
+        self.state.borrow().redirected.clone()
     }
 
     /// The addresses whose connections were forgotten.
@@ -337,8 +346,11 @@ impl Host for FakeHost {
         self.change(|left| left.attached.remove(handle)).map(drop)
     }
 
-    fn redirect(&self, _handle: &Handle, _wanted: &Ruleset) -> Result<(), HostError> {
-        self.step()
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<bool, HostError> {
+        self.step()?;
+        let state = &mut *self.state.borrow_mut();
+        let before = state.redirected.insert(handle.clone(), wanted.to_string());
+        Ok(before != Some(wanted.to_string()))
     }
 
     fn forbid_forged_sources(&self, _links: &[Interface]) -> Result<bool, HostError> {

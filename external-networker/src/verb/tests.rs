@@ -570,6 +570,32 @@ fn settings_of_containers_from_before_an_upgrade_are_put_right_once() {
 }
 
 #[test]
+fn whoever_was_connected_with_a_proxy_is_sent_to_it_again_and_nobody_else() {
+    let proxy = |port: u16| crate::proxy::Proxy {
+        outward: None,
+        inward: true,
+        port: port.try_into().unwrap(),
+    };
+    let with = |port| {
+        let mut config = Config::example();
+        config.proxy = Some(proxy(port));
+        config
+    };
+    let host = FakeHost::default();
+    bring_up(&host, &handle("db"), 3).unwrap();
+    up(&host, &with(15001), &web(), request(7)).unwrap();
+    let before = host.redirected();
+    assert_eq!(before.keys().collect::<Vec<_>>(), [&web()]);
+    host.forget_settings();
+    // Whatever is configured now: what listens inside is what did when it came.
+    let config = with(15002);
+    let mended = |host: &FakeHost| repair(host, &config, &[web(), handle("db")]);
+    assert!(mended(&host)[&web()].what.contains("netman-proxy"));
+    assert_eq!(host.redirected(), before);
+    assert_eq!(told(&mended(&host)), (none(), none()));
+}
+
+#[test]
 fn a_container_with_groups_gets_nothing_from_garden_until_they_are_linked_again() {
     use netfilter::Table::Filter;
 

@@ -190,8 +190,10 @@ fn connect(
     let mut reply = reply(config, ip, interface, &mapped, &attachment);
     reply.properties.container_ipv6 = ipv6.map(|ip| ip.to_string());
     let egress = request.netout_rules;
-    record.live =
-        Some(Live { namespace, ip, second, links, metadata, mapped, egress, reply: reply.clone() });
+    let proxy = config.proxy.clone();
+    let live = Live { namespace, ip, second, links, metadata, mapped, proxy, egress, reply };
+    let reply = live.reply.clone();
+    record.live = Some(live);
     host.save(&record).map_err(doing("remembering the answer"))?;
     undo.keep();
     Ok(reply)

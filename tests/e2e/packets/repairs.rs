@@ -219,6 +219,44 @@ fn what_somebody_opens_by_hand_is_closed_again_soon() {
     });
 }
 
+/// What is in a container's own namespace, the agent does not see; whoever has all repaired, does.
+#[test]
+fn what_is_sent_to_a_proxy_is_sent_to_it_again() {
+    story("what is sent to a proxy is sent to it again", |world| {
+        let (cell, a) = (world.cell(1), world.outside_a().address());
+        let without = cell.start(Spec::app("without").tcp(15001))?;
+        cell.configure_networker("proxy_redirect_cidr", format!("{a}/32"))?;
+        cell.configure_networker("proxy_port", 15001)?;
+        let with = cell.start(Spec::app("with").tcp(15001))?;
+        let by_proxy = |from: &Container| -> Result<bool> {
+            let seen = from.dial(a, tcp(8080))?;
+            let own = seen.server.as_deref() == Some(from.name());
+            ensure!(own || seen.outcome == Outcome::Refused, "{}: {seen}", from.name());
+            Ok(own)
+        };
+        ensure!(by_proxy(&with)? && !by_proxy(&without)?, "as it was before");
+        let repair = || -> Result<String> {
+            let output = cell.networker("repair", "")?.output()?;
+            let says = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{}: {says}", output.status);
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let told = repair()?;
+        ensure!(told.is_empty(), "nothing is missing yet: {told}");
+        match Firewall::of_this_run() {
+            Firewall::Iptables => with.netns().run("iptables", ["-t", "nat", "-F"])?,
+            Firewall::Nftables => with.netns().run("nft", ["flush", "ruleset"])?,
+        };
+        ensure!(!by_proxy(&with)?, "its rules are not gone");
+        let told = repair()?;
+        ensure!(told.contains("\"with\"") && told.contains("netman-proxy"), "{told}");
+        ensure!(by_proxy(&with)? && !by_proxy(&without)?, "after the repair");
+        let told = repair()?;
+        ensure!(told.is_empty(), "once is enough: {told}");
+        Ok(())
+    });
+}
+
 fn refused(from: &Container, to: Ipv4Addr, port: u16) -> Result<()> {
     let seen = from.dial(to, tcp(port))?;
     ensure!(seen.outcome == Outcome::Refused, "{} → {to}:{port}: {seen}", from.name());
