@@ -27,6 +27,7 @@ use crate::{
     ports::PortPool,
     proxy::Proxy,
     rules::Cell,
+    store_owner::StoreOwner,
     surroundings::{self, Surroundings},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub ports: PortPool,
     /// The container store.
     pub datastore: PathBuf,
+    /// To whom it belongs, if not to us.
+    pub store_owner: Option<StoreOwner>,
     pub iptables_lock_file: PathBuf,
     /// `host:port` of the policy agent, where there is one.
     pub agent: Option<String>,
@@ -100,6 +103,8 @@ struct Raw {
     start_port: i64,
     total_ports: i64,
     datastore: String,
+    datastore_file_owner: String,
+    datastore_file_group: String,
     iptables_lock_file: String,
     overlay_network: String,
     instance_address: String,
@@ -170,6 +175,7 @@ impl Config {
                 range: faults.port_range(raw.start_port, raw.total_ports),
             },
             datastore: faults.path("datastore", &raw.datastore),
+            store_owner: StoreOwner::named(&raw.datastore_file_owner, &raw.datastore_file_group),
             iptables_lock_file: faults.path("iptables_lock_file", &raw.iptables_lock_file),
             agent: Some(raw.policy_agent_force_poll_address.clone())
                 .filter(|text| !text.is_empty()),

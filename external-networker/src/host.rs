@@ -27,6 +27,7 @@ use crate::{
     handle::Handle,
     ports::PortsError,
     record::{Record, RecordError},
+    store_owner::StoreOwnerError,
 };
 
 pub(crate) use cell::CellHost;
@@ -190,6 +191,8 @@ pub(crate) enum HostError {
     Backend(#[from] BackendUnavailable),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    StoreOwner(#[from] StoreOwnerError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]

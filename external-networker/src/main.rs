@@ -8,6 +8,7 @@
 //! verb/              up, down, net-in, net-out: start reading at verb/up.rs
 //! rules              what the firewall says about one container   (pure)
 //! surroundings       what the cell says where the configuration is silent
+//! store_owner        to whom the container store belongs
 //! proxy              what the container's own firewall says       (pure)
 //! host               the cell the verbs act on: the real one, and a fake
 //! ports, record      files of ours, under locks; undo: taking back half an `up`
@@ -26,6 +27,7 @@ mod ports;
 mod proxy;
 mod record;
 mod rules;
+mod store_owner;
 mod surroundings;
 mod undo;
 mod verb;

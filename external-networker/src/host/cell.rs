@@ -27,6 +27,7 @@ use crate::{
     ports::{PortPool, PortsError},
     proxy,
     record::{Record, Records},
+    store_owner::{StoreOwner, StoreOwnerError},
 };
 
 /// What the interface is called inside every container.
@@ -105,15 +106,26 @@ impl<'c> CellHost<'c> {
     }
 
     /// The store, likewise (spec/cell.md §I.17).
-    fn with_store<T>(&self, act: impl Fn(&Store) -> Result<T, StoreError>) -> Result<T, HostError> {
-        match act(&self.store) {
+    fn with_store<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, HostError> {
+        match act() {
             Err(error @ StoreError::Corrupt { .. }) => {
                 self.store.rebuild(&self.living())?;
                 warn_rebuilt(&error);
-                Ok(act(&self.store)?)
+                Ok(act()?)
             }
             result => Ok(result?),
         }
+    }
+
+    /// The store as it is when a container is added, which is when it is given to whom it belongs; from then
+    /// on it stays theirs. So does the lock that all who write rules share.
+    fn store_of_its_owner(&self) -> Result<Store, HostError> {
+        let Some(owner) = &self.config.store_owner else { return Ok(self.store.clone()) };
+        let owner = owner.find()?;
+        let path = &self.config.iptables_lock_file;
+        let given = files::open_to_lock(path).and_then(|lock| owner.take_over(&lock));
+        given.map_err(|source| StoreOwnerError::Give { path: path.clone(), source })?;
+        Ok(self.store.clone().owned_by(owner))
     }
 
     /// The records of containers that are there. Those a reboot has ended are remembered, too, but
@@ -162,6 +174,7 @@ impl Host for CellHost<'_> {
     /// (`conf/all` and `conf/<name>`: the kernel takes the greater value).
     fn check(&self) -> Result<(), HostError> {
         self.cni.check(&self.network()?)?;
+        self.config.store_owner.as_ref().map(StoreOwner::find).transpose()?;
         if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
             return Err(HostError::LooseFilter);
         }
@@ -296,11 +309,12 @@ impl Host for CellHost<'_> {
         if files::is_blank(self.store.path()) && self.store.rebuild(&self.living())? {
             warn_lost(self.store.path());
         }
-        self.with_store(|store| store.add(container))
+        let store = self.store_of_its_owner()?;
+        self.with_store(|| store.add(container))
     }
 
     fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
-        self.with_store(|store| store.remove(handle.as_str()))
+        self.with_store(|| self.store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {

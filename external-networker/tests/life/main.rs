@@ -9,4 +9,5 @@ mod coming_and_going;
 mod lost_files;
 mod others_hands;
 mod plugins;
+mod store_owner;
 mod traffic;
