@@ -33,5 +33,6 @@ mod shadow;
 mod survives_restart;
 mod switches_firewalls;
 mod takes_over;
+mod three;
 mod vandals;
 mod wiring;

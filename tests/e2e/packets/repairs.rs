@@ -20,13 +20,6 @@ const PARENTS: [&str; 5] =
 
 const ACCEPT: [&str; 2] = ["-j ACCEPT", "accept"];
 
-fn either([iptables, nftables]: [&str; 2]) -> &str {
-    match Firewall::of_this_run() {
-        Firewall::Iptables => iptables,
-        Firewall::Nftables => nftables,
-    }
-}
-
 /// Two apps on cell 1, a third on cell 2.
 struct Three<'w> {
     world: &'w World,
@@ -201,7 +194,7 @@ fn what_somebody_opens_by_hand_is_closed_again_soon() {
             cell.meddle("-F netout--web", "flush chain inet netman filter/netout--web")
         })?;
         three.repaired_after("an accept in front of what refuses", |cell| {
-            cell.insert_rule("filter/netout--web", either(ACCEPT))
+            cell.insert_rule("filter/netout--web", Firewall::either(ACCEPT))
         })?;
         three.repaired_after("a way to the cell itself opened", |cell| {
             delete(cell, "filter/INPUT", "input--web")
