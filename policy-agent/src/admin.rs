@@ -57,18 +57,41 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 /// How long an address may still be taken by an agent that was killed.
 const TAKEN: Duration = Duration::from_secs(5);
 
-/// Listens on `address`. An agent killed while it was starting `iptables` leaves behind a child that
-/// has our socket until it has become that program, a moment after the kill.
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Whom that concerns leaves sooner; anybody else stays.
+const SOON: Duration = Duration::from_millis(200);
+
+/// Listens on `address`, which `key` of the configuration says. An agent killed while it was starting
+/// `iptables` leaves behind a child that has our socket until it has become that program, a moment after
+/// the kill.
+pub(crate) async fn listen(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     let began = Instant::now();
+    let mut is_told = false;
     loop {
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKEN => {
+                if !is_told && began.elapsed() >= SOON {
+                    let hint = hint(&error, address);
+                    tracing::warn!(
+                        %address,
+                        key,
+                        "The address to listen on is taken{hint}; waiting {} seconds for it.",
+                        TAKEN.as_secs()
+                    );
+                    is_told = true;
+                }
                 sleep(Duration::from_millis(20)).await;
             }
             result => return result,
         }
     }
+}
+
+/// How to find out who is in the way, if somebody is.
+pub(crate) fn hint(error: &io::Error, address: SocketAddr) -> String {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return String::new();
+    }
+    format!(" (`ss -ltnp 'sport = :{}'` says by whom)", address.port())
 }
 
 /// The listener's URL table.
@@ -79,6 +102,7 @@ pub(crate) fn routes(
 ) -> Router {
     let patience = PATIENCE;
     Router::new()
+        .route("/", get(contents))
         .route("/force-policy-poll-cycle", any(force))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
@@ -87,6 +111,30 @@ pub(crate) fn routes(
         .route("/denied", get(denied))
         .route("/promote", post(promote))
         .with_state(Admin { wake, statuses, reach, groups, pages, patience })
+}
+
+/// For who comes by and wants to know what there is; each is told of in README.md.
+const CONTENTS: &str = "\
+policy-agent
+
+GET  /status                     how things stand with policies: what is enforced, what keeps from it
+GET  /status/security-groups     the same of security groups
+GET  /rules                      the rules that are wanted
+GET  /explain?source=web&destination=db&port=8080
+                                 what becomes of a packet, and why; `policy-agent explain` asks this
+GET  /denied?protocol=tcp&source=IP:PORT&destination=IP:PORT
+                                 why a rule of ours denied such a packet
+GET  /metrics                    for Prometheus
+GET  /force-policy-poll-cycle    has the kernel enforce the policies of all containers in the store, now
+GET  /force-asgs-for-container?container=HANDLE
+                                 the same of a container's security groups
+GET  /force-orphaned-asgs-cleanup?container=HANDLE
+                                 removes what is left of the groups of a container that is gone
+POST /promote?what=removals      enforces what is only watched (shadow mode); all of it if nothing is named
+";
+
+async fn contents() -> &'static str {
+    CONTENTS
 }
 
 #[derive(Serialize)]
@@ -294,11 +342,22 @@ mod tests {
     use super::*;
     use crate::status::Enforced;
 
+    #[test]
+    fn every_path_is_listed_for_who_comes_by() {
+        let of = [include_str!("admin.rs"), include_str!("groups/admin.rs")].concat();
+        let paths = of.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let paths: Vec<_> = paths.filter(|path| path.starts_with('/') && *path != "/").collect();
+        assert!(paths.len() > 8, "{paths:?}");
+        for path in paths {
+            assert!(CONTENTS.contains(&format!(" {path}")), "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn an_address_that_is_freed_a_moment_later_is_waited_for() {
         let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = taken.local_addr().unwrap();
-        let waiting = tokio::spawn(listen(address));
+        let waiting = tokio::spawn(listen(address, "a_port"));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(taken);

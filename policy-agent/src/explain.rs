@@ -1,6 +1,7 @@
 //! Why a packet passes, or does not: the model's verdict in words, for operators.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU16,
@@ -59,6 +60,10 @@ pub struct Explanation {
     pub policy: Option<String>,
     /// The policy that would be needed.
     pub missing: Option<String>,
+    /// Apps it is about that this cell has never heard of: no container here is one, and no policy of apps
+    /// here names it. Misspelt, perhaps.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// The version of the policies this follows from; `None` if the server has not said any.
     pub version: Option<String>,
     /// The mark the packet carries between cells.
@@ -147,6 +152,7 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         why: reason(&verdict.why, policy, &destination, world.second_network.is_some()),
         policy: policy.map(ToString::to_string),
         missing,
+        unknown: unknown(world, [&source, &destination]),
         version: None,
         mark: verdict.mark,
         kernel_differs_in: Vec::new(),
@@ -194,6 +200,16 @@ fn elsewhere(world: &World, family: Family) -> IpAddr {
     ends.find(|address| !world.subnet.block.contains(address))
         .unwrap_or(Ipv4Addr::UNSPECIFIED)
         .into()
+}
+
+fn unknown(world: &World, ends: [&Found<'_>; 2]) -> Vec<String> {
+    let is_unknown = |app: &AppGuid| {
+        let is_here = world.residents.iter().any(|resident| resident.app == *app);
+        let mut named = world.allowances.from(app).chain(world.allowances.to(app));
+        !is_here && named.next().is_none()
+    };
+    let apps: BTreeSet<_> = ends.into_iter().filter_map(|end| end.app).collect();
+    apps.into_iter().filter(|app| is_unknown(app)).map(ToString::to_string).collect()
 }
 
 /// The policy between the two by their names, wherever they are.
@@ -284,14 +300,21 @@ impl Explanation {
 /// For operators to read.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, why, policy, missing, version, mark, kernel_differs_in, probe, .. } =
-            self;
+        let Self { verdict, why, policy, missing, unknown, version, mark, .. } = self;
+        let Self { kernel_differs_in, probe, .. } = self;
         writeln!(f, "It {verdict}. {why}")?;
         if let Some(policy) = policy {
             writeln!(f, "  policy   {policy}")?;
         }
         if let Some(missing) = missing {
             writeln!(f, "  missing  {missing}")?;
+        }
+        if !unknown.is_empty() {
+            let apps = unknown.join(", ");
+            writeln!(
+                f,
+                "  unknown  {apps}: no container here, and no policy about the apps here names it"
+            )?;
         }
         writeln!(f, "  mark     {mark:#x}")?;
         writeln!(f, "  version  {}", version.as_deref().unwrap_or("none: the server has none"))?;
@@ -344,6 +367,19 @@ mod tests {
         // It may leave, as another policy is about this port.
         assert_eq!(of("web", "far", "514"), "is refused for want of web -> far tcp 514, mark 1");
         assert!(of("web", "10.255.30.9", "80").starts_with("is refused for want of"));
+    }
+
+    #[test]
+    fn an_app_nobody_has_heard_of_is_told_as_such() {
+        let world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 514"]);
+        let of = |source: &str, destination: &str| {
+            explain(&world, &Flow::parse(source, destination, "514").unwrap())
+        };
+        assert_eq!(of("web", "log").unknown, [""; 0]);
+        assert_eq!(of("log", "web").unknown, [""; 0]);
+        let told = of("wbe", "web");
+        assert_eq!(told.unknown, ["wbe"]);
+        assert!(told.to_string().contains("\n  unknown  wbe: no container here"), "{told}");
     }
 
     #[test]

@@ -80,11 +80,13 @@ pub enum AgentError {
     /// Certificates or address of the policy server.
     #[error("preparing to speak to the policy server")]
     Server(#[source] SettingsError),
-    /// The local listener for the networker.
-    #[error("listening on {address}")]
+    /// A local listener, such as the one for the networker.
+    #[error("listening on {address}, which is {key} in the configuration{}", admin::hint(source, *address))]
     Listen {
         /// Where.
         address: SocketAddr,
+        /// What says so.
+        key: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -106,12 +108,15 @@ pub async fn run(
     level: LevelSwitch,
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
+    for stray in &config.strays {
+        tracing::warn!(key = stray.key, "The configuration says what nobody reads: {stray}");
+    }
     let servers = Client::each(&config.server).map_err(AgentError::Server)?;
     let _sole = single::claim().await?;
     let address = config.admin_address;
-    let listener = listen(address).await?;
+    let listener = listen(address, "force_policy_poll_cycle_port").await?;
     let debug_listener = match config.debug_address {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(listen(address, "debug_server_port").await?),
         None => None,
     };
     let (wake, wakes) = mpsc::channel(64);
@@ -181,8 +186,9 @@ pub async fn run(
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
-    admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AgentError> {
+    let failed = |source| AgentError::Listen { address, key, source };
+    admin::listen(address, key).await.map_err(failed)
 }
 
 /// What keeps security groups, if that is ours to do, and what answers the networker about them.
