@@ -144,6 +144,8 @@ struct StatusBody {
     networker_repair: Option<Repairs>,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
+    /// Why what is enforced is not on disk, or will hardly be, if so: a restart may undo it.
+    state_file_failure: Option<String>,
     /// The last answer that said something new.
     last_answer: Option<LastAnswer>,
     /// Packets the rules told of as denied, at least.
@@ -178,6 +180,7 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
         enforcement,
         networker_repair: admin.pages.networker.get(),
         server_failure,
+        state_file_failure: admin.pages.disk.borrow().clone(),
         last_answer,
         packets_denied: packets(Verdict::Denied),
         packets_would_deny: packets(Verdict::WouldDeny),
@@ -307,8 +310,8 @@ impl Admin {
         if let Some(held) = &self.statuses.borrow().held {
             return Err(Shut::Failed(held.clone()));
         }
-        if self.statuses.borrow().containers_stale {
-            return Err(Shut::Failed("the container store is unreadable".into()));
+        if let Some(why) = &self.statuses.borrow().containers_failure {
+            return Err(Shut::Failed(format!("the containers are not known: {why}")));
         }
         let mut reach = self.reach.clone();
         let covered = self.statuses.wait_for(|status| status.covers(&apps));
@@ -347,7 +350,7 @@ mod tests {
         let of = [include_str!("admin.rs"), include_str!("groups/admin.rs")].concat();
         let paths = of.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
         let paths: Vec<_> = paths.filter(|path| path.starts_with('/') && *path != "/").collect();
-        assert!(paths.len() > 8, "{paths:?}");
+        assert!(paths.len() > 7, "{paths:?}");
         for path in paths {
             assert!(CONTENTS.contains(&format!(" {path}")), "{path}");
         }
@@ -392,7 +395,8 @@ mod tests {
         let patience = Duration::from_millis(50);
         let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
         let vtep = "silk-vtep".parse().unwrap();
-        let pages = metrics::Sources { told, vtep, networker: Default::default() };
+        let (_, disk) = watch::channel(None);
+        let pages = metrics::Sources { told, vtep, networker: Default::default(), disk };
         Fake {
             admin: Admin {
                 wake,
@@ -456,8 +460,9 @@ mod tests {
     #[tokio::test]
     async fn containers_of_an_earlier_reading_are_no_answer() {
         let fake = fake(&["web"]);
-        fake.statuses.send_replace(Status { containers_stale: true, ..healthy(&["web"]) });
-        let text = "failed to force policy poll cycle: the container store is unreadable";
+        let containers_failure = Some("decoding container store /s.json".to_owned());
+        fake.statuses.send_replace(Status { containers_failure, ..healthy(&["web"]) });
+        let text = "failed to force policy poll cycle: the containers are not known: decoding container store /s.json";
         assert_eq!(forced(&fake).await, (500, text.to_owned()));
     }
 

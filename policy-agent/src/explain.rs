@@ -52,7 +52,7 @@ pub struct Explanation {
     pub source: Option<IpAddr>,
     /// The address it is for, likewise.
     pub destination: Option<IpAddr>,
-    /// `passes`, `is refused`, or `is not for policies to decide`.
+    /// `passes`, `is refused`, `is not for policies to decide`, or `is for rules of a former run to decide`.
     pub verdict: String,
     /// Why, in a sentence.
     pub why: String,
@@ -159,6 +159,23 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         probe: None,
     }
 }
+
+/// The same where rules of a former run are in force, of which only the kernel knows what they say.
+pub(crate) fn of_former_run(world: &World, flow: &Flow) -> Explanation {
+    Explanation {
+        verdict: OF_FORMER_RUN.to_owned(),
+        why: "The policy server has not answered since this agent started, and no answer of it is on disk: \
+              until it does, rules of a former run stay in force, whatever they say of it."
+            .to_owned(),
+        policy: None,
+        missing: None,
+        unknown: Vec::new(),
+        ..explain(world, flow)
+    }
+}
+
+/// The verdict where nobody here knows it.
+const OF_FORMER_RUN: &str = "is for rules of a former run to decide";
 
 /// What is asked about: IPv6 if an address of it is named.
 fn family(flow: &Flow) -> Family {
@@ -292,6 +309,10 @@ impl Explanation {
 
     /// Whether what was tried came out otherwise.
     pub fn is_contradicted(&self) -> bool {
+        // What was not told cannot be contradicted.
+        if self.verdict == OF_FORMER_RUN {
+            return false;
+        }
         let is_refused = self.verdict == Fate::Refused.to_string();
         self.probe.as_ref().is_some_and(|probe| probe.contradicts(!is_refused))
     }
@@ -319,6 +340,7 @@ impl fmt::Display for Explanation {
         writeln!(f, "  mark     {mark:#x}")?;
         writeln!(f, "  version  {}", version.as_deref().unwrap_or("none: the server has none"))?;
         match &kernel_differs_in[..] {
+            [] if verdict == OF_FORMER_RUN => write!(f, "  kernel   holds rules of a former run"),
             [] => write!(f, "  kernel   holds the rules this follows from"),
             differing => write!(f, "  kernel   differs in {}", differing.join(", ")),
         }?;
@@ -367,6 +389,21 @@ mod tests {
         // It may leave, as another policy is about this port.
         assert_eq!(of("web", "far", "514"), "is refused for want of web -> far tcp 514, mark 1");
         assert!(of("web", "10.255.30.9", "80").starts_with("is refused for want of"));
+    }
+
+    #[test]
+    fn nobody_says_what_rules_of_a_former_run_say() {
+        let world = world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &[]);
+        let told = of_former_run(&world, &Flow::parse("web", "db", "80").unwrap());
+        assert_eq!((told.missing.as_deref(), told.source), (None, "10.255.30.2".parse().ok()));
+        let text = told.to_string();
+        assert!(
+            text.starts_with(
+                "It is for rules of a former run to decide. The policy server has not"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("kernel   holds rules of a former run"), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod allowances;
 mod answer;
 mod ask;
 mod backend;
+mod certificate;
 mod config;
 mod connections;
 mod cycle;
@@ -134,6 +135,7 @@ pub async fn run(
     let enforcer = enforcer.with_routers(routers);
     let kept = saved.load();
     let watches_groups = enforcer.watches_groups();
+    let shadow = enforcer.watched();
     let (cycle, statuses) =
         cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
     let follower = follower(&config, servers, kept.as_ref());
@@ -144,9 +146,13 @@ pub async fn run(
     let (networker, repairs) =
         networker::Networker::new(&config.networker_repair, statuses.clone(), wake.clone());
     let vtep = config.vtep.clone();
-    let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs };
+    let disk = latest.failure();
+    let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs, disk };
     let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
+    let certificate = config.server.client_cert_file.clone();
+    let poller = poller.showing(&certificate);
+    let noticing = certificate::watch(certificate, reach.clone(), shutdown.clone());
     let watches = (watches_groups, cycle.writers().another());
     let (groups, of_groups) = groups(&config, backend, firewall, watches)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
@@ -157,12 +163,19 @@ pub async fn run(
         server.urls = config.server.urls.join(", "),
         admin.address = %address,
         %backend,
+        shadow,
         "The policy agent is starting."
     );
+    if let Some(watched) = &shadow {
+        tracing::warn!(
+            "Shadow mode: {watched} is only watched; what it is about passes, and is told of."
+        );
+    }
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let debugging = debug_listener
         .map(|listener| tokio::spawn(service::serve::http(listener, debug, shutdown.clone())));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
+    let noticing = tokio::spawn(noticing);
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     let repairing = networker.map(|networker| tokio::spawn(networker.run(shutdown.clone())));
@@ -175,6 +188,7 @@ pub async fn run(
     let _ = listening.await;
     let _ = hearing.await;
     let _ = keeping.await;
+    let _ = noticing.await;
     let _ = serving.await;
     for task in [grouping, repairing, inquiring].into_iter().flatten() {
         let _ = task.await;
