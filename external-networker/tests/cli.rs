@@ -105,6 +105,7 @@ fn input_that_is_no_request_is_refused() {
     let cell = Cell::new();
     let refused = cell.run("net-out", "web", &json!({"netout_rule": {"protocol": "tcp"}}));
     assert!(refused.complaint().starts_with("cell: parsing standard input: "));
+    assert_eq!(refused.complaint().matches("invalid type").count(), 1, "{refused:?}");
     let unknown = cell.run("net-out", "web", &json!({"container_ip": "10.255.30.2"}));
     assert_eq!(unknown.complaint(), "cell: container web is not up\n");
 }

@@ -99,7 +99,12 @@ pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
             && chains.contains_key(&(Table::Bridge, word(to.as_str())))
         {
             let lines = nft.lines(Table::Bridge, rule);
-            hooks.extend(lines.into_iter().map(|rule| (Table::Bridge, line(rule))));
+            // Several tables may jump to a chain of this name, and there is one of it here.
+            for hook in lines.into_iter().map(|rule| (Table::Bridge, line(rule))) {
+                if !hooks.contains(&hook) {
+                    hooks.push(hook);
+                }
+            }
         }
     }
     let plain = chains.keys().cloned().collect();
