@@ -15,7 +15,7 @@ use std::{
 };
 
 use cni::Network;
-use gocompat::json::{self, JsonError};
+use gocompat::json::{self, JsonError, Stray};
 use ipnet::Ipv6Net;
 use netfilter::Backend;
 use serde::Deserialize;
@@ -70,7 +70,13 @@ pub(crate) struct Config {
     pub second_network: Option<Ipv6Net>,
     /// What is sent to a proxy inside each container, if anything is.
     pub proxy: Option<Proxy>,
+    /// What the file says that nobody here reads.
+    pub strays: Vec<Stray>,
 }
+
+/// Keys of the Go networker's and the CNI wrapper's files that say nothing to us (spec/cell.md §B.1, §C.2).
+const FOR_OTHERS: [&str; 7] =
+    ["proxy_uid", "cniVersion", "name", "type", "delegate", "runtimeConfig", "metadata"];
 
 /// A configuration nothing can be done with.
 #[derive(Debug, Error)]
@@ -143,18 +149,21 @@ impl Config {
         let bytes = std::fs::read(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parse = |bytes: &[u8]| {
-            json::from_slice(bytes)
+            json::from_slice_noting(bytes, &FOR_OTHERS)
                 .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
         };
-        let raw: Raw = parse(&bytes)?;
+        let (raw, strays): (Raw, _) = parse(&bytes)?;
         // Where there is no network to be found, it is missed when one is needed.
-        let raw = match Network::discover(raw.cni_config_dir.as_ref()) {
+        let (raw, strays) = match Network::discover(raw.cni_config_dir.as_ref()) {
             Ok(found) if !found.network.wrapper().is_empty() => {
                 parse(&behind(found.network.wrapper(), &bytes))?
             }
-            _ => raw,
+            _ => (raw, strays),
         };
-        Ok(Self::check(&raw)?)
+        match Self::check(&raw) {
+            Ok(config) => Ok(Self { strays, ..config }),
+            Err(faults) => Err(faults.beside(&strays).into()),
+        }
     }
 
     fn check(raw: &Raw) -> Result<Self, Faults> {
@@ -210,6 +219,7 @@ impl Config {
             allow_unfiltered_ipv6: raw.allow_unfiltered_ipv6,
             second_network: second_network(&mut faults, raw),
             proxy: proxy(&mut faults, raw),
+            strays: Vec::new(),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
     }

@@ -26,8 +26,12 @@ pub(crate) struct Files {
     served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
-    /// Whether the store said nothing usable the last time.
-    stale: bool,
+    /// Why the store said nothing usable the last time, if it did not.
+    stale: Option<String>,
+    /// Addresses outside of the cell's block, which are told once.
+    outside: BTreeSet<Ipv4Addr>,
+    /// Why the subnet was not told the last time, if it was not.
+    subnet_stale: Option<String>,
 }
 
 /// Why the cell is not known well enough to decide anything.
@@ -60,18 +64,30 @@ impl Files {
             addresses: BTreeSet::new(),
             served: BTreeSet::new(),
             faults: Vec::new(),
-            stale: false,
+            stale: None,
+            outside: BTreeSet::new(),
+            subnet_stale: None,
         }
     }
 
     /// The cell's subnet.
     pub fn subnet(&mut self) -> Result<CellSubnet, Unknown> {
         match (self.subnet_source.read(), self.subnet) {
-            (Ok(subnet), _) => self.subnet = Some(subnet),
+            (Ok(subnet), _) => {
+                self.subnet = Some(subnet);
+                self.subnet_stale = None;
+            }
             (Err(error), None) => return Err(Unknown::Subnet(error)),
             (Err(error), Some(_)) => {
                 let error = chain(&error);
-                tracing::warn!(error, "The cell's subnet is not told; what was told last holds.");
+                // Once, not at every pass.
+                if self.subnet_stale.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "The cell's subnet is not told; what was told last holds."
+                    );
+                }
+                self.subnet_stale = Some(error);
             }
         }
         Ok(self.subnet.expect("was read now or before"))
@@ -88,14 +104,13 @@ impl Files {
         let lost = |contents: &Contents| {
             contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
         };
-        self.stale = true;
         match (read, &self.residents) {
             (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
                 return Err(Unknown::StoreGone(self.store.path().to_owned()));
             }
             (Ok(contents), Some(known)) if !known.is_empty() && lost(&contents) => {
                 let path = self.store.path().display();
-                tracing::warn!(store.path = %path, "The container store is gone; its last content holds.");
+                self.doubt(format!("container store {path} is gone"));
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
@@ -105,15 +120,31 @@ impl Files {
                 self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
-                self.stale = false;
+                if self.stale.take().is_some() {
+                    tracing::info!("The container store can be read again.");
+                }
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
-            (Err(error), Some(_)) => {
-                let error = chain(&error);
-                tracing::warn!(error, "The container store is unreadable; its last content holds.");
-            }
+            (Err(error), Some(_)) => self.doubt(chain(&error)),
         }
         Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell
+    /// finds them.
+    pub fn tell_of_outsiders(&mut self, subnet: &CellSubnet) {
+        let outside = self.addresses.iter().filter(|ip| !subnet.block.contains(*ip));
+        let outside: BTreeSet<_> = outside.copied().collect();
+        let new: Vec<_> = outside.difference(&self.outside).map(ToString::to_string).collect();
+        if !new.is_empty() {
+            tracing::warn!(
+                addresses = new.join(", "),
+                block = %subnet.block,
+                "Containers have addresses outside of this cell's block, where other cells do not find them; \
+                 is the container store, or the subnet file, another cell's?"
+            );
+        }
+        self.outside = outside;
     }
 
     /// The names of all containers last told, with an identity or without.
@@ -131,9 +162,20 @@ impl Files {
         &self.served
     }
 
-    /// Whether the containers last told are those of an earlier reading.
-    pub fn are_stale(&self) -> bool {
-        self.stale
+    /// Why the containers last told are those of an earlier reading, if they are.
+    pub fn stale(&self) -> Option<&String> {
+        self.stale.as_ref()
+    }
+
+    /// What was read last holds, which is told once for each reason.
+    fn doubt(&mut self, why: String) {
+        if self.stale.as_ref() != Some(&why) {
+            tracing::warn!(
+                error = why,
+                "The container store is unreadable; its last content holds."
+            );
+        }
+        self.stale = Some(why);
     }
 
     fn tell(&mut self, faults: &[Fault]) {

@@ -17,6 +17,7 @@ mod allowances;
 mod answer;
 mod ask;
 mod backend;
+mod certificate;
 mod config;
 mod connections;
 mod cycle;
@@ -80,11 +81,13 @@ pub enum AgentError {
     /// Certificates or address of the policy server.
     #[error("preparing to speak to the policy server")]
     Server(#[source] SettingsError),
-    /// The local listener for the networker.
-    #[error("listening on {address}")]
+    /// A local listener, such as the one for the networker.
+    #[error("listening on {address}, which is {key} in the configuration{}", admin::hint(source, *address))]
     Listen {
         /// Where.
         address: SocketAddr,
+        /// What says so.
+        key: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -106,12 +109,15 @@ pub async fn run(
     level: LevelSwitch,
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
+    for stray in &config.strays {
+        tracing::warn!(key = stray.key, "The configuration says what nobody reads: {stray}");
+    }
     let servers = Client::each(&config.server).map_err(AgentError::Server)?;
     let _sole = single::claim().await?;
     let address = config.admin_address;
-    let listener = listen(address).await?;
+    let listener = listen(address, "force_policy_poll_cycle_port").await?;
     let debug_listener = match config.debug_address {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(listen(address, "debug_server_port").await?),
         None => None,
     };
     let (wake, wakes) = mpsc::channel(64);
@@ -129,6 +135,7 @@ pub async fn run(
     let enforcer = enforcer.with_routers(routers);
     let kept = saved.load();
     let watches_groups = enforcer.watches_groups();
+    let shadow = enforcer.watched();
     let (cycle, statuses) =
         cycle::Cycle::new(&config, enforcer, told(backend), kept.clone(), wakes);
     let follower = follower(&config, servers, kept.as_ref());
@@ -139,9 +146,13 @@ pub async fn run(
     let (networker, repairs) =
         networker::Networker::new(&config.networker_repair, statuses.clone(), wake.clone());
     let vtep = config.vtep.clone();
-    let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs };
+    let disk = latest.failure();
+    let pages = metrics::Sources { told: told.clone(), vtep, networker: repairs, disk };
     let debug = debug::routes(level, accepted, wake.clone());
     let (poller, reach) = poll::Poller::new(follower, kept, keeper, wake.clone(), statuses.clone());
+    let certificate = config.server.client_cert_file.clone();
+    let poller = poller.showing(&certificate);
+    let noticing = certificate::watch(certificate, reach.clone(), shutdown.clone());
     let watches = (watches_groups, cycle.writers().another());
     let (groups, of_groups) = groups(&config, backend, firewall, watches)?;
     let sources = (statuses, reach, groups.as_ref().map(Groups::statuses));
@@ -152,12 +163,19 @@ pub async fn run(
         server.urls = config.server.urls.join(", "),
         admin.address = %address,
         %backend,
+        shadow,
         "The policy agent is starting."
     );
+    if let Some(watched) = &shadow {
+        tracing::warn!(
+            "Shadow mode: {watched} is only watched; what it is about passes, and is told of."
+        );
+    }
     let serving = tokio::spawn(service::serve::http(listener, admin, shutdown.clone()));
     let debugging = debug_listener
         .map(|listener| tokio::spawn(service::serve::http(listener, debug, shutdown.clone())));
     let polling = tokio::spawn(poller.run(shutdown.clone()));
+    let noticing = tokio::spawn(noticing);
     let keeping = tokio::spawn(keeper::run(saved, latest));
     let grouping = groups.map(|groups| tokio::spawn(groups.run(shutdown.clone())));
     let repairing = networker.map(|networker| tokio::spawn(networker.run(shutdown.clone())));
@@ -170,6 +188,7 @@ pub async fn run(
     let _ = listening.await;
     let _ = hearing.await;
     let _ = keeping.await;
+    let _ = noticing.await;
     let _ = serving.await;
     for task in [grouping, repairing, inquiring].into_iter().flatten() {
         let _ = task.await;
@@ -181,8 +200,9 @@ pub async fn run(
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
-    admin::listen(address).await.map_err(|source| AgentError::Listen { address, source })
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AgentError> {
+    let failed = |source| AgentError::Listen { address, key, source };
+    admin::listen(address, key).await.map_err(failed)
 }
 
 /// What keeps security groups, if that is ours to do, and what answers the networker about them.

@@ -32,7 +32,10 @@ const NO_HOST_IP: &str = "255.255.255.255";
 /// Why a container was not connected. Nothing of it is left.
 #[derive(Debug, Error)]
 pub(crate) enum UpError {
-    #[error("up missing pid")]
+    #[error(
+        "up missing pid: the request on standard input names no process in the container's network namespace, as \
+         {{\"Pid\": 4711}} does, and no namespace was handed down as file descriptor 3"
+    )]
     NoPid(#[source] HostError),
     #[error("finding the container's network namespace")]
     Namespace(#[source] HostError),

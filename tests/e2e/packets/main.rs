@@ -7,6 +7,7 @@
 mod allows;
 mod alone;
 mod bandwidth;
+mod bare_host;
 mod container_store;
 mod crowd;
 mod denied_log;
