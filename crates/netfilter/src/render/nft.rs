@@ -99,12 +99,7 @@ pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
             && chains.contains_key(&(Table::Bridge, word(to.as_str())))
         {
             let lines = nft.lines(Table::Bridge, rule);
-            // Several tables may jump to a chain of this name, and there is one of it here.
-            for hook in lines.into_iter().map(|rule| (Table::Bridge, line(rule))) {
-                if !hooks.contains(&hook) {
-                    hooks.push(hook);
-                }
-            }
+            hooks.extend(lines.into_iter().map(|rule| (Table::Bridge, line(rule))));
         }
     }
     let plain = chains.keys().cloned().collect();
