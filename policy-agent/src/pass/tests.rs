@@ -20,6 +20,7 @@ mod other_firewall;
 mod others_hands;
 mod predecessor;
 mod real_kernels;
+mod unknown;
 
 /// A fake kernel the test keeps a hand on.
 type SharedKernel = Arc<Mutex<FakeKernel>>;

@@ -99,13 +99,11 @@ pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
             && base(Table::Bridge, &parent.to_string()).is_some()
             && chains.contains_key(&(Table::Bridge, word(to.as_str())))
         {
-            let lines = nft.lines(Table::Bridge, rule);
-            // Several tables may jump to a chain of this name, and there is one of it here.
-            for hook in lines.into_iter().map(|rule| (Table::Bridge, line(rule))) {
-                if !hooks.contains(&hook) {
-                    hooks.push(hook);
-                }
-            }
+            // Several tables may lead there from one hook.
+            let lines = nft.lines(Table::Bridge, rule).into_iter();
+            let new = lines.map(|rule| (Table::Bridge, line(rule)));
+            let new: Vec<_> = new.filter(|hook| !hooks.contains(hook)).collect();
+            hooks.extend(new);
         }
     }
     let plain = chains.keys().cloned().collect();

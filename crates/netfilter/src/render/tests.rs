@@ -141,22 +141,6 @@ fn the_same_cell_for_ipv6() {
 }
 
 #[test]
-fn a_chain_about_ports_of_bridges_is_jumped_to_once_whoever_else_has_one_of_its_name() {
-    let port: Interface = "veth1".parse().unwrap();
-    let mut wanted = Ruleset::new();
-    for table in [Table::Mangle, Table::Nat] {
-        let jump = Rule::new(Action::Jump(name("netin--web")));
-        wanted.hook(table, Builtin::Prerouting, Place::Last, jump);
-        wanted.chain(table, name("netin--web"), Vec::new());
-    }
-    let drop = Rule::new(Action::Drop).in_through_bridge_port(&port);
-    wanted.chain(Table::Mangle, name("netin--web"), vec![drop]);
-    let rendered = Rendered::new(&wanted, Dialect::Nft);
-    let bridged = rendered.hooks.iter().filter(|(table, _)| *table == Table::Bridge);
-    assert_eq!((bridged.count(), rendered.hooks.len()), (1, 3));
-}
-
-#[test]
 fn the_same_cell_in_the_words_of_nftables() {
     insta::assert_snapshot!(said(Dialect::Nft), @r#"
     add table inet netman
@@ -360,6 +344,23 @@ fn what_two_apps_may_be_reached_by_is_not_written_under_one_name() {
         assert_eq!(settled_after(&small_cell(), &with([1, 1]), dialect), Ok(()));
         assert_eq!(settled_after(&small_cell(), &with([1, 2]), dialect), Err(one.to_string()));
     }
+}
+
+/// Mangle and nat both have it, and a bridge has one.
+#[test]
+fn what_is_about_the_ports_of_a_bridge_is_led_to_once() {
+    let port = "veth1".parse().unwrap();
+    let mut wanted = Ruleset::new();
+    for table in [Table::Mangle, Table::Nat] {
+        let drop = Rule::new(Action::Drop).in_through_bridge_port(&port);
+        wanted.chain(table, name("netin--web"), vec![drop]);
+        let jump = Rule::new(Action::Jump(name("netin--web")));
+        wanted.hook(table, Builtin::Prerouting, Place::Last, jump);
+    }
+    let rendered = Rendered::new(&wanted, Dialect::Nft);
+    let plan = Plan::new(&rendered, &Observed::default(), &Scope::prefix("netin--")).render();
+    let jump = "add rule bridge netman bridge/PREROUTING jump bridge/netin--web";
+    assert_eq!(plan.lines().filter(|line| *line == jump).count(), 1, "{plan}");
 }
 
 /// Sets and maps become chains in the same tables.
