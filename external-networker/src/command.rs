@@ -5,6 +5,41 @@ use std::path::PathBuf;
 use gocompat::flags::{self, FlagError};
 use thiserror::Error;
 
+/// What is said to who asks.
+pub(crate) const USAGE: &str = r#"Usage: external-networker --configFile FILE --action ACTION --handle HANDLE
+       external-networker --configFile FILE --action repair [--handle HANDLE]
+       external-networker --version
+
+A network plugin of Garden-runC (gdn server --network-plugin …): one run for each thing Garden wants done to
+a container's network. Any other runtime, or a hand, may call it just so. What is wanted comes as JSON on
+standard input, the answer goes to standard output as JSON, complaints to standard error.
+
+  --configFile FILE  JSON; external-networker/README.md lists the keys
+  --handle HANDLE    the container's name: letters, digits, `_`, `.` and `-`
+  --action ACTION    one of these
+
+action        standard input
+up            connects the container of a process, lists it in the container store, waits for its policies
+              {"Pid": 4711, "Properties": {"policy_group_id": "web"},
+               "netin": [{"host_port": 0, "container_port": 8080}],
+               "netout_rules": [{"protocol": 1, "networks": [{"start": "10.0.0.1", "end": "10.0.0.9"}],
+                                 "ports": [{"start": 443, "end": 443}]}]}
+down          takes all of that away; may be repeated                                                  (nothing)
+net-in        maps one more port of the host                      {"HostPort": 0, "ContainerPort": 8080}
+net-out       lets the container send somewhere more              {"netout_rule": {"protocol": 2, …}}
+bulk-net-out  the same for many: all, or none                     {"netout_rules": [{…}, {…}]}
+repair        puts right what others have done to the rules of containers that are up                  (nothing)
+
+Protocols: 0 all, 1 tcp, 2 udp, 3 icmp ("icmps": {"type": 8, "code": 0}), 4 icmpv6. Host port 0: any that is free.
+
+Exit code: 0 it is done, 1 it is not, and after `up` nothing of it is left.
+
+Example:
+  ip netns add web && ip netns exec web sleep infinity &
+  echo "{"Pid": $(ip netns pids web), "Properties": {"policy_group_id": "web"}}" |
+    external-networker --configFile /etc/netman/external-networker.json --action up --handle web
+"#;
+
 /// What an action is given on standard input, and what it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -38,16 +73,21 @@ pub(crate) struct Command {
 pub(crate) enum CommandError {
     #[error(
         "this is a network plugin of Garden-runC (gdn server --network-plugin …) and should not be run directly, \
-         but to put right the rules it wrote for containers: --configFile FILE --action repair [--handle HANDLE]"
+         but to put right the rules it wrote for containers (--configFile FILE --action repair [--handle HANDLE]), \
+         or in Garden's place: --help tells how"
     )]
     NotForYou,
+    #[error("help is asked for")]
+    Help,
     #[error(transparent)]
     Flag(FlagError),
     #[error("missing required flag '{0}'")]
     Missing(&'static str),
     #[error("unexpected extra args: {0:?}")]
     Extra(Vec<String>),
-    #[error("unrecognized action: {0}")]
+    #[error(
+        "unrecognized action: {0}; there are up, down, net-in, net-out, bulk-net-out and repair"
+    )]
     Action(String),
 }
 
@@ -59,7 +99,7 @@ impl Command {
         }
         let parsed = match flags::parse(&["action", "handle", "configFile"], words) {
             Ok(parsed) => parsed,
-            Err(FlagError::Help) => return Err(CommandError::NotForYou),
+            Err(FlagError::Help) => return Err(CommandError::Help),
             Err(error) => return Err(CommandError::Flag(error)),
         };
         let given = |flag| parsed.value(flag).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -131,12 +171,14 @@ mod tests {
     fn complaints_are_worded_as_before() {
         let complaint = |line| read(line).unwrap_err();
         assert!(complaint("").contains("should not be run directly"));
-        assert_eq!(complaint("--help"), complaint(""));
         assert_eq!(complaint("--banana x"), "flag provided but not defined: -banana");
         assert_eq!(complaint("--action up"), "missing required flag 'configFile'");
         assert_eq!(complaint("--configFile x x y"), "unexpected extra args: [\"x\", \"y\"]");
         assert_eq!(complaint("--configFile x --action up"), "missing required flag 'handle'");
         assert_eq!(complaint("--configFile x --handle h"), "missing required flag 'action'");
-        assert_eq!(complaint("--configFile x --handle h --action hop"), "unrecognized action: hop");
+        assert_eq!(
+            complaint("--configFile x --handle h --action hop"),
+            "unrecognized action: hop; there are up, down, net-in, net-out, bulk-net-out and repair"
+        );
     }
 }

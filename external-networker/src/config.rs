@@ -15,7 +15,7 @@ use std::{
 };
 
 use cni::Network;
-use gocompat::json::{self, JsonError};
+use gocompat::json::{self, JsonError, Stray};
 use ipnet::Ipv6Net;
 use netfilter::Backend;
 use serde::Deserialize;
@@ -27,6 +27,7 @@ use crate::{
     ports::PortPool,
     proxy::Proxy,
     rules::Cell,
+    store_owner::StoreOwner,
     surroundings::{self, Surroundings},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub ports: PortPool,
     /// The container store.
     pub datastore: PathBuf,
+    /// To whom it belongs, if not to us.
+    pub store_owner: Option<StoreOwner>,
     pub iptables_lock_file: PathBuf,
     /// `host:port` of the policy agent, where there is one.
     pub agent: Option<String>,
@@ -67,7 +70,13 @@ pub(crate) struct Config {
     pub second_network: Option<Ipv6Net>,
     /// What is sent to a proxy inside each container, if anything is.
     pub proxy: Option<Proxy>,
+    /// What the file says that nobody here reads.
+    pub strays: Vec<Stray>,
 }
+
+/// Keys of the Go networker's and the CNI wrapper's files that say nothing to us (spec/cell.md §B.1, §C.2).
+const FOR_OTHERS: [&str; 7] =
+    ["proxy_uid", "cniVersion", "name", "type", "delegate", "runtimeConfig", "metadata"];
 
 /// A configuration nothing can be done with.
 #[derive(Debug, Error)]
@@ -100,6 +109,8 @@ struct Raw {
     start_port: i64,
     total_ports: i64,
     datastore: String,
+    datastore_file_owner: String,
+    datastore_file_group: String,
     iptables_lock_file: String,
     overlay_network: String,
     instance_address: String,
@@ -138,18 +149,21 @@ impl Config {
         let bytes = std::fs::read(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parse = |bytes: &[u8]| {
-            json::from_slice(bytes)
+            json::from_slice_noting(bytes, &FOR_OTHERS)
                 .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
         };
-        let raw: Raw = parse(&bytes)?;
+        let (raw, strays): (Raw, _) = parse(&bytes)?;
         // Where there is no network to be found, it is missed when one is needed.
-        let raw = match Network::discover(raw.cni_config_dir.as_ref()) {
+        let (raw, strays) = match Network::discover(raw.cni_config_dir.as_ref()) {
             Ok(found) if !found.network.wrapper().is_empty() => {
                 parse(&behind(found.network.wrapper(), &bytes))?
             }
-            _ => raw,
+            _ => (raw, strays),
         };
-        Ok(Self::check(&raw)?)
+        match Self::check(&raw) {
+            Ok(config) => Ok(Self { strays, ..config }),
+            Err(faults) => Err(faults.beside(&strays).into()),
+        }
     }
 
     fn check(raw: &Raw) -> Result<Self, Faults> {
@@ -170,6 +184,7 @@ impl Config {
                 range: faults.port_range(raw.start_port, raw.total_ports),
             },
             datastore: faults.path("datastore", &raw.datastore),
+            store_owner: StoreOwner::named(&raw.datastore_file_owner, &raw.datastore_file_group),
             iptables_lock_file: faults.path("iptables_lock_file", &raw.iptables_lock_file),
             agent: Some(raw.policy_agent_force_poll_address.clone())
                 .filter(|text| !text.is_empty()),
@@ -204,6 +219,7 @@ impl Config {
             allow_unfiltered_ipv6: raw.allow_unfiltered_ipv6,
             second_network: second_network(&mut faults, raw),
             proxy: proxy(&mut faults, raw),
+            strays: Vec::new(),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults) }
     }

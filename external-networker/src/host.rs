@@ -27,6 +27,7 @@ use crate::{
     handle::Handle,
     ports::PortsError,
     record::{Record, RecordError},
+    store_owner::StoreOwnerError,
 };
 
 pub(crate) use cell::CellHost;
@@ -88,8 +89,9 @@ pub(crate) trait Host {
     /// anybody's is about it. Says whether that was news to it.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError>;
 
-    /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says.
-    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError>;
+    /// Makes the firewall inside the pinned namespace send to the proxy there what `wanted` says. Says
+    /// whether that was news to it.
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<bool, HostError>;
 
     /// Makes what `scope` owns in the firewall exactly `wanted`.
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError>;
@@ -189,6 +191,8 @@ pub(crate) enum HostError {
     Backend(#[from] BackendUnavailable),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    StoreOwner(#[from] StoreOwnerError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]

@@ -8,6 +8,7 @@
 //! verb/              up, down, net-in, net-out: start reading at verb/up.rs
 //! rules              what the firewall says about one container   (pure)
 //! surroundings       what the cell says where the configuration is silent
+//! store_owner        to whom the container store belongs
 //! proxy              what the container's own firewall says       (pure)
 //! host               the cell the verbs act on: the real one, and a fake
 //! ports, record      files of ours, under locks; undo: taking back half an `up`
@@ -26,6 +27,7 @@ mod ports;
 mod proxy;
 mod record;
 mod rules;
+mod store_owner;
 mod surroundings;
 mod undo;
 mod verb;
@@ -42,7 +44,7 @@ use anyhow::{Context, Result};
 use gocompat::json;
 use serde::de::DeserializeOwned;
 
-use command::{Action, Asked, Command};
+use command::{Action, Asked, Command, CommandError};
 use config::{Config, DEFAULT_LOG_PREFIX};
 use handle::Handle;
 use host::CellHost;
@@ -71,10 +73,16 @@ fn run(prefix: &mut String) -> Result<String> {
     {
         return Ok(format!("external-networker {}\n", env!("CARGO_PKG_VERSION")));
     }
-    let command = Command::parse(words)?;
+    let command = match Command::parse(words) {
+        Err(CommandError::Help) => return Ok(command::USAGE.to_owned()),
+        command => command?,
+    };
     let mut config = Config::load(&command.config_file)?;
     prefix.clone_from(&config.log_prefix);
     log_to_stderr(prefix);
+    for stray in &config.strays {
+        tracing::warn!("{}: {stray}", command.config_file.display());
+    }
     let (action, handle) = match command.asked()? {
         Asked::Action(action, handle) => (action, handle),
         Asked::Repair(handle) => {
@@ -185,7 +193,11 @@ fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        // Some libraries repeat their cause in their own text.
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
         cause = error.source();
     }
     text

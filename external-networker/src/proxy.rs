@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use netfilter::{Action, Builtin, Place, Rule, Ruleset, Scope, Table, Transport};
 
 /// Rules of ours are known by this comment.
-const COMMENT: &str = "netman-proxy";
+pub(crate) const COMMENT: &str = "netman-proxy";
 
 /// Which TCP connections are the proxy's.
 #[derive(Debug, Clone, PartialEq, Eq)]

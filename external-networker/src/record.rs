@@ -14,13 +14,14 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroU16,
     path::{Path, PathBuf},
 };
 
 use files::Manner;
 use gocompat::json;
 use hostnet::netns::NetnsId;
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use netfilter::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +29,7 @@ use thiserror::Error;
 
 use crate::{
     handle::Handle,
+    proxy::Proxy,
     rules::{Mapped, Second},
     wire,
 };
@@ -55,6 +57,8 @@ pub(crate) struct Live {
     pub links: Vec<Interface>,
     pub metadata: Map<String, Value>,
     pub mapped: Vec<Mapped>,
+    /// What is sent to a proxy inside it, if it had one when it was connected.
+    pub proxy: Option<Proxy>,
     /// As Garden sent them; they have been understood once.
     pub egress: Vec<wire::NetOutRule>,
     pub reply: wire::UpReply,
@@ -107,6 +111,8 @@ struct StoredLive {
     links: Vec<String>,
     metadata: Map<String, Value>,
     mapped: Vec<StoredMapped>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proxy: Option<StoredProxy>,
     egress: Vec<wire::NetOutRule>,
     reply: wire::UpReply,
 }
@@ -117,6 +123,13 @@ struct StoredSecond {
     network: Ipv6Net,
     links: Vec<String>,
     ports: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredProxy {
+    outward: Option<Ipv4Net>,
+    inward: bool,
+    port: NonZeroU16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -278,7 +291,8 @@ impl Records {
 fn encode(record: &Record) -> String {
     let Record { handle, ip, ipv6, ports, live } = record;
     let live = live.as_ref().map(|live| {
-        let Live { namespace, ip, second, links, metadata, mapped, egress, reply } = live.clone();
+        let Live { namespace, ip, second, links, metadata, mapped, proxy, egress, reply } =
+            live.clone();
         let named = |links: &[Interface]| links.iter().map(ToString::to_string).collect();
         let second = second.map(|Second { ip, network, links, ports }| StoredSecond {
             ip,
@@ -293,8 +307,10 @@ fn encode(record: &Record) -> String {
             container_port,
         };
         let mapped = mapped.into_iter().map(stored).collect();
+        let proxy =
+            proxy.map(|Proxy { outward, inward, port }| StoredProxy { outward, inward, port });
         let NetnsId { device, inode } = namespace;
-        StoredLive { device, inode, ip, second, links, metadata, mapped, egress, reply }
+        StoredLive { device, inode, ip, second, links, metadata, mapped, proxy, egress, reply }
     });
     let (handle, ports) = (handle.to_string(), ports.clone());
     json::to_string(&Stored { handle, ip: *ip, ipv6: *ipv6, ports, live })
@@ -305,7 +321,8 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     let named =
         |links: &[String]| links.iter().map(|link| link.parse().ok()).collect::<Option<_>>();
     let read_live = |live: StoredLive| {
-        let StoredLive { device, inode, ip, second, links, metadata, mapped, egress, reply } = live;
+        let StoredLive { device, inode, ip, second, links, metadata, mapped, proxy, egress, reply } =
+            live;
         let read_second = |StoredSecond { ip, network, links, ports }| {
             Some(Second { ip, network, links: named(&links)?, ports: named(&ports)? })
         };
@@ -320,8 +337,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
             container_port,
         };
         let mapped = mapped.into_iter().map(read).collect();
+        let proxy =
+            proxy.map(|StoredProxy { outward, inward, port }| Proxy { outward, inward, port });
         let namespace = NetnsId { device, inode };
-        Some(Live { namespace, ip, second, links, metadata, mapped, egress, reply })
+        Some(Live { namespace, ip, second, links, metadata, mapped, proxy, egress, reply })
     };
     let live = match live {
         Some(live) => Some(read_live(live)?),
@@ -354,6 +373,11 @@ mod tests {
             links: vec!["veth7".parse().unwrap()],
             metadata: json!({"app_id": "a"}).as_object().unwrap().clone(),
             mapped,
+            proxy: Some(Proxy {
+                outward: Some("10.0.0.0/8".parse().unwrap()),
+                inward: true,
+                port: NonZeroU16::MIN,
+            }),
             egress: vec![wire::NetOutRule::default()],
             reply: wire::UpReply::default(),
         };
@@ -377,12 +401,13 @@ mod tests {
     }
 
     #[test]
-    fn records_of_former_versions_are_of_containers_with_one_address() {
+    fn records_of_former_versions_are_of_containers_with_one_address_and_no_proxy() {
         let mut record = record();
         let live = record.live.as_mut().unwrap();
-        (record.ipv6, live.second) = (None, None);
+        (record.ipv6, live.second, live.proxy) = (None, None, None);
         let written = encode(&record);
-        assert!(!written.contains("ipv6") && !written.contains("second"), "{written}");
+        let new = ["ipv6", "second", "proxy"];
+        assert!(!new.iter().any(|key| written.contains(key)), "{written}");
         assert_eq!(decode(written.as_bytes()), Some(record));
     }
 

@@ -57,18 +57,41 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 /// How long an address may still be taken by an agent that was killed.
 const TAKEN: Duration = Duration::from_secs(5);
 
-/// Listens on `address`. An agent killed while it was starting `iptables` leaves behind a child that
-/// has our socket until it has become that program, a moment after the kill.
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Whom that concerns leaves sooner; anybody else stays.
+const SOON: Duration = Duration::from_millis(200);
+
+/// Listens on `address`, which `key` of the configuration says. An agent killed while it was starting
+/// `iptables` leaves behind a child that has our socket until it has become that program, a moment after
+/// the kill.
+pub(crate) async fn listen(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     let began = Instant::now();
+    let mut is_told = false;
     loop {
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKEN => {
+                if !is_told && began.elapsed() >= SOON {
+                    let hint = hint(&error, address);
+                    tracing::warn!(
+                        %address,
+                        key,
+                        "The address to listen on is taken{hint}; waiting {} seconds for it.",
+                        TAKEN.as_secs()
+                    );
+                    is_told = true;
+                }
                 sleep(Duration::from_millis(20)).await;
             }
             result => return result,
         }
     }
+}
+
+/// How to find out who is in the way, if somebody is.
+pub(crate) fn hint(error: &io::Error, address: SocketAddr) -> String {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return String::new();
+    }
+    format!(" (`ss -ltnp 'sport = :{}'` says by whom)", address.port())
 }
 
 /// The listener's URL table.
@@ -79,6 +102,7 @@ pub(crate) fn routes(
 ) -> Router {
     let patience = PATIENCE;
     Router::new()
+        .route("/", get(contents))
         .route("/force-policy-poll-cycle", any(force))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
@@ -89,6 +113,30 @@ pub(crate) fn routes(
         .with_state(Admin { wake, statuses, reach, groups, pages, patience })
 }
 
+/// For who comes by and wants to know what there is; each is told of in README.md.
+const CONTENTS: &str = "\
+policy-agent
+
+GET  /status                     how things stand with policies: what is enforced, what keeps from it
+GET  /status/security-groups     the same of security groups
+GET  /rules                      the rules that are wanted
+GET  /explain?source=web&destination=db&port=8080
+                                 what becomes of a packet, and why; `policy-agent explain` asks this
+GET  /denied?protocol=tcp&source=IP:PORT&destination=IP:PORT
+                                 why a rule of ours denied such a packet
+GET  /metrics                    for Prometheus
+GET  /force-policy-poll-cycle    has the kernel enforce the policies of all containers in the store, now
+GET  /force-asgs-for-container?container=HANDLE
+                                 the same of a container's security groups
+GET  /force-orphaned-asgs-cleanup?container=HANDLE
+                                 removes what is left of the groups of a container that is gone
+POST /promote?what=removals      enforces what is only watched (shadow mode); all of it if nothing is named
+";
+
+async fn contents() -> &'static str {
+    CONTENTS
+}
+
 #[derive(Serialize)]
 struct StatusBody {
     enforcement: Status,
@@ -96,6 +144,8 @@ struct StatusBody {
     networker_repair: Option<Repairs>,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
+    /// Why what is enforced is not on disk, or will hardly be, if so: a restart may undo it.
+    state_file_failure: Option<String>,
     /// The last answer that said something new.
     last_answer: Option<LastAnswer>,
     /// Packets the rules told of as denied, at least.
@@ -130,6 +180,7 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
         enforcement,
         networker_repair: admin.pages.networker.get(),
         server_failure,
+        state_file_failure: admin.pages.disk.borrow().clone(),
         last_answer,
         packets_denied: packets(Verdict::Denied),
         packets_would_deny: packets(Verdict::WouldDeny),
@@ -259,8 +310,8 @@ impl Admin {
         if let Some(held) = &self.statuses.borrow().held {
             return Err(Shut::Failed(held.clone()));
         }
-        if self.statuses.borrow().containers_stale {
-            return Err(Shut::Failed("the container store is unreadable".into()));
+        if let Some(why) = &self.statuses.borrow().containers_failure {
+            return Err(Shut::Failed(format!("the containers are not known: {why}")));
         }
         let mut reach = self.reach.clone();
         let covered = self.statuses.wait_for(|status| status.covers(&apps));
@@ -294,11 +345,22 @@ mod tests {
     use super::*;
     use crate::status::Enforced;
 
+    #[test]
+    fn every_path_is_listed_for_who_comes_by() {
+        let of = [include_str!("admin.rs"), include_str!("groups/admin.rs")].concat();
+        let paths = of.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let paths: Vec<_> = paths.filter(|path| path.starts_with('/') && *path != "/").collect();
+        assert!(paths.len() > 7, "{paths:?}");
+        for path in paths {
+            assert!(CONTENTS.contains(&format!(" {path}")), "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn an_address_that_is_freed_a_moment_later_is_waited_for() {
         let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = taken.local_addr().unwrap();
-        let waiting = tokio::spawn(listen(address));
+        let waiting = tokio::spawn(listen(address, "a_port"));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(taken);
@@ -333,7 +395,8 @@ mod tests {
         let patience = Duration::from_millis(50);
         let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
         let vtep = "silk-vtep".parse().unwrap();
-        let pages = metrics::Sources { told, vtep, networker: Default::default() };
+        let (_, disk) = watch::channel(None);
+        let pages = metrics::Sources { told, vtep, networker: Default::default(), disk };
         Fake {
             admin: Admin {
                 wake,
@@ -397,8 +460,9 @@ mod tests {
     #[tokio::test]
     async fn containers_of_an_earlier_reading_are_no_answer() {
         let fake = fake(&["web"]);
-        fake.statuses.send_replace(Status { containers_stale: true, ..healthy(&["web"]) });
-        let text = "failed to force policy poll cycle: the container store is unreadable";
+        let containers_failure = Some("decoding container store /s.json".to_owned());
+        fake.statuses.send_replace(Status { containers_failure, ..healthy(&["web"]) });
+        let text = "failed to force policy poll cycle: the containers are not known: decoding container store /s.json";
         assert_eq!(forced(&fake).await, (500, text.to_owned()));
     }
 

@@ -7,10 +7,15 @@
 //! A container the networker has not taken along yet has a chain there that refuses what no rule of ours
 //! has let in before. So as long as there is any, ours stand aside instead of going: what the firewall
 //! that is written lets pass, they let pass.
+//!
+//! Where IPv6 has tables of its own, these are a former firewall as well once `dual_stack` is off: policies no
+//! longer speak of second addresses, and the networker's chains refuse them to each other. What a container's
+//! security groups said of its second address stays as it was until the container is gone, since behind that
+//! there is only what Garden allowed it, which may be more.
 
 use netfilter::{
-    Backend, BackendUnavailable, Dialect, Firewall, Kernel, KernelError, Plan, Rendered, Ruleset,
-    Scope, Table, probe,
+    Backend, BackendUnavailable, Dialect, Family, Firewall, Iptables, Kernel, KernelError, Plan,
+    Rendered, Ruleset, Scope, Table, probe,
 };
 use service::log::chain;
 use thiserror::Error;
@@ -37,11 +42,16 @@ pub enum BackendError {
 /// The firewall that is not written any more, and what of it was ours.
 pub(crate) struct Former {
     kernel: Option<Box<dyn Kernel>>,
+    /// The tables of IPv6, where that is not written any more.
+    ipv6: Option<Box<dyn Kernel>>,
     scope: Scope,
 }
 
 /// What the networker calls a container's chain that lets in what an agent has not refused.
 const OVERLAY_CHAINS: &str = "overlay--";
+
+/// And the one that leads to its security groups.
+const NETOUT_CHAINS: &str = "netout--";
 
 /// The firewall the configuration asks for, and the other.
 pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), BackendError> {
@@ -77,7 +87,8 @@ impl Former {
     pub fn beside(config: &Config, backend: Backend, scope: Scope) -> Self {
         let other = other_than(backend);
         // One that cannot be opened holds nothing of ours.
-        Self { kernel: kernel(config, other).ok(), scope }
+        let ipv6 = config.second_network.is_none().then(|| ip6tables(config));
+        Self { kernel: kernel(config, other).ok(), ipv6: ipv6.flatten(), scope }
     }
 
     /// Takes away what stands there of ours; once that is done, or there is no such firewall, never
@@ -88,6 +99,7 @@ impl Former {
 
     /// The same, but as long as containers have chains there, what is left of ours is `aside`.
     pub fn give_way(&mut self, aside: &Ruleset) {
+        self.sweep_ipv6();
         let Some(kernel) = &mut self.kernel else { return };
         match given_way(&mut **kernel, &self.scope, aside) {
             Ok((plan, true)) => {
@@ -113,6 +125,42 @@ impl Former {
             }
         }
     }
+
+    /// What cannot be read holds nothing of ours; not every kernel has such tables.
+    fn sweep_ipv6(&mut self) {
+        let Some(kernel) = &mut self.ipv6 else { return };
+        let observed = match kernel.observe() {
+            Ok(observed) => observed,
+            Err(error) if error.is_locked_out() => return,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::debug!(error, "There is nothing to remove from ip6tables.");
+                return self.ipv6 = None;
+            }
+        };
+        let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
+        let plan = Plan::new(&nothing, &observed, &self.scope);
+        if plan.touched().iter().any(|chain| chain.starts_with(NETOUT_CHAINS)) {
+            return;
+        }
+        match kernel.commit(&plan) {
+            Ok(()) => {
+                if !plan.is_empty() {
+                    tracing::info!("The rules in ip6tables were removed: dual_stack is off.");
+                }
+                self.ipv6 = None;
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "The rules in ip6tables could not be removed yet.");
+            }
+        }
+    }
+}
+
+fn ip6tables(config: &Config) -> Option<Box<dyn Kernel>> {
+    let kernel = Iptables::installed().ok()?.family(Family::V6);
+    Some(Box::new(kernel.with_lock_file(config.iptables_lock_file.clone())))
 }
 
 /// What was done, and whether there are containers that need what is left.
@@ -141,7 +189,7 @@ fn named(dialect: Dialect) -> &'static str {
 #[cfg(test)]
 impl Former {
     pub(crate) fn of(kernel: Option<Box<dyn Kernel>>) -> Self {
-        Self { kernel, scope: desired::scope() }
+        Self { kernel, ipv6: None, scope: desired::scope() }
     }
 
     pub(crate) fn owning(mut self, scope: Scope) -> Self {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use gocompat::json::Stray;
 use ipnet::Ipv6Net;
 use netfilter::{Backend, Interface, egress::Manner};
 use policy_client::internal::Settings;
@@ -71,7 +72,13 @@ pub struct Config {
     pub debug_address: Option<SocketAddr>,
     /// `debug`, `info`, `warn` or `error`.
     pub log_level: String,
+    /// What the file says that nobody here reads.
+    pub strays: Vec<Stray>,
 }
+
+/// Keys of the Go programs' files, of 2016 and of 2024, that say nothing to us (spec/cell.md §D.1).
+const FOR_OTHERS: [&str; 5] =
+    ["vni", "metron_address", "loggregator", "log_prefix", "underlay_ips"];
 
 /// The file as written; names as in spec/cell.md §D.1 where the predecessor had them.
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +96,8 @@ struct Raw {
     repair_interval_seconds: Option<i64>,
     cni_datastore_path: String,
     subnet_file: String,
+    /// The same, as it was called in 2016.
+    flannel_subnet_file: String,
     overlay_network: String,
     vtep_name: String,
     ingress_tag: String,
@@ -119,7 +128,11 @@ struct Raw {
 impl Config {
     /// Reads and checks the file at `path`; all mistakes are reported together.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::check(&config::read(path)?)
+        let (raw, strays) = config::read_noting(path, &FOR_OTHERS)?;
+        match Self::check(&raw) {
+            Ok(config) => Ok(Self { strays, ..config }),
+            Err(error) => Err(error.beside(&strays)),
+        }
     }
 
     fn check(raw: &Raw) -> Result<Self, ConfigError> {
@@ -183,6 +196,7 @@ impl Config {
             ),
             debug_address: debug_address(&mut check, raw),
             log_level: check.log_level("log_level", &raw.log_level),
+            strays: Vec::new(),
         };
         if config.shadow.any() && config.state_file.is_none() {
             check.fault("shadow", "needs state_file, beside which is remembered what was promoted");
@@ -232,7 +246,8 @@ fn subnet(check: &mut Check, raw: &Raw, vtep: &Interface) -> subnet::Source {
         "" => None,
         text => check.parsed("overlay_network", text, "a network such as 10.255.0.0/16"),
     };
-    match (optional(&raw.subnet_file), overlay) {
+    let file = optional(&raw.subnet_file).or_else(|| optional(&raw.flannel_subnet_file));
+    match (file, overlay) {
         (None, Some(overlay)) => subnet::Source::Device { vtep: vtep.clone(), overlay },
         (file, _) => {
             if file.is_none() && raw.overlay_network.is_empty() {

@@ -179,7 +179,8 @@ impl Cycle {
             Question::Promote(kinds, tell) => {
                 let promoted = self.beside(move |enforcer, _| enforcer.promote(&kinds)).await;
                 if let Ok(report) = &promoted {
-                    tracing::info!(promoted = ?report, "What was only watched is enforced now.");
+                    let promoted = report.to_string();
+                    tracing::info!(promoted, "What was only watched is enforced now.");
                 }
                 let _ = tell.send(promoted.map_err(|error| chain(&error)));
             }
@@ -236,6 +237,7 @@ impl Cycle {
         let Outcome {
             residents,
             stale,
+            of_former_run,
             enforced,
             rules,
             elements,
@@ -252,7 +254,16 @@ impl Cycle {
         status.held = None;
         status.apps = world::apps(&residents);
         status.containers = world::World::containers(&residents);
-        status.containers_stale = stale;
+        status.containers_stale = stale.is_some();
+        status.containers_failure = stale;
+        if of_former_run && !status.of_former_run {
+            tracing::warn!(
+                rules,
+                elements,
+                "Nothing is known of policies yet, neither from the server nor from disk: rules of a former run stay in force."
+            );
+        }
+        status.of_former_run = of_former_run;
         status.rules = rules;
         status.elements = elements;
         status.chains = chains;

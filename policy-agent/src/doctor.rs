@@ -7,6 +7,7 @@
 mod agent;
 mod certificate;
 mod clock;
+mod configuration;
 mod features;
 mod finding;
 mod former;
@@ -25,7 +26,8 @@ pub use finding::{Finding, Report, Verdict};
 
 /// Examines the cell the file `config` is for. Blocks, for some seconds if the server is away.
 pub fn examine(config: &Config) -> Report {
-    let mut findings = features::examine();
+    let mut findings = configuration::examine(config);
+    findings.extend(features::examine(config.backend));
     findings.extend(overlay::examine(config));
     findings.extend(second::examine(config));
     findings.push(limits::neighbours());

@@ -1,6 +1,7 @@
 //! Why a packet passes, or does not: the model's verdict in words, for operators.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU16,
@@ -51,7 +52,7 @@ pub struct Explanation {
     pub source: Option<IpAddr>,
     /// The address it is for, likewise.
     pub destination: Option<IpAddr>,
-    /// `passes`, `is refused`, or `is not for policies to decide`.
+    /// `passes`, `is refused`, `is not for policies to decide`, or `is for rules of a former run to decide`.
     pub verdict: String,
     /// Why, in a sentence.
     pub why: String,
@@ -59,6 +60,10 @@ pub struct Explanation {
     pub policy: Option<String>,
     /// The policy that would be needed.
     pub missing: Option<String>,
+    /// Apps it is about that this cell has never heard of: no container here is one, and no policy of apps
+    /// here names it. Misspelt, perhaps.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// The version of the policies this follows from; `None` if the server has not said any.
     pub version: Option<String>,
     /// The mark the packet carries between cells.
@@ -147,12 +152,30 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
         why: reason(&verdict.why, policy, &destination, world.second_network.is_some()),
         policy: policy.map(ToString::to_string),
         missing,
+        unknown: unknown(world, [&source, &destination]),
         version: None,
         mark: verdict.mark,
         kernel_differs_in: Vec::new(),
         probe: None,
     }
 }
+
+/// The same where rules of a former run are in force, of which only the kernel knows what they say.
+pub(crate) fn of_former_run(world: &World, flow: &Flow) -> Explanation {
+    Explanation {
+        verdict: OF_FORMER_RUN.to_owned(),
+        why: "The policy server has not answered since this agent started, and no answer of it is on disk: \
+              until it does, rules of a former run stay in force, whatever they say of it."
+            .to_owned(),
+        policy: None,
+        missing: None,
+        unknown: Vec::new(),
+        ..explain(world, flow)
+    }
+}
+
+/// The verdict where nobody here knows it.
+const OF_FORMER_RUN: &str = "is for rules of a former run to decide";
 
 /// What is asked about: IPv6 if an address of it is named.
 fn family(flow: &Flow) -> Family {
@@ -194,6 +217,16 @@ fn elsewhere(world: &World, family: Family) -> IpAddr {
     ends.find(|address| !world.subnet.block.contains(address))
         .unwrap_or(Ipv4Addr::UNSPECIFIED)
         .into()
+}
+
+fn unknown(world: &World, ends: [&Found<'_>; 2]) -> Vec<String> {
+    let is_unknown = |app: &AppGuid| {
+        let is_here = world.residents.iter().any(|resident| resident.app == *app);
+        let mut named = world.allowances.from(app).chain(world.allowances.to(app));
+        !is_here && named.next().is_none()
+    };
+    let apps: BTreeSet<_> = ends.into_iter().filter_map(|end| end.app).collect();
+    apps.into_iter().filter(|app| is_unknown(app)).map(ToString::to_string).collect()
 }
 
 /// The policy between the two by their names, wherever they are.
@@ -276,6 +309,10 @@ impl Explanation {
 
     /// Whether what was tried came out otherwise.
     pub fn is_contradicted(&self) -> bool {
+        // What was not told cannot be contradicted.
+        if self.verdict == OF_FORMER_RUN {
+            return false;
+        }
         let is_refused = self.verdict == Fate::Refused.to_string();
         self.probe.as_ref().is_some_and(|probe| probe.contradicts(!is_refused))
     }
@@ -284,8 +321,8 @@ impl Explanation {
 /// For operators to read.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, why, policy, missing, version, mark, kernel_differs_in, probe, .. } =
-            self;
+        let Self { verdict, why, policy, missing, unknown, version, mark, .. } = self;
+        let Self { kernel_differs_in, probe, .. } = self;
         writeln!(f, "It {verdict}. {why}")?;
         if let Some(policy) = policy {
             writeln!(f, "  policy   {policy}")?;
@@ -293,9 +330,17 @@ impl fmt::Display for Explanation {
         if let Some(missing) = missing {
             writeln!(f, "  missing  {missing}")?;
         }
+        if !unknown.is_empty() {
+            let apps = unknown.join(", ");
+            writeln!(
+                f,
+                "  unknown  {apps}: no container here, and no policy about the apps here names it"
+            )?;
+        }
         writeln!(f, "  mark     {mark:#x}")?;
         writeln!(f, "  version  {}", version.as_deref().unwrap_or("none: the server has none"))?;
         match &kernel_differs_in[..] {
+            [] if verdict == OF_FORMER_RUN => write!(f, "  kernel   holds rules of a former run"),
             [] => write!(f, "  kernel   holds the rules this follows from"),
             differing => write!(f, "  kernel   differs in {}", differing.join(", ")),
         }?;
@@ -344,6 +389,34 @@ mod tests {
         // It may leave, as another policy is about this port.
         assert_eq!(of("web", "far", "514"), "is refused for want of web -> far tcp 514, mark 1");
         assert!(of("web", "10.255.30.9", "80").starts_with("is refused for want of"));
+    }
+
+    #[test]
+    fn nobody_says_what_rules_of_a_former_run_say() {
+        let world = world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &[]);
+        let told = of_former_run(&world, &Flow::parse("web", "db", "80").unwrap());
+        assert_eq!((told.missing.as_deref(), told.source), (None, "10.255.30.2".parse().ok()));
+        let text = told.to_string();
+        assert!(
+            text.starts_with(
+                "It is for rules of a former run to decide. The policy server has not"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("kernel   holds rules of a former run"), "{text}");
+    }
+
+    #[test]
+    fn an_app_nobody_has_heard_of_is_told_as_such() {
+        let world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 514"]);
+        let of = |source: &str, destination: &str| {
+            explain(&world, &Flow::parse(source, destination, "514").unwrap())
+        };
+        assert_eq!(of("web", "log").unknown, [""; 0]);
+        assert_eq!(of("log", "web").unknown, [""; 0]);
+        let told = of("wbe", "web");
+        assert_eq!(told.unknown, ["wbe"]);
+        assert!(told.to_string().contains("\n  unknown  wbe: no container here"), "{told}");
     }
 
     #[test]

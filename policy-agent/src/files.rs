@@ -26,8 +26,12 @@ pub(crate) struct Files {
     served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
-    /// Whether the store said nothing usable the last time.
-    stale: bool,
+    /// Why the store said nothing usable the last time, if it did not.
+    stale: Option<String>,
+    /// Addresses outside of the cell's block, which are told once.
+    outside: BTreeSet<Ipv4Addr>,
+    /// Why the subnet was not told the last time, if it was not.
+    subnet_stale: Option<String>,
 }
 
 /// Why the cell is not known well enough to decide anything.
@@ -60,18 +64,30 @@ impl Files {
             addresses: BTreeSet::new(),
             served: BTreeSet::new(),
             faults: Vec::new(),
-            stale: false,
+            stale: None,
+            outside: BTreeSet::new(),
+            subnet_stale: None,
         }
     }
 
     /// The cell's subnet.
     pub fn subnet(&mut self) -> Result<CellSubnet, Unknown> {
         match (self.subnet_source.read(), self.subnet) {
-            (Ok(subnet), _) => self.subnet = Some(subnet),
+            (Ok(subnet), _) => {
+                self.subnet = Some(subnet);
+                self.subnet_stale = None;
+            }
             (Err(error), None) => return Err(Unknown::Subnet(error)),
             (Err(error), Some(_)) => {
                 let error = chain(&error);
-                tracing::warn!(error, "The cell's subnet is not told; what was told last holds.");
+                // Once, not at every pass.
+                if self.subnet_stale.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "The cell's subnet is not told; what was told last holds."
+                    );
+                }
+                self.subnet_stale = Some(error);
             }
         }
         Ok(self.subnet.expect("was read now or before"))
@@ -88,14 +104,13 @@ impl Files {
         let lost = |contents: &Contents| {
             contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
         };
-        self.stale = true;
         match (read, &self.residents) {
             (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
                 return Err(Unknown::StoreGone(self.store.path().to_owned()));
             }
             (Ok(contents), Some(known)) if !known.is_empty() && lost(&contents) => {
                 let path = self.store.path().display();
-                tracing::warn!(store.path = %path, "The container store is gone; its last content holds.");
+                self.doubt(format!("container store {path} is gone"));
             }
             (Ok(contents), _) => {
                 self.tell(&contents.faults);
@@ -105,15 +120,38 @@ impl Files {
                 self.addresses = contents.containers.iter().map(|one| one.ip).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
-                self.stale = false;
+                if self.stale.take().is_some() {
+                    tracing::info!("The container store can be read again.");
+                }
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
-            (Err(error), Some(_)) => {
-                let error = chain(&error);
-                tracing::warn!(error, "The container store is unreadable; its last content holds.");
-            }
+            (Err(error), Some(_)) => self.doubt(chain(&error)),
         }
         Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell
+    /// finds them.
+    pub fn tell_of_outsiders(&mut self, subnet: &CellSubnet) {
+        let new = self.new_outsiders(subnet);
+        if !new.is_empty() {
+            let addresses: Vec<_> = new.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                addresses = addresses.join(", "),
+                block = %subnet.block,
+                "Containers have addresses outside of this cell's block, where other cells do not find them; \
+                 is the container store, or the subnet file, another cell's?"
+            );
+        }
+    }
+
+    /// Those that were not there, or not outside, the last time.
+    fn new_outsiders(&mut self, subnet: &CellSubnet) -> Vec<Ipv4Addr> {
+        let outside = self.addresses.iter().filter(|ip| !subnet.block.contains(*ip));
+        let outside: BTreeSet<_> = outside.copied().collect();
+        let new = outside.difference(&self.outside).copied().collect();
+        self.outside = outside;
+        new
     }
 
     /// The names of all containers last told, with an identity or without.
@@ -131,9 +169,24 @@ impl Files {
         &self.served
     }
 
-    /// Whether the containers last told are those of an earlier reading.
-    pub fn are_stale(&self) -> bool {
-        self.stale
+    /// Why the containers last told are those of an earlier reading, if they are.
+    pub fn stale(&self) -> Option<&String> {
+        self.stale.as_ref()
+    }
+
+    /// What was read last holds, which is told once for each reason.
+    fn doubt(&mut self, why: String) {
+        if self.is_news(&why) {
+            tracing::warn!(
+                error = why,
+                "The container store is unreadable; its last content holds."
+            );
+        }
+        self.stale = Some(why);
+    }
+
+    fn is_news(&self, why: &String) -> bool {
+        self.stale.as_ref() != Some(why)
     }
 
     fn tell(&mut self, faults: &[Fault]) {
@@ -142,5 +195,64 @@ impl Files {
             tracing::warn!(error, "A container is left to the default, which denies.");
         }
         self.faults = faults.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn files(folder: &tempfile::TempDir) -> Files {
+        let at = |name: &str| folder.path().join(name);
+        fs::write(
+            at("subnet.env"),
+            "FLANNEL_NETWORK=10.255.0.0/16\nFLANNEL_SUBNET=10.255.30.1/24\n",
+        )
+        .unwrap();
+        let subnet = subnet::Source::File(at("subnet.env"));
+        Files::new(Store::at(at("store.json")), subnet, None)
+    }
+
+    #[test]
+    fn a_container_outside_of_the_cells_block_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(&folder);
+        let subnet = files.subnet().unwrap();
+        let mut outsiders = |store: &str| {
+            fs::write(folder.path().join("store.json"), store).unwrap();
+            files.residents(false).unwrap();
+            files.new_outsiders(&subnet)
+        };
+        let inside = r#""in":{"handle":"in","ip":"10.255.30.2"}"#;
+        let outside = r#""out":{"handle":"out","ip":"10.255.31.2"}"#;
+        assert_eq!(outsiders(&format!("{{{inside}}}")), [Ipv4Addr::UNSPECIFIED; 0]);
+        let both = format!("{{{inside},{outside}}}");
+        assert_eq!(outsiders(&both), ["10.255.31.2".parse::<Ipv4Addr>().unwrap()]);
+        assert_eq!(outsiders(&both), [Ipv4Addr::UNSPECIFIED; 0]);
+        outsiders("{}");
+        assert_eq!(outsiders(&both).len(), 1, "it has come back");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_store_is_news_once_for_each_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(&folder);
+        let write = |text: &str| fs::write(folder.path().join("store.json"), text).unwrap();
+        let whole =
+            r#"{"h":{"handle":"h","ip":"10.255.30.2","metadata":{"policy_group_id":"db"}}}"#;
+        write(whole);
+        assert_eq!(files.residents(false).unwrap().len(), 1);
+        write("{");
+        assert_eq!(files.residents(false).unwrap().len(), 1, "its last content holds");
+        let why = files.stale().unwrap().clone();
+        assert!(why.contains("store.json") && !files.is_news(&why), "{why}");
+        write("");
+        files.residents(false).unwrap();
+        assert!(files.is_news(&why) && files.stale().unwrap().ends_with("store.json is gone"));
+        write(whole);
+        files.residents(false).unwrap();
+        assert_eq!(files.stale(), None);
     }
 }

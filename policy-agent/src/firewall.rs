@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use netfilter::{Firewall, KernelError};
+use netfilter::{Dialect, Firewall, KernelError};
 
 /// A handle on it; held for as long as a pass takes.
 #[derive(Clone)]
@@ -47,6 +47,20 @@ impl Shared {
             Ok(mut firewall) => ask(&mut firewall),
             Err(TryLockError::Poisoned(poisoned)) => ask(&mut poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// How to see in the kernel what `/rules` shows, whose words are those of neither.
+pub(crate) fn where_to_look(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Nft => {
+            "# The rules that are wanted, sets and maps included. The kernel has them in nft's words:\n\
+             #   nft list table inet netman\n"
+        }
+        Dialect::Iptables(_) | Dialect::DualIptables => {
+            "# The rules that are wanted, sets and maps included. The kernel has sets and maps as trees of chains:\n\
+             #   iptables-save | grep vpa--\n"
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct Keeper {
 pub(crate) struct Latest {
     left: watch::Receiver<Option<Answer>>,
     kept: watch::Sender<Option<Answer>>,
+    failure: watch::Sender<Option<String>>,
 }
 
 impl Keeper {
@@ -25,7 +26,7 @@ impl Keeper {
     pub fn after(kept: Option<Answer>) -> (Self, Latest) {
         let (tell, left) = watch::channel(kept.clone());
         let (done, kept) = watch::channel(kept);
-        (Self { left: tell, kept }, Latest { left, kept: done })
+        (Self { left: tell, kept }, Latest { left, kept: done, failure: watch::Sender::new(None) })
     }
 
     /// Has `answer` kept, soon, unless it is already; whatever was left before and not kept yet need
@@ -51,11 +52,23 @@ impl Latest {
     pub fn told(&self) -> watch::Receiver<Option<Answer>> {
         self.left.clone()
     }
+
+    /// Why what is enforced is not on disk, or will hardly be, if so.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
+    }
 }
 
 /// Keeps one after the other.
 pub(crate) async fn run(mut saved: Saved, latest: Latest) {
-    let Latest { mut left, kept } = latest;
+    let Latest { mut left, kept, failure } = latest;
+    if let Some(why) = saved.failure() {
+        tracing::warn!(
+            error = why,
+            "What is enforced cannot be kept on disk: an agent that is started while the server is away would not know it."
+        );
+        failure.send_replace(Some(why));
+    }
     while left.changed().await.is_ok() {
         let Some(answer) = left.borrow_and_update().clone() else { continue };
         let (mut keeping, keep) = (saved.clone(), answer.clone());
@@ -66,6 +79,7 @@ pub(crate) async fn run(mut saved: Saved, latest: Latest) {
         // A panic has been printed already, and the next answer has another try.
         if let Ok(stored) = spawn_blocking(store).await {
             saved = stored;
+            failure.send_replace(saved.failure());
         }
         kept.send_replace(Some(answer));
     }

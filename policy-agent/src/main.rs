@@ -1,45 +1,21 @@
 //! Starts the policy agent: `policy-agent --config-file PATH`; asks the one that runs; or examines its cell.
 
-use std::{net::SocketAddr, process::ExitCode};
+mod usage;
+
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    process::ExitCode,
+};
 
 use gocompat::flags;
-use policy_agent::{AgentError, Explanation};
+use policy_agent::{AgentError, AskError, Explanation};
 use service::{command, config::ConfigError, log, shutdown};
-
-const USAGE: &str = "\
-Usage: policy-agent --config-file PATH
-       policy-agent doctor [--json] --config-file PATH
-       policy-agent explain [--json] [--address HOST:PORT] [--from NAMESPACE] SOURCE DESTINATION PORT[/tcp|/udp]
-       policy-agent promote [--address HOST:PORT] [default_deny|removals|security_groups]
-
-Makes this cell's kernel enforce the network policies of the policy server, and tells the server so.
-Rules stay in place when the agent stops, and when the server is away. It exits with 75 if another agent
-is at work here, and names it.
-
-doctor says what on this cell keeps policies from being enforced, or soon will, and changes nothing. It
-exits with 0 if nothing is wrong, 1 if something is broken, 3 if there are only warnings.
-
-The file is JSON with at least
-  policy_server_url                                   https://host:4003; policy_server_urls if several
-  ca_cert_file, client_cert_file, client_key_file     PEM, from the server's pki folder
-  cni_datastore_path                                  the container store
-  subnet_file                                         flannel's subnet.env, which `overlay` writes; or
-                                                      overlay_network, if the VXLAN device says the rest
-policy-agent/README.md lists all keys and their defaults.
-
-networker_repair in that file, a list of a program and its arguments, has it start the networker when
-something is missing of what that wrote for containers.
-
-`explain` asks the agent of this cell what becomes of a packet between two apps or addresses, why, which
-policy allows it or is missing, and whether the kernel holds the rules. It listens on 127.0.0.1:8722
-unless its configuration says otherwise. With --from it is also tried, by one connection or one empty
-datagram out of the network namespace of the source's container (/proc/PID/ns/net, or where the
-networker keeps them); if that is not what the explanation says, the exit code is 4.
-
-`promote` has it deny what its configuration has it only watch (`shadow`), all of it or what is named.";
 
 /// How an agent ends that finds another one at work: what may pass by itself (`EX_TEMPFAIL`).
 const TRY_AGAIN: u8 = 75;
+
+const NAME: &str = "policy-agent";
 
 /// Where the agent listens by default.
 const ADDRESS: &str = "127.0.0.1:8722";
@@ -54,7 +30,7 @@ fn main() -> ExitCode {
         Some((verb, words)) if verb == "promote" => return promote(words),
         _ => {}
     }
-    let path = match command::config_file_or_usage("policy-agent", USAGE) {
+    let path = match command::config_file_or_usage(NAME, usage::AGENT) {
         Ok(path) => path,
         Err(code) => return code,
     };
@@ -65,26 +41,19 @@ fn main() -> ExitCode {
 }
 
 /// `policy-agent doctor [--json] --config-file PATH`.
-#[expect(clippy::print_stdout, reason = "what was found is the answer")]
 fn doctor(words: impl Iterator<Item = String>) -> ExitCode {
     let (json, rest): (Vec<_>, Vec<_>) =
         words.partition(|word| word == "--json" || word == "-json");
-    let path = match command::config_file(rest) {
+    let path = match command::config_file_of(rest, NAME, usage::DOCTOR) {
         Ok(path) => path,
-        Err(error) => {
-            eprintln!("policy-agent: {error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let report = match policy_agent::Config::load(&path) {
         Ok(config) => policy_agent::doctor::examine(&config),
         Err(error) => return refuse(&error),
     };
-    if json.is_empty() {
-        println!("{report}");
-    } else {
-        println!("{}", report.to_json());
-    }
+    // What was found is told by the exit code as well, whoever reads the rest.
+    command::answer(&if json.is_empty() { report.to_string() } else { report.to_json() });
     report.exit_code()
 }
 
@@ -107,8 +76,12 @@ fn start(config: policy_agent::Config) -> ExitCode {
                 _ => ExitCode::FAILURE,
             };
             let error = log::chain(&error);
-            tracing::error!(error, "The policy agent cannot run.");
-            eprintln!("policy-agent: {error}");
+            // Once: to whoever sits before it as a line, to whoever keeps the log as one of the log.
+            if io::stdout().is_terminal() {
+                eprintln!("{NAME}: {error}");
+            } else {
+                tracing::error!(error, "The policy agent cannot run.");
+            }
             code
         }
     }
@@ -117,8 +90,9 @@ fn start(config: policy_agent::Config) -> ExitCode {
 fn explain(words: &[String]) -> ExitCode {
     let parsed = match flags::parse_with(&["address", "from"], &["json"], words.iter().cloned()) {
         Ok(parsed) => parsed,
-        Err(error) => return wrong(&error.to_string()),
+        Err(error) => return command::explain(&error, NAME, usage::EXPLAIN),
     };
+    let wrong = |why: &str| wrong(why, usage::EXPLAIN);
     let address = match address(&parsed) {
         Ok(address) => address,
         Err(why) => return wrong(&why),
@@ -136,6 +110,7 @@ fn explain(words: &[String]) -> ExitCode {
     });
     let is_contradicted = explained.as_ref().is_ok_and(Explanation::is_contradicted);
     let code = match explained {
+        Err(AskError::Words(why)) => return wrong(&why),
         Ok(explanation) if parsed.is_on("json") => tell(Ok(explanation.to_json())),
         explained => tell(explained),
     };
@@ -143,11 +118,16 @@ fn explain(words: &[String]) -> ExitCode {
 }
 
 fn promote(words: &[String]) -> ExitCode {
-    let (address, words) = match addressed(words) {
-        Ok(addressed) => addressed,
+    let parsed = match flags::parse(&["address"], words.iter().cloned()) {
+        Ok(parsed) => parsed,
+        Err(error) => return command::explain(&error, NAME, usage::PROMOTE),
+    };
+    let wrong = |why: &str| wrong(why, usage::PROMOTE);
+    let address = match address(&parsed) {
+        Ok(address) => address,
         Err(why) => return wrong(&why),
     };
-    let kind = match &words[..] {
+    let kind = match &parsed.rest[..] {
         [] => None,
         [kind] => match kind.parse::<policy_agent::ShadowKind>() {
             Ok(kind) => Some(kind),
@@ -158,38 +138,27 @@ fn promote(words: &[String]) -> ExitCode {
     tell(policy_agent::promote(address, kind))
 }
 
-/// Where the agent listens, and the words beside that.
-fn addressed(words: &[String]) -> Result<(SocketAddr, Vec<String>), String> {
-    let parsed = flags::parse(&["address"], words.iter().cloned());
-    let parsed = parsed.map_err(|error| error.to_string())?;
-    Ok((address(&parsed)?, parsed.rest))
-}
-
 fn address(parsed: &flags::Parsed) -> Result<SocketAddr, String> {
     let address = parsed.value("address").unwrap_or(ADDRESS).parse();
     address.map_err(|_| "the address is none such as 127.0.0.1:8722".to_owned())
 }
 
-fn wrong(why: &str) -> ExitCode {
-    eprintln!("policy-agent: {why}\n\n{USAGE}");
+fn wrong(why: &str, usage: &str) -> ExitCode {
+    eprintln!("{NAME}: {why}\n\n{usage}");
     ExitCode::from(2)
 }
 
-#[expect(clippy::print_stdout, reason = "the answer is what was asked for")]
-fn tell(answer: Result<impl std::fmt::Display, policy_agent::AskError>) -> ExitCode {
+fn tell(answer: Result<impl std::fmt::Display, AskError>) -> ExitCode {
     match answer {
-        Ok(answer) => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
+        Ok(answer) => command::answer(&answer.to_string()),
         Err(error) => {
-            eprintln!("policy-agent: {}", log::chain(&error));
+            eprintln!("{NAME}: {}", log::chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
-    eprintln!("policy-agent: could not read config file: {}", log::chain(error));
+    eprintln!("{NAME}: could not read config file: {}", log::chain(error));
     ExitCode::FAILURE
 }

@@ -19,6 +19,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use tokio::sync::watch;
 
 use crate::{
     denied::{Ledger, Pair, Told, Verdict},
@@ -39,6 +40,8 @@ pub(crate) struct Sources {
     pub told: Told,
     pub vtep: Interface,
     pub networker: networker::Told,
+    /// Why what is enforced is not on disk, or will hardly be, if so; not on the page.
+    pub disk: watch::Receiver<Option<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

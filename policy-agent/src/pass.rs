@@ -72,8 +72,10 @@ struct Agreed {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub residents: BTreeSet<Resident>,
-    /// Whether these are from an earlier reading, the store being unreadable.
-    pub stale: bool,
+    /// Why these are from an earlier reading, if the store cannot be read.
+    pub stale: Option<String>,
+    /// Whether rules of a former run are in force, nothing being known to put in their place.
+    pub of_former_run: bool,
     /// Whether the kernel now holds what the answer and the containers ask for.
     pub enforced: bool,
     /// Rules, and elements of sets, that the kernel holds for us.
@@ -220,7 +222,7 @@ impl Enforcer {
         let dialect = firewall.dialect();
         let addresses = self.files.addresses();
         if answer.is_some()
-            && !self.files.are_stale()
+            && self.files.stale().is_none()
             && let Some(plan) = masquerade::superseded(firewall.observed()?, addresses, dialect)
         {
             firewall.commit(&plan)?;
@@ -271,7 +273,7 @@ impl Enforcer {
     ) -> Outcome {
         let outcome = Outcome {
             residents: agreed.world.residents.clone(),
-            stale: self.files.are_stale(),
+            stale: self.files.stale().cloned(),
             enforced: answer.is_some(),
             rules: agreed.rules.rules(),
             elements: agreed.rules.elements(),
@@ -298,8 +300,11 @@ impl Enforcer {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
         let world = self.look(answer, firewall)?;
-        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
         firewall.forget();
+        if self.holds_those_of_former_run(answer, firewall)? {
+            return Ok(explain::of_former_run(&world, flow));
+        }
+        let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
         let difference = Plan::new(&rules, firewall.observed()?, &desired::scope());
         Ok(Explanation {
             version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
@@ -311,7 +316,28 @@ impl Enforcer {
     /// The rules that are wanted, as an operator reads them.
     pub fn rules(&mut self, answer: Option<&Answer>) -> Result<String, Held> {
         let shared = self.firewall.clone();
-        Ok(desired::ruleset(&self.look(answer, &mut shared.lock())?).to_string())
+        let firewall = &mut *shared.lock();
+        let rules = desired::ruleset(&self.look(answer, firewall)?);
+        let mut head = firewall::where_to_look(firewall.dialect()).to_owned();
+        if self.holds_those_of_former_run(answer, firewall)? {
+            head += "# Rules of a former run are in force, not these, until the policy server answers.\n";
+        }
+        Ok(format!("{head}{rules}"))
+    }
+
+    /// Whether nothing is known to put in place of the rules of a former run.
+    fn holds_those_of_former_run(
+        &self,
+        answer: Option<&Answer>,
+        firewall: &mut Firewall,
+    ) -> Result<bool, KernelError> {
+        let nothing_is_known = answer.is_none() && self.settled.is_none();
+        Ok(nothing_is_known && stale::is_inhabited(firewall.observed()?))
+    }
+
+    /// The names of what is only watched, if anything is.
+    pub fn watched(&self) -> Option<String> {
+        self.shadow.watched()
     }
 
     /// Whether security groups are only watched, for who writes them.
@@ -337,9 +363,18 @@ impl Enforcer {
             firewall.commit(plan)?;
             touched.extend(plan.touched());
         }
+        let (rules, elements) = stale::held(firewall.observed()?);
         self.seen = firewall::seen(firewall);
-        let (residents, stale) = (world.residents, self.files.are_stale());
-        Ok(Outcome { residents, stale, touched, ..Outcome::default() })
+        Ok(Outcome {
+            residents: world.residents,
+            stale: self.files.stale().cloned(),
+            // Or of this one, from before it knew of any container.
+            of_former_run: self.settled.is_none(),
+            rules,
+            elements,
+            touched,
+            ..Outcome::default()
+        })
     }
 
     fn look(&mut self, answer: Option<&Answer>, firewall: &mut Firewall) -> Result<World, Held> {
@@ -351,8 +386,10 @@ impl Enforcer {
         if let (Some(routers), Some(_)) = (&mut self.routers, answer) {
             allowances = routers.beside(allowances, self.files.served());
         }
+        let subnet = self.files.subnet()?;
+        self.files.tell_of_outsiders(&subnet);
         Ok(World {
-            subnet: self.files.subnet()?,
+            subnet,
             second_network: self.second_network,
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,

@@ -1,7 +1,11 @@
 //! Asks the policy server about the apps of this cell, and holds the question open (design §2.3). Whom
 //! to ask and when is the [`Follower`]'s to decide; here its news become rules, and rules a receipt.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use policy::{AppGuid, Version};
 use policy_client::internal::{
@@ -15,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer::Answer, cycle::Wake, keeper::Keeper, status::Status};
+use crate::{answer::Answer, certificate, cycle::Wake, keeper::Keeper, status::Status};
 
 /// How long the next question, and with it the next change, waits for the disk.
 const DISK: Duration = Duration::from_secs(2);
@@ -48,6 +52,16 @@ pub(crate) struct Poller {
     wake: mpsc::Sender<Wake>,
     statuses: watch::Receiver<Status>,
     reach: watch::Sender<Reach>,
+    /// What we show the server.
+    certificate: Option<PathBuf>,
+}
+
+/// Why the kernel enforces nothing newer.
+enum Failure {
+    /// The server gave no answer of use.
+    Server(String),
+    /// It did, and a pass was held.
+    Here(String),
 }
 
 /// What the server is asked, and told.
@@ -68,7 +82,22 @@ impl Poller {
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach::default());
         let last = last.unwrap_or_default();
-        (Self { follower, last, keeper, wake, statuses, reach }, reaching)
+        let certificate = None;
+        (Self { follower, last, keeper, wake, statuses, reach, certificate }, reaching)
+    }
+
+    /// A server that refuses a certificate says nothing of it, but ends the connection: so who has failed to
+    /// reach one looks at that in this file, too.
+    #[must_use]
+    pub fn showing(self, certificate: &Path) -> Self {
+        Self { certificate: Some(certificate.to_owned()), ..self }
+    }
+
+    fn with_our_certificate(&self, why: String) -> String {
+        match self.certificate.as_deref().and_then(certificate::refused_for) {
+            Some(fault) => format!("{why}; {fault}"),
+            None => why,
+        }
     }
 
     /// Asks until `shutdown`.
@@ -100,7 +129,12 @@ impl Poller {
             }
             let (failure, taken) = match self.heed(apps, news).await {
                 Ok(taken) => (None, taken),
-                Err(failure) => (Some(failure), None),
+                Err(Failure::Server(why)) => (Some(self.with_our_certificate(why)), None),
+                // What holds a pass is told by who makes it, and is no fault of the server's.
+                Err(Failure::Here(why)) => {
+                    tracing::debug!(why, "The server's answer is not enforced yet.");
+                    (None, None)
+                }
             };
             let taken = taken.or_else(|| self.reach.borrow().taken.clone());
             self.report(Reach { apps: question.apps, failure, taken });
@@ -112,10 +146,10 @@ impl Poller {
         &mut self,
         apps: &BTreeSet<AppGuid>,
         news: News,
-    ) -> Result<Option<Taken>, String> {
+    ) -> Result<Option<Taken>, Failure> {
         let (policies, version) = match news {
             News::Unchanged => return Ok(None),
-            News::Failed { error, retry_in: _ } => return Err(chain(&error)),
+            News::Failed { error, retry_in: _ } => return Err(Failure::Server(chain(&error))),
             News::Policies { all, version } => (all, version),
         };
         let came = self.follower.answered();
@@ -136,9 +170,9 @@ impl Poller {
         apps: BTreeSet<AppGuid>,
         policies: Policies,
         version: Option<Version>,
-    ) -> Result<Option<Instant>, String> {
+    ) -> Result<Option<Instant>, Failure> {
         let given = Given { apps, policies, version };
-        let answer = self.last.then(&given).map_err(|error| chain(&error))?;
+        let answer = self.last.then(&given).map_err(|error| Failure::Server(chain(&error)))?;
         self.last = answer.clone();
         let mut statuses = self.statuses.clone();
         let before = statuses.borrow().pass;
@@ -154,7 +188,10 @@ impl Poller {
         let passed = |status: &Status| settled(status) || status.pass > before + 1;
         match statuses.wait_for(passed).await {
             Ok(status) if settled(&status) => {}
-            Ok(status) => return Err(status.held.clone().unwrap_or_else(|| "not enforced".into())),
+            Ok(status) => {
+                let held = status.held.clone();
+                return Err(Failure::Here(held.unwrap_or_else(|| "not enforced".into())));
+            }
             Err(_) => return Ok(None),
         }
         let enforced = Instant::now();
@@ -185,7 +222,7 @@ impl Question {
         let words = ReceiptWords {
             backend: Some(status.backend),
             error: status.trouble(),
-            watches_only: status.leniency().is_some(),
+            watches_only: status.claims_nothing(),
         };
         Self { apps: status.apps.clone(), enforced, words }
     }

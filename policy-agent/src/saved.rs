@@ -22,6 +22,10 @@ use std::{
 
 use files::Manner;
 use imbl::ordset::DiffItem;
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{AccessFlags, access},
+};
 use policy::{
     TagLength, TaggedPolicy,
     wire::{line::Form, plain::Reader, v1::PolicyList},
@@ -43,6 +47,8 @@ const FEW: usize = 1000;
 pub(crate) struct Saved {
     path: Option<PathBuf>,
     kept: Option<Kept>,
+    /// Why the last answer could not be kept, if it could not.
+    failure: Option<String>,
 }
 
 /// What is on disk.
@@ -93,7 +99,12 @@ enum Unusable {
 
 impl Saved {
     pub fn at(path: Option<PathBuf>) -> Self {
-        Self { path, kept: None }
+        Self { path, kept: None, failure: None }
+    }
+
+    /// Why what was told last is not on disk, or what is told next will hardly be.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.clone().or_else(|| obstacle(self.path.as_deref()?))
     }
 
     /// What a former life of this agent was told last, unless it cannot be used.
@@ -121,6 +132,7 @@ impl Saved {
     pub fn store(&mut self, answer: &Answer) {
         let Some(path) = self.path.clone() else { return };
         let behind = self.kept.take().and_then(|kept| kept.then(answer, &path).ok().flatten());
+        self.failure = None;
         if behind.is_some() {
             self.kept = behind;
             return;
@@ -128,6 +140,7 @@ impl Saved {
         match whole(answer, &path) {
             Ok(kept) => self.kept = Some(kept),
             Err(error) => {
+                self.failure = Some(format!("{} cannot be written: {error}", path.display()));
                 let file = path.display().to_string();
                 let is_gone = std::fs::remove_file(&path).is_ok() || !path.exists();
                 tracing::warn!(
@@ -140,6 +153,28 @@ impl Saved {
         }
         // The last that held on to the answer before has let go of it.
         hostnet::heap::trim();
+    }
+}
+
+/// What keeps the file at `path` from being written, as far as can be told without trying.
+pub(crate) fn obstacle(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).ok()?;
+    // Folders that are missing are made.
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists())?;
+    let cannot = |why: &str| Some(format!("{} cannot be written: {why}", path.display()));
+    if !folder.is_dir() {
+        return cannot(&format!("{} is no folder", folder.display()));
+    }
+    if path.is_dir() {
+        return cannot("it is a folder");
+    }
+    if let Err(errno) = access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
+        return cannot(&format!("{}: {}", folder.display(), errno.desc()));
+    }
+    match statvfs(folder) {
+        // What is no disk has no blocks.
+        Ok(disk) if disk.blocks() > 0 && disk.blocks_available() == 0 => cannot("the disk is full"),
+        _ => None,
     }
 }
 
@@ -374,6 +409,27 @@ mod tests {
         Saved::at(Some(path.clone())).store(&answer([], 8));
         assert!(!path.exists());
         assert_eq!(Saved::at(Some(path)).load(), None);
+    }
+
+    #[test]
+    fn what_keeps_an_answer_from_the_disk_is_told_before_and_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Saved::at(Some(folder.path().join(name)));
+        assert_eq!(at("new/answer.json").failure(), None);
+        assert_eq!(Saved::at(None).failure(), None);
+        fs::write(folder.path().join("file"), "").unwrap();
+        let told = at("file/answer.json").failure().unwrap();
+        assert!(
+            told.contains("file/answer.json cannot be written: ") && told.contains("no folder")
+        );
+        let mut saved = at("answer.json");
+        fs::create_dir(folder.path().join("answer.json.draft")).unwrap();
+        assert_eq!(saved.failure(), None, "which only trying tells");
+        saved.store(&answer([], 8));
+        assert!(saved.failure().unwrap().contains("answer.json cannot be written: "));
+        fs::remove_dir(folder.path().join("answer.json.draft")).unwrap();
+        saved.store(&answer([], 9));
+        assert_eq!(saved.failure(), None);
     }
 
     #[test]

@@ -195,6 +195,13 @@ impl Shadow {
         }
     }
 
+    /// The names of what is only watched, if anything is.
+    pub fn watched(&self) -> Option<String> {
+        let kinds = Kind::ALL.into_iter().filter(|kind| self.is_lenient(*kind));
+        let names: Vec<_> = kinds.map(Kind::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     fn is_lenient(&self, kind: Kind) -> bool {
         self.modes.has(kind) && !self.kept.promoted.contains(&kind)
     }

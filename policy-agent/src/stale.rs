@@ -74,6 +74,18 @@ pub(crate) fn speaks_of_containers(observed: &Observed) -> bool {
     observed.chains(Table::Filter).any(|chain| chain.starts_with(DOORS))
 }
 
+/// How many rules, and elements of sets, rules of a former life are, those of the Go agents included.
+pub(crate) fn held(observed: &Observed) -> (usize, usize) {
+    const OURS: &str = "vpa--";
+    let chains = Table::ALL.into_iter().flat_map(|table| {
+        let chains = observed.chains(table).filter(|chain| chain.starts_with(OURS));
+        chains.filter_map(move |chain| observed.rules(table, chain))
+    });
+    let is_ours = |set: &&str| set.rsplit('/').next().is_some_and(|name| name.starts_with(OURS));
+    let sets = observed.sets().filter(is_ours).filter_map(|set| observed.elements(set));
+    (chains.map(<[String]>::len).sum(), sets.map(OrdSet::len).sum())
+}
+
 /// What must go, and what must come back: to be carried out one after the other.
 pub(crate) fn plans(
     observed: &Observed,

@@ -43,6 +43,11 @@ pub(crate) struct Status {
     pub containers: usize,
     /// Whether these are from an earlier reading, the container store being unreadable.
     pub containers_stale: bool,
+    /// Why, if so.
+    pub containers_failure: Option<String>,
+    /// Whether rules of a former run are in force, as far as they are still true: the policy server has not
+    /// answered since the agent started, and no answer of it is on disk.
+    pub of_former_run: bool,
     /// What the kernel is known to enforce; absent until the first answer has been committed.
     pub enforced: Option<Enforced>,
     /// Why the last pass left the kernel as it was, if it did.
@@ -96,6 +101,8 @@ impl Status {
             apps: BTreeSet::new(),
             containers: 0,
             containers_stale: false,
+            containers_failure: None,
+            of_former_run: false,
             enforced: None,
             held: Some("no pass has been made yet".into()),
             waiting: None,
@@ -123,7 +130,20 @@ impl Status {
     /// Why policies are not enforced as they should be, if they are not.
     pub fn trouble(&self) -> Option<String> {
         let waiting = || self.waiting.as_ref().map(Waiting::told);
-        self.held.clone().or_else(waiting).or_else(|| self.leniency())
+        let trouble = self.held.clone().or_else(waiting);
+        trouble.or_else(|| self.unknown_containers()).or_else(|| self.leniency())
+    }
+
+    /// Why it is not known which containers are here, if it is not: of others, nothing is enforced.
+    fn unknown_containers(&self) -> Option<String> {
+        let failure = self.containers_failure.as_ref();
+        failure.map(|why| format!("it is not known which containers are here: {why}"))
+    }
+
+    /// Whether the kernel may do else than the policies say, by configuration or for want of knowing: such a
+    /// cell claims nothing new.
+    pub fn claims_nothing(&self) -> bool {
+        self.containers_failure.is_some() || self.leniency().is_some()
     }
 
     /// Why the kernel lets through what policies do not allow, if it does: such a cell claims nothing.

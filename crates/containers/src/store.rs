@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use files::Manner;
+use files::{Manner, Owner};
 use gocompat::json::{self, JsonError};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -16,6 +16,7 @@ use crate::{Container, file};
 #[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
+    owner: Option<Owner>,
 }
 
 /// What the store held at one moment.
@@ -87,7 +88,14 @@ pub enum StoreError {
 impl Store {
     /// The store kept in the file at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), owner: None }
+    }
+
+    /// The same, whose files belong to this user and group after each change, so that a reader need not be
+    /// root. Without, they belong to whom they did before, or to whoever creates them.
+    #[must_use]
+    pub fn owned_by(self, owner: Owner) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 
     /// Where it is kept.
@@ -182,7 +190,11 @@ impl Store {
 
     fn lock(&self) -> Result<File, StoreError> {
         let path = file::beside(&self.path, "_lock");
-        file::lock_exclusive(&path).map_err(|source| StoreError::Lock { path, source })
+        let locked = file::lock_exclusive(&path).and_then(|file| {
+            self.owner.map_or(Ok(()), |owner| owner.take_over(&file))?;
+            Ok(file)
+        });
+        locked.map_err(|source| StoreError::Lock { path, source })
     }
 
     /// The entries as they stand, readable or not, so that rewriting the file loses none of them.
@@ -203,7 +215,7 @@ impl Store {
     fn write(&self, entries: Map<String, Value>) -> Result<(), StoreError> {
         self.move_version()?;
         let text = json::to_string(&Value::Object(entries));
-        files::replace(&self.path, text.as_bytes(), Manner::PRIVATE)
+        files::replace(&self.path, text.as_bytes(), Manner::PRIVATE.owned_by(self.owner))
             .map_err(|source| StoreError::Write { path: self.path.clone(), source })?;
         self.move_version()
     }
@@ -219,7 +231,8 @@ impl Store {
                 number => number.parse().ok().and_then(|n: i64| n.checked_add(1)),
             };
             let next = next.unwrap_or_else(now_in_seconds);
-            files::replace(&path, next.to_string().as_bytes(), Manner::PRIVATE.hasty())
+            let manner = Manner::PRIVATE.hasty().owned_by(self.owner);
+            files::replace(&path, next.to_string().as_bytes(), manner)
         });
         moved.map_err(|source| StoreError::Write { path, source })
     }

@@ -21,14 +21,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Manner {
     mode: u32,
     durable: bool,
+    /// `None` for whoever has it now, or else for us.
+    owner: Option<Owner>,
+}
+
+/// To whom a file belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Gives an open file away.
+    ///
+    /// # Errors
+    /// If we may not.
+    pub fn take_over(self, file: &File) -> io::Result<()> {
+        let about = file.metadata()?;
+        if (about.uid(), about.gid()) == (self.uid, self.gid) {
+            return Ok(());
+        }
+        fchown(file, Some(self.uid), Some(self.gid))
+    }
 }
 
 impl Manner {
     /// For its owner alone: mode 0600.
-    pub const PRIVATE: Self = Self { mode: 0o600, durable: true };
+    pub const PRIVATE: Self = Self { mode: 0o600, durable: true, owner: None };
 
     /// Readable by everyone: mode 0644.
-    pub const PUBLIC: Self = Self { mode: 0o644, durable: true };
+    pub const PUBLIC: Self = Self { mode: 0o644, durable: true, owner: None };
 
     /// Not waiting for the disk: after a power cut the old content may be back. After a kill of this
     /// process it is not.
@@ -36,11 +60,17 @@ impl Manner {
     pub fn hasty(self) -> Self {
         Self { durable: false, ..self }
     }
+
+    /// For somebody else, from the moment it has its name.
+    #[must_use]
+    pub fn owned_by(self, owner: Option<Owner>) -> Self {
+        Self { owner, ..self }
+    }
 }
 
 /// Makes `path` hold `content`: at any instant, and after a kill at any instant, it holds all of the
 /// old or all of the new. Missing folders are made, with mode 0700. A file that belongs to somebody
-/// else stays theirs.
+/// else stays theirs, unless the manner names another owner.
 ///
 /// The draft has a name of its own, `<path>.draft`, so that a kill leaves at most one behind, which the
 /// next call takes over; its lock keeps two writers from taking the same.
@@ -76,7 +106,9 @@ fn fill(
 ) -> io::Result<()> {
     file.set_len(0)?;
     file.set_permissions(Permissions::from_mode(manner.mode))?;
-    keep_owner(path, file)?;
+    if let Some(owner) = manner.owner.or_else(|| owner_of(path)) {
+        owner.take_over(file)?;
+    }
     write(file)?;
     if manner.durable { file.sync_all() } else { Ok(()) }
 }
@@ -140,13 +172,9 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn keep_owner(old: &Path, new: &File) -> io::Result<()> {
-    let Ok(old) = fs::metadata(old) else { return Ok(()) };
-    let now = new.metadata()?;
-    if (old.uid(), old.gid()) == (now.uid(), now.gid()) {
-        return Ok(());
-    }
-    fchown(new, Some(old.uid()), Some(old.gid()))
+fn owner_of(path: &Path) -> Option<Owner> {
+    let about = fs::metadata(path).ok()?;
+    Some(Owner { uid: about.uid(), gid: about.gid() })
 }
 
 fn wait(attempt: impl Fn() -> Result<(), TryLockError>, patience: Duration) -> io::Result<()> {

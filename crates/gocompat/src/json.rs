@@ -7,14 +7,16 @@
 mod fault;
 mod go_type;
 mod node;
+mod stray;
 mod syntax;
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use node::Node;
+use node::{Node, Strays};
 
 pub use fault::Fault;
+pub use stray::Stray;
 
 /// Why a text is not the JSON that was expected, for people who look for the place; what Go would
 /// say is told by [`in_go_words`](Self::in_go_words).
@@ -45,6 +47,22 @@ pub enum JsonError {
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     let text = String::from_utf8_lossy(bytes);
     shape(serde_json::from_str(&text).map_err(|error| JsonError::new(error, bytes))?)
+}
+
+/// [`from_slice`], and the keys it passed over because no struct has a field of that name, but for those
+/// whose path is in `for_others`.
+pub fn from_slice_noting<T: DeserializeOwned>(
+    bytes: &[u8],
+    for_others: &[&str],
+) -> Result<(T, Vec<Stray>), JsonError> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut node: Node =
+        serde_json::from_str(&text).map_err(|error| JsonError::new(error, bytes))?;
+    let strays = Strays::default();
+    node.noting("", &strays);
+    let value = shape(node)?;
+    let is_for_us = |stray: &Stray| !for_others.iter().any(|of| stray.key.eq_ignore_ascii_case(of));
+    Ok((value, strays.take().into_iter().filter(is_for_us).collect()))
 }
 
 /// Reads the first JSON value and leaves whatever follows unread, as Go's stream decoder does.

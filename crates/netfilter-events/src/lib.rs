@@ -5,7 +5,7 @@
 //! - [`generation`]: the number of its ruleset, and who has just changed it.
 //!
 //! A socket belongs to the network namespace of the thread that opened it, whichever thread uses it.
-//! Nothing here decides anything: the policy agent does. Foreign bytes are read in [`message`] and
+//! Nothing here decides anything: the policy agent does. Foreign bytes are read in [`nfnetlink`] and
 //! [`packet`], which skip what they cannot read and never fail loudly.
 
 pub mod conntrack;
@@ -14,5 +14,6 @@ pub mod nflog;
 pub mod packet;
 
 mod listening;
-mod message;
 mod requests;
+
+use nfnetlink as message;

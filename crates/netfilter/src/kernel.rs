@@ -126,6 +126,9 @@ pub enum KernelError {
     /// The kernel cannot be spoken to, or refuses, without a program in between.
     #[error("speaking to nf_tables over netlink")]
     Netlink(#[source] io::Error),
+    /// Two different chains or sets are wanted under one name: nothing of what is wanted is written.
+    #[error("two different things would be called {0}, so nothing is written")]
+    Clash(String),
     /// A rule or element to be deleted has gone, or another writer keeps changing what is read.
     #[error("{0} changed while it was written to")]
     Moved(String),

@@ -17,6 +17,7 @@
 //! [`Plan::new`].
 
 mod backend;
+mod clash;
 mod drift;
 pub mod egress;
 mod element;

@@ -9,6 +9,10 @@ const LONGEST: usize = 28;
 /// Hexadecimal digits of the hash that ends a shortened name.
 const HASH_DIGITS: usize = 8;
 
+/// The same for a part of a tree of chains: one tree may have so many that two of their hashes would be
+/// alike too often if these were shorter.
+const NODE_DIGITS: usize = 12;
+
 /// The name of a set of addresses, or of what a mark may reach; see [`crate::SetBody`].
 pub type SetName = ChainName;
 
@@ -38,6 +42,18 @@ impl ChainName {
     /// The name of a part of this chain; it begins as this one does, as far as names go.
     pub(crate) fn part(&self, suffix: &str) -> Self {
         Self::shortened(&format!("{self}.{suffix}"))
+    }
+
+    /// The name of a part of the tree whose root this is. Where it is too long, the first 15 characters
+    /// of the root stay, which tell whose it is, and the rest is a hash.
+    pub(crate) fn node(&self, digits: &str) -> Self {
+        let whole = format!("{self}.{digits}");
+        whole.parse().unwrap_or_else(|_| {
+            let readable: String = self.0.chars().take(LONGEST - NODE_DIGITS - 1).collect();
+            format!("{readable}.{}", &digest(&whole)[..NODE_DIGITS])
+                .parse()
+                .expect("the head of a name, a dot and twelve digits are a chain name")
+        })
     }
 
     /// The name of a chain beside this one, `<name>--log` for instance. What would not fit is cut before

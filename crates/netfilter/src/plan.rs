@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdSet;
 
-use crate::{Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, render::Lines};
+use crate::{
+    Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, clash::Clash, render::Lines,
+};
 
 /// How many rules of a chain may differ for them to be changed one by one, if the kernel can: a
 /// deletion costs more than the rest of a small chain does.
@@ -15,6 +17,8 @@ pub struct Plan {
     pub(crate) dialect: Dialect,
     pub(crate) tables: BTreeMap<Table, Vec<Step>>,
     pub(crate) sets: Vec<SetStep>,
+    /// Why no kernel carries it out, though it may have no steps.
+    pub(crate) clash: Clash,
 }
 
 /// One line of a transaction.
@@ -61,9 +65,13 @@ impl Plan {
     /// - a rule of anybody else's that leads to a chain about to go, goes with it;
     /// - a chain or set in scope that nobody wants is removed.
     ///
-    /// Committing the plan and observing again gives an empty plan.
+    /// Committing the plan and observing again gives an empty plan. Where two things are wanted under one
+    /// name, it has no steps, and cannot be committed ([`crate::KernelError::Clash`]).
     pub fn new(wanted: &Rendered, observed: &Observed, scope: &Scope) -> Self {
-        let mut plan = Self::nothing(wanted.dialect);
+        let mut plan = Self { clash: wanted.clash.clone(), ..Self::nothing(wanted.dialect) };
+        if !plan.clash.is_none() {
+            return plan;
+        }
         let unfit = unfit(wanted, observed);
         plan.sets = set_steps(wanted, observed, scope, &unfit);
         for table in Table::ALL {
@@ -77,7 +85,7 @@ impl Plan {
 
     /// Nothing to do.
     pub fn nothing(dialect: Dialect) -> Self {
-        Self { dialect, tables: BTreeMap::new(), sets: Vec::new() }
+        Self { dialect, tables: BTreeMap::new(), sets: Vec::new(), clash: Clash::default() }
     }
 
     /// These steps in one table, for whoever knows what is to go without knowing what is wanted.
@@ -93,6 +101,7 @@ impl Plan {
             self.tables.entry(table).or_default().extend(steps);
         }
         self.sets.extend(other.sets);
+        self.clash = self.clash.or(other.clash);
         self
     }
 
@@ -107,7 +116,7 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.sets.is_empty()
+        self.tables.is_empty() && self.sets.is_empty() && self.clash.is_none()
     }
 
     /// Whether any chain is created, changed or removed.

@@ -16,10 +16,15 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::{
     Action, Allow, ChainName, Element, Family, Place, Ruleset, SetBody, SetKind, SetName, Table,
+    clash::Clash,
 };
+use lower::Node;
 
 /// Copies share the chains they have in common.
-type Chains = OrdMap<(Table, String), Arc<Lines>>;
+type Chains = OrdMap<Key, Arc<Lines>>;
+
+/// What a chain is known by: its table and its name.
+type Key = (Table, String);
 
 /// The words a kernel is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +47,10 @@ pub struct Rendered {
     /// What the sets of this kind were made of, to make the next ones from.
     pub(crate) allows: BTreeMap<SetName, Allow>,
     /// The trees among the chains that sets of this kind were made into, by their roots.
-    pub(crate) trees: BTreeMap<(Table, String), Tree>,
+    pub(crate) trees: BTreeMap<Key, Tree>,
     /// The other chains.
-    pub(crate) plain: BTreeSet<(Table, String)>,
+    pub(crate) plain: BTreeSet<Key>,
+    pub(crate) clash: Clash,
 }
 
 /// A tree of chains: of which set, and what each of its leaves does.
@@ -61,6 +67,14 @@ pub(crate) struct Lines {
     pub rules: Arc<Vec<String>>,
     /// Whether no two of them can match one packet, so that their order says nothing.
     pub unordered: bool,
+    /// What part of which tree it is, if it is one of a set that says what may be reached.
+    pub node: Option<(ChainName, Node)>,
+}
+
+/// The chains of a ruleset while they are written down.
+struct Book {
+    chains: Chains,
+    clash: Clash,
 }
 
 /// A rule in a chain that everybody shares.
@@ -91,7 +105,11 @@ impl Rendered {
     /// those here is not written again.
     #[must_use]
     pub fn then(&self, wanted: &Ruleset) -> Self {
-        Self::beside(wanted, self.dialect, Some(self))
+        // Where there is a clash, what is here is not what was meant; and one that there would be then may be
+        // with a name that is about to go.
+        let beside = self.clash.is_none().then(|| Self::beside(wanted, self.dialect, Some(self)));
+        let then = beside.filter(|then| then.clash.is_none());
+        then.unwrap_or_else(|| Self::new(wanted, self.dialect))
     }
 
     /// Nothing at all.
@@ -122,14 +140,18 @@ impl Lines {
     fn of(mut rules: Vec<String>, unordered: bool) -> Self {
         rules.iter_mut().for_each(String::shrink_to_fit);
         rules.shrink_to_fit();
-        Self { rules: Arc::new(rules), unordered }
+        Self { rules: Arc::new(rules), unordered, node: None }
     }
 }
 
-/// Puts a chain in place, unless it is there.
-fn put(chains: &mut Chains, name: (Table, String), lines: Lines) {
-    if chains.get(&name).is_none_or(|there| **there != lines) {
-        chains.insert(name, Arc::new(lines));
+impl Book {
+    /// Puts a chain in place, unless it is there: as what it was before, it may only be changed.
+    fn put(&mut self, key: Key, lines: Lines) {
+        match self.chains.get(&key) {
+            Some(there) if **there == lines => {}
+            Some(there) if there.node != lines.node => self.clash.note(&key.1),
+            _ => drop(self.chains.insert(key, Arc::new(lines))),
+        }
     }
 }
 

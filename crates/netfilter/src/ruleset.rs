@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use crate::{ChainName, Family, MapBody, MapName, Rule, SetBody, SetName};
+use crate::{ChainName, Family, MapBody, MapName, Rule, SetBody, SetName, clash::Clash};
 
 /// A table of the firewall. Ordered as transactions are committed: what denies comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,8 +73,11 @@ pub struct Ruleset {
     pub(crate) hooks: Vec<(Table, Hook)>,
     pub(crate) sets: BTreeMap<SetName, SetBody>,
     pub(crate) maps: BTreeMap<MapName, MapBody>,
+    pub(crate) clash: Clash,
 }
 
+/// What is wanted under a name is said once, or always alike: no kernel takes two things under one name
+/// ([`crate::KernelError::Clash`]).
 impl Ruleset {
     /// Nothing at all.
     pub fn new() -> Self {
@@ -83,6 +86,12 @@ impl Ruleset {
 
     /// Wants `chain` to hold exactly `rules`.
     pub fn chain(&mut self, table: Table, chain: ChainName, rules: Vec<Rule>) {
+        let name = chain.clone();
+        self.clash.say(name.as_str(), self.chains.entry((table, chain)), rules);
+    }
+
+    /// Wants `chain` to hold these rules instead of those that were wanted until now.
+    pub fn replace_chain(&mut self, table: Table, chain: ChainName, rules: Vec<Rule>) {
         self.chains.insert((table, chain), rules);
     }
 
@@ -94,12 +103,12 @@ impl Ruleset {
 
     /// Wants a set, for rules of any table to look things up in.
     pub fn set(&mut self, name: SetName, body: SetBody) {
-        self.sets.insert(name, body);
+        self.clash.say(name.clone().as_str(), self.sets.entry(name), body);
     }
 
     /// Wants a map, for rules of any table to look addresses up in.
     pub fn map(&mut self, name: MapName, body: MapBody) {
-        self.maps.insert(name, body);
+        self.clash.say(name.clone().as_str(), self.maps.entry(name), body);
     }
 
     /// How many rules there are, hooks included.

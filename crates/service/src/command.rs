@@ -1,6 +1,10 @@
 //! The command line all daemons share: `--config-file PATH`, in any of Go's spellings.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use gocompat::flags::{self, FlagError};
 use thiserror::Error;
@@ -21,23 +25,49 @@ pub enum CommandError {
 
 /// The configuration file this process was started with; or the code to exit with, the usage or the
 /// version having been printed, as asked for, or the usage together with what is wrong.
-#[expect(clippy::print_stdout, reason = "help that was asked for is an answer")]
 pub fn config_file_or_usage(program: &str, usage: &str) -> Result<PathBuf, ExitCode> {
-    config_file(std::env::args().skip(1)).map_err(|error| match error {
-        CommandError::Flag(FlagError::Help) => {
-            println!("{usage}");
-            ExitCode::SUCCESS
-        }
-        CommandError::Flag(FlagError::Unknown(flag)) if flag == "version" => {
-            // All programs of the workspace have one version.
-            println!("{program} {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        error => {
-            eprintln!("{program}: {error}\n\n{usage}");
-            ExitCode::from(2)
-        }
+    config_file_of(std::env::args().skip(1), program, usage)
+}
+
+/// The same, of the words behind a verb.
+pub fn config_file_of(
+    words: impl IntoIterator<Item = String>,
+    program: &str,
+    usage: &str,
+) -> Result<PathBuf, ExitCode> {
+    config_file(words).map_err(|error| match error {
+        CommandError::Flag(error) => explain(&error, program, usage),
+        error => complain(&error, program, usage),
     })
+}
+
+/// The code to exit with after flags that could not be read: because help or the version was asked for,
+/// which is printed, or because they are wrong.
+pub fn explain(error: &FlagError, program: &str, usage: &str) -> ExitCode {
+    match error {
+        FlagError::Help => answer(usage),
+        // All programs of the workspace have one version.
+        FlagError::Unknown(flag) if flag == "version" => {
+            answer(&format!("{program} {}", env!("CARGO_PKG_VERSION")))
+        }
+        error => complain(error, program, usage),
+    }
+}
+
+fn complain(error: &dyn std::error::Error, program: &str, usage: &str) -> ExitCode {
+    eprintln!("{program}: {error}\n\n{usage}");
+    ExitCode::from(2)
+}
+
+/// Prints what was asked for. Whoever has read enough and left, as `head` does, need not be told more.
+pub fn answer(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("writing to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// The path after `--config-file`, from the words behind the program's name.

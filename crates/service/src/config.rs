@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use gocompat::json::{self, JsonError};
+use gocompat::json::{self, JsonError, Stray};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -57,6 +57,32 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let bytes = std::fs::read(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     json::from_slice(&bytes).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+/// [`read`], and the keys nobody asked for but those in `for_others`, which the programs we replace
+/// have and we do without.
+pub fn read_noting<T: DeserializeOwned>(
+    path: &Path,
+    for_others: &[&str],
+) -> Result<(T, Vec<Stray>), ConfigError> {
+    let bytes = std::fs::read(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    json::from_slice_noting(&bytes, for_others)
+        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+impl ConfigError {
+    /// The same, beside the keys that may be why something is missing.
+    #[must_use]
+    pub fn beside(self, strays: &[Stray]) -> Self {
+        match self {
+            Self::Invalid(Faults(mut faults)) => {
+                faults.extend(strays.iter().map(ToString::to_string));
+                Self::Invalid(Faults(faults))
+            }
+            error => error,
+        }
+    }
 }
 
 impl Check {

@@ -45,10 +45,13 @@ pub enum TlsError {
         source: pem::Error,
     },
     /// Certificate and key do not belong together, or are of no use.
-    #[error("unable to load cert or key: pairing the certificate in {} with its key", path.display())]
+    #[error(
+        "unable to load cert or key: pairing the certificate in {} with the key in {}",
+        identity.certificate.display(), identity.key.display()
+    )]
     Pair {
-        /// The certificate.
-        path: PathBuf,
+        /// Both.
+        identity: Identity,
         /// What is wrong.
         #[source]
         source: rustls::Error,

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use gocompat::json::Stray;
 use ipnet::IpNet;
 use policy::Protocol;
 use thiserror::Error;
@@ -20,6 +21,12 @@ pub(crate) struct Faults(pub(super) Vec<String>);
 impl Faults {
     pub fn note(&mut self, fault: impl fmt::Display) {
         self.0.push(fault.to_string());
+    }
+
+    /// The same, beside the keys that may be why something is missing.
+    pub fn beside(mut self, strays: &[Stray]) -> Self {
+        strays.iter().for_each(|stray| self.note(stray));
+        self
     }
 
     pub fn missing(&mut self, key: &str) {

@@ -139,7 +139,8 @@ fn what_the_wrapper_is_told_counts_where_the_networker_is_told_nothing() {
         "datastore":"/theirs","instance_address":"10.0.16.15","underlay_ips":["10.0.16.15"],
         "iptables_lock_file":"/theirs.lock","deny_networks":{"always":["10.9.0.0/16"]},
         "iptables_asg_logging":true,"policy_agent_force_poll_address":"127.0.0.1:8722",
-        "delegate":{"type":"silk-cni"}}]}"#;
+        "datastore_file_owner":"vcap","datastore_file_group":"vcap","host_tcp_services":[],
+        "metadata":{"a":"b"},"runtimeConfig":{"portMappings":[]},"delegate":{"type":"silk-cni"}}]}"#;
     std::fs::write(dir.path().join("30-cni-wrapper.conflist"), wrapper).unwrap();
     let load = |own: &str| {
         let path = dir.path().join("networker.json");
@@ -148,8 +149,10 @@ fn what_the_wrapper_is_told_counts_where_the_networker_is_told_nothing() {
         Config::load(&path)
     };
     let own = r#" {"cni_plugin_dir":"/p","cni_config_dir":"DIR","bind_mount_dir":"/n","state_file":"/s",
-        "start_port":61000,"total_ports":5000,"Datastore":"/ours","overlay_network":"10.255.0.0/16"}"#;
+        "start_port":61000,"total_ports":5000,"Datastore":"/ours","overlay_network":"10.255.0.0/16",
+        "proxy_uid":0,"proxy_port":15001,"log_prefix":"cfnetworking"}"#;
     let config = load(own).unwrap();
+    assert_eq!(config.strays, []);
     assert_eq!(config.datastore, PathBuf::from("/ours"));
     assert_eq!(config.iptables_lock_file, PathBuf::from("/theirs.lock"));
     assert_eq!(config.cell.address.to_string(), "10.0.16.15");

@@ -1,6 +1,8 @@
+mod firewalls;
+mod links;
+
 use std::{
     collections::BTreeSet,
-    io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
@@ -10,16 +12,14 @@ use cni::{Attachment, Network, Runtime, Target};
 use containers::{Container, Store, StoreError};
 use hostnet::{
     link::{self, Place},
-    netns::{self, Netns, NetnsId, SysctlError},
+    netns::{self, Netns, NetnsId},
 };
-use netfilter::{
-    Backend, Builtin, Dialect, Interface, Kernel, KernelError, Observed, Plan, Rendered, Ruleset,
-    Scope, Step, Table, probe,
-};
+use netfilter::{Interface, Observed, Ruleset, Scope};
 use netfilter_events::conntrack::Conntrack;
 use serde_json::{Map, Value};
 
-use super::{Decide, Host, HostError, Source, Wanted};
+use self::firewalls::Firewalls;
+use super::{Decide, Host, HostError, Source};
 use crate::{
     agent,
     config::Config,
@@ -27,7 +27,7 @@ use crate::{
     ports::{PortPool, PortsError},
     proxy,
     record::{Record, Records},
-    rules,
+    store_owner::{StoreOwner, StoreOwnerError},
 };
 
 /// What the interface is called inside every container.
@@ -36,13 +36,11 @@ const INTERFACE: &str = "eth0";
 /// How long an agent that is only told, not asked, is listened to.
 const HINT_LIMIT: Duration = Duration::from_secs(3);
 
-/// A firewall, and what it holds.
-type Looked = (Box<dyn Kernel>, Observed);
-
 /// The machine this process runs on.
 pub(crate) struct CellHost<'c> {
     config: &'c Config,
     records: Records,
+    firewalls: Firewalls<'c>,
     store: Store,
     cni: Runtime,
 }
@@ -55,59 +53,8 @@ impl<'c> CellHost<'c> {
             cache_dir: records.cni_dir(),
             limit: config.cni_limit,
         };
-        Self { config, records, store: Store::at(&config.datastore), cni }
-    }
-
-    fn backend(&self) -> Result<Backend, HostError> {
-        match self.config.backend {
-            Backend::Auto => Ok(Backend::Auto.choose(&probe())?),
-            chosen => Ok(chosen),
-        }
-    }
-
-    fn open(&self, backend: Backend) -> Result<Box<dyn Kernel>, HostError> {
-        let lock = Some(self.config.iptables_lock_file.clone());
-        Ok(if self.is_dual() { backend.open_dual(lock) } else { backend.open(lock) }?)
-    }
-
-    /// Whether containers have addresses of IPv6, or some still have after that was turned off.
-    fn is_dual(&self) -> bool {
-        self.config.second_network.is_some() || self.records.are_dual()
-    }
-
-    fn firewall(&self) -> Result<Box<dyn Kernel>, HostError> {
-        self.open(self.backend()?)
-    }
-
-    /// The firewall that was configured before, should anything of ours stand there.
-    fn left(&self) -> Result<Option<Looked>, HostError> {
-        if self.records.firewall() == Some(self.backend()?.to_string()) {
-            return Ok(None);
-        }
-        self.other()
-    }
-
-    /// The firewall that is not configured. One that cannot be read holds nothing of ours, unless it is
-    /// only just now that it cannot.
-    fn other(&self) -> Result<Option<Looked>, HostError> {
-        let other = match self.backend()? {
-            Backend::Nftables => Backend::Iptables,
-            _ => Backend::Nftables,
-        };
-        let looked = self.open(other).and_then(|mut kernel| {
-            let observed = kernel.observe()?;
-            Ok((kernel, observed))
-        });
-        let unreadable = |error: &HostError| {
-            let error = crate::error_chain(error);
-            tracing::debug!("The other firewall cannot be read: {error}");
-        };
-        match looked {
-            Err(error @ HostError::Firewall(KernelError::Moved(_) | KernelError::Lock { .. })) => {
-                Err(error)
-            }
-            looked => Ok(looked.inspect_err(unreadable).ok()),
-        }
+        let firewalls = Firewalls { config, records: records.clone() };
+        Self { config, records, firewalls, store: Store::at(&config.datastore), cni }
     }
 
     /// Whom there are records of, readable or not.
@@ -159,15 +106,26 @@ impl<'c> CellHost<'c> {
     }
 
     /// The store, likewise (spec/cell.md §I.17).
-    fn with_store<T>(&self, act: impl Fn(&Store) -> Result<T, StoreError>) -> Result<T, HostError> {
-        match act(&self.store) {
+    fn with_store<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, HostError> {
+        match act() {
             Err(error @ StoreError::Corrupt { .. }) => {
                 self.store.rebuild(&self.living())?;
                 warn_rebuilt(&error);
-                Ok(act(&self.store)?)
+                Ok(act()?)
             }
             result => Ok(result?),
         }
+    }
+
+    /// The store as it is when a container is added, which is when it is given to whom it belongs; from then
+    /// on it stays theirs. So does the lock that all who write rules share.
+    fn store_of_its_owner(&self) -> Result<Store, HostError> {
+        let Some(owner) = &self.config.store_owner else { return Ok(self.store.clone()) };
+        let owner = owner.find()?;
+        let path = &self.config.iptables_lock_file;
+        let given = files::open_to_lock(path).and_then(|lock| owner.take_over(&lock));
+        given.map_err(|source| StoreOwnerError::Give { path: path.clone(), source })?;
+        Ok(self.store.clone().owned_by(owner))
     }
 
     /// The records of containers that are there. Those a reboot has ended are remembered, too, but
@@ -211,60 +169,17 @@ fn open(source: Source) -> Result<Netns, HostError> {
     })
 }
 
-/// Whether packets between two ports of a bridge pass the firewall.
-const BRIDGED_IS_SEEN: &str = "net/bridge/bridge-nf-call-iptables";
-
-/// The same of IPv6.
-const BRIDGED_IPV6_IS_SEEN: &str = "net/bridge/bridge-nf-call-ip6tables";
-
-/// Turns IPv6 off on a link of the namespace this is called in; a kernel without IPv6 needs no telling.
-fn without_ipv6(link: &str) -> Result<bool, HostError> {
-    let setting = format!("net/ipv6/conf/{link}/disable_ipv6");
-    match netns::write_sysctl(&setting, "1") {
-        Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(false)
-        }
-        result => Ok(result?),
-    }
-}
-
-/// What is to be done for each of these.
-fn plans(dialect: Dialect, observed: &Observed, wanted: &[Wanted]) -> Vec<Plan> {
-    let plan = |Wanted { rules, scope }: &Wanted| {
-        Plan::new(&Rendered::new(rules, dialect), observed, scope)
-    };
-    wanted.iter().map(plan).collect()
-}
-
-/// Takes what `scope` owns out of a firewall.
-fn clear_one(looked: Option<Looked>, scope: &Scope) -> Result<(), HostError> {
-    if let Some((mut kernel, observed)) = looked {
-        let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
-        kernel.commit(&Plan::new(&nothing, &observed, scope))?;
-    }
-    Ok(())
-}
-
-fn is_bridge(link: &Interface) -> bool {
-    Path::new("/sys/class/net").join(link.as_str()).join("bridge").exists()
-}
-
-/// A bridge, or a port of one, in the network namespace /sys was mounted in, which on a cell is ours.
-fn is_on_bridge(link: &Interface) -> bool {
-    let about = Path::new("/sys/class/net").join(link.as_str());
-    about.join("brport").exists() || is_bridge(link)
-}
-
 impl Host for CellHost<'_> {
     /// A loose filter for all interfaces wins over the strict one we set on each container's
     /// (`conf/all` and `conf/<name>`: the kernel takes the greater value).
     fn check(&self) -> Result<(), HostError> {
         self.cni.check(&self.network()?)?;
+        self.config.store_owner.as_ref().map(StoreOwner::find).transpose()?;
         if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
             return Err(HostError::LooseFilter);
         }
         if self.config.second_network.is_some() {
-            self.firewall()?.observe().map_err(HostError::OneFamily)?;
+            self.firewalls.configured()?.observe().map_err(HostError::OneFamily)?;
         }
         Ok(())
     }
@@ -322,16 +237,7 @@ impl Host for CellHost<'_> {
     }
 
     fn forbid_forged_sources(&self, links: &[Interface]) -> Result<bool, HostError> {
-        let mut news = false;
-        for link in links {
-            news |= netns::write_sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1")?;
-        }
-        // There is no such setting without the module; then no packet on a bridge is ever seen.
-        match (netns::read_sysctl(BRIDGED_IS_SEEN), links.iter().find(|link| is_on_bridge(link))) {
-            (Ok(_), _) => Ok(netns::write_sysctl(BRIDGED_IS_SEEN, "1")? | news),
-            (Err(_), None) => Ok(news),
-            (Err(_), Some(link)) => Err(HostError::UnseenBridge(link.clone())),
-        }
+        links::forbid_forged_sources(links)
     }
 
     fn place(&self, link: &Interface) -> Result<Place, HostError> {
@@ -339,87 +245,54 @@ impl Host for CellHost<'_> {
     }
 
     fn show_ipv6_of_bridges(&self, ports: &[Interface]) -> Result<bool, HostError> {
-        let Some(port) = ports.first() else { return Ok(false) };
-        netns::read_sysctl(BRIDGED_IPV6_IS_SEEN)
-            .map_err(|_| HostError::UnseenBridge(port.clone()))?;
-        Ok(netns::write_sysctl(BRIDGED_IPV6_IS_SEEN, "1")?)
+        links::show_ipv6_of_bridges(ports)
     }
 
-    /// Between two ports of a bridge nothing is routed, so the container's end is told as well.
     fn forbid_ipv6(&self, handle: &Handle, links: &[Interface]) -> Result<bool, HostError> {
-        let mut news = false;
-        // A bridge is others' as well; what comes to it from its ports stays with them.
-        for link in links.iter().filter(|link| !is_bridge(link)) {
-            news |= without_ipv6(link.as_str())?;
-        }
-        let inside = Netns::open(self.pin_file(handle))?.run(|| without_ipv6(INTERFACE))??;
-        Ok(inside | news)
+        links::forbid_ipv6(&self.pin_file(handle), links)
     }
 
-    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<(), HostError> {
+    fn redirect(&self, handle: &Handle, wanted: &Ruleset) -> Result<bool, HostError> {
         let inside = Netns::open(self.pin_file(handle))?;
-        inside.run(|| {
-            self.firewall()?.settle(wanted, &proxy::scope())?;
-            Ok(())
-        })?
+        inside.run(|| self.firewalls.settle(wanted, &proxy::scope()))?
     }
 
     fn settle(&self, wanted: &Ruleset, scope: &Scope) -> Result<(), HostError> {
-        self.firewall()?.settle(wanted, scope)?;
-        Ok(())
+        self.firewalls.settle(wanted, scope).map(drop)
     }
 
     fn observe(&self) -> Result<Observed, HostError> {
-        Ok(self.firewall()?.observe()?)
+        Ok(self.firewalls.configured()?.observe()?)
     }
 
     fn former(&self) -> Result<Option<Observed>, HostError> {
-        Ok(self.left()?.map(|(_, observed)| observed))
+        Ok(self.firewalls.former()?.map(|(_, observed)| observed))
     }
 
     fn agree(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
-        let mut kernel = self.firewall()?;
-        let (dialect, mut touched) = (kernel.dialect(), Vec::new());
-        kernel.change(&mut |observed| {
-            let plans = plans(dialect, observed, &decide(observed));
-            touched = plans.iter().map(Plan::touched).collect();
-            plans.into_iter().fold(Plan::nothing(dialect), Plan::and)
-        })?;
-        Ok(touched)
+        self.firewalls.agree(decide)
     }
 
     fn differences(&self, decide: &mut Decide<'_>) -> Result<Vec<BTreeSet<String>>, HostError> {
-        let mut kernel = self.firewall()?;
-        let observed = kernel.observe()?;
-        let plans = plans(kernel.dialect(), &observed, &decide(&observed));
-        Ok(plans.iter().map(Plan::touched).collect())
+        self.firewalls.differences(decide)
     }
 
     fn clear(&self, scope: &Scope) -> Result<(), HostError> {
-        self.settle(&Ruleset::new(), scope)?;
-        self.clear_former(scope)
+        self.firewalls.settle(&Ruleset::new(), scope)?;
+        self.firewalls.clear_former(scope)
     }
 
     fn clear_both(&self, scope: &Scope) -> Result<(), HostError> {
-        self.settle(&Ruleset::new(), scope)?;
-        clear_one(self.other()?, scope)
+        self.firewalls.settle(&Ruleset::new(), scope)?;
+        self.firewalls.clear_other(scope)
     }
 
     fn clear_former(&self, scope: &Scope) -> Result<(), HostError> {
-        clear_one(self.left()?, scope)
+        self.firewalls.clear_former(scope)
     }
 
     fn clear_masquerade(&self, ip: Ipv4Addr) -> Result<(), HostError> {
-        let mut kernel = self.firewall()?;
-        let observed = kernel.observe()?;
-        for (mut kernel, observed) in [(kernel, observed)].into_iter().chain(self.other()?) {
-            let parent = Builtin::Postrouting.to_string();
-            let there = observed.rules(Table::Nat, &parent).unwrap_or_default();
-            let steps = there.iter().filter(|rule| rules::is_wrappers_masquerade(rule, ip));
-            let steps = steps.map(|rule| Step::Delete(parent.clone(), rule.clone())).collect();
-            kernel.commit(&Plan::of(kernel.dialect(), Table::Nat, steps))?;
-        }
-        Ok(())
+        self.firewalls.clear_masquerade(ip)
     }
 
     /// Not an error when it fails: connections are a matter of minutes, and a host whose kernel does not
@@ -436,11 +309,12 @@ impl Host for CellHost<'_> {
         if files::is_blank(self.store.path()) && self.store.rebuild(&self.living())? {
             warn_lost(self.store.path());
         }
-        self.with_store(|store| store.add(container))
+        let store = self.store_of_its_owner()?;
+        self.with_store(|| store.add(container))
     }
 
     fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
-        self.with_store(|store| store.remove(handle.as_str()))
+        self.with_store(|| self.store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {
@@ -487,11 +361,9 @@ impl Host for CellHost<'_> {
     }
 
     fn left_behind(&self) -> Vec<Handle> {
-        match self.backend() {
-            Ok(backend) if self.records.firewall() == Some(backend.to_string()) => Vec::new(),
-            // Whoever cannot choose one has said so already.
-            _ => self.records.handles(),
-        }
+        // Whoever cannot choose one has said so already.
+        let has_all = self.firewalls.has_all().unwrap_or(false);
+        if has_all { Vec::new() } else { self.records.handles() }
     }
 
     fn somebody_is_left_behind(&self) -> Result<(), HostError> {
@@ -499,11 +371,7 @@ impl Host for CellHost<'_> {
     }
 
     fn nobody_is_left_behind(&self) -> Result<(), HostError> {
-        let backend = self.backend()?.to_string();
-        if self.records.firewall().as_ref() != Some(&backend) || self.records.is_empty() {
-            self.records.set_firewall(&backend)?;
-        }
-        Ok(())
+        self.firewalls.note_all_is_moved()
     }
 
     fn others_at(&self, own: &Record) -> Vec<Handle> {

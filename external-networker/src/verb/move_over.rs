@@ -66,7 +66,7 @@ fn agree(host: &dyn Host, config: &Config, facts: &Facts, leave: bool) -> Result
         let mut rules = rules::ruleset(&config.cell, &Facts { governed, ..facts.clone() });
         if governed == Governed::No && leave {
             let pass = vec![Rule::new(Action::Accept)];
-            rules.chain(Table::Filter, facts.handle.chains().netout, pass);
+            rules.replace_chain(Table::Filter, facts.handle.chains().netout, pass);
         }
         vec![Wanted { rules, scope: facts.handle.scope() }]
     })?;

@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     handle::Handle,
     host::{Host, HostError, Wanted},
+    proxy::{self, Proxy},
     record::RecordError,
     rules::{self, Facts, Governed, Second},
 };
@@ -57,7 +58,7 @@ pub(crate) struct Mended {
 
 /// What is known of a container.
 enum Subject {
-    All(Facts),
+    All(Facts, Option<Proxy>),
     /// Where it is, and no more.
     Address(Facts),
 }
@@ -196,7 +197,7 @@ impl Repair<'_> {
     fn linked_among(&self, handles: &[Handle], observed: &Observed) -> BTreeSet<Handle> {
         let is_linked = |handle: &&Handle| {
             let governed = rules::governed(handle, observed);
-            let (Some(Subject::All(facts)) | Some(Subject::Address(facts))) =
+            let (Some(Subject::All(facts, _)) | Some(Subject::Address(facts))) =
                 self.subjects.get(*handle)
             else {
                 return governed != Governed::No;
@@ -215,7 +216,7 @@ impl Repair<'_> {
     ) -> Vec<Wanted> {
         let cell = &self.config.cell;
         let of = |handle: &Handle| match self.subjects.get(handle) {
-            Some(Subject::All(facts)) => {
+            Some(Subject::All(facts, _)) => {
                 let mut facts = facts.clone();
                 facts.governed = rules::governed(handle, observed);
                 if shut.contains(handle) && !facts.is_linked() {
@@ -239,10 +240,11 @@ impl Repair<'_> {
         }
     }
 
-    /// What is not said by rules: containers that were up before an upgrade may lack it.
+    /// What is not said by rules of this host: containers that were up before an upgrade may lack it; and
+    /// what the container's own firewall says, into which nobody looks but us.
     fn set(&mut self) {
         for (handle, subject) in std::mem::take(&mut self.subjects) {
-            let Subject::All(facts) = subject else { continue };
+            let Subject::All(facts, proxy) = subject else { continue };
             let sources = self.host.forbid_forged_sources(&facts.links);
             self.is_set(&handle, "rp_filter", "forbidding forged addresses", sources);
             if let Some(second) = &facts.second {
@@ -256,6 +258,10 @@ impl Repair<'_> {
             } else if !self.config.allow_unfiltered_ipv6 {
                 let ipv6 = self.host.forbid_ipv6(&handle, &facts.links);
                 self.is_set(&handle, "disable_ipv6", "forbidding IPv6", ipv6);
+            }
+            if let Some(proxy) = proxy {
+                let sent = self.host.redirect(&handle, &proxy.rules(facts.ip));
+                self.is_set(&handle, proxy::COMMENT, "sending connections to the proxy", sent);
             }
         }
     }
@@ -290,7 +296,8 @@ fn subject(
         Ok(None) => Err(RepairError::Unknown),
         Ok(Some(record)) => match record.live {
             Some(live) if pinned == Some(live.namespace) => {
-                Ok(Some((Subject::All(facts(handle, &live)?), None)))
+                let facts = facts(handle, &live)?;
+                Ok(Some((Subject::All(facts, live.proxy), None)))
             }
             _ => Ok(None),
         },

@@ -32,7 +32,10 @@ const NO_HOST_IP: &str = "255.255.255.255";
 /// Why a container was not connected. Nothing of it is left.
 #[derive(Debug, Error)]
 pub(crate) enum UpError {
-    #[error("up missing pid")]
+    #[error(
+        "up missing pid: the request on standard input names no process in the container's network namespace, as \
+         {{\"Pid\": 4711}} does, and no namespace was handed down as file descriptor 3"
+    )]
     NoPid(#[source] HostError),
     #[error("finding the container's network namespace")]
     Namespace(#[source] HostError),
@@ -190,8 +193,10 @@ fn connect(
     let mut reply = reply(config, ip, interface, &mapped, &attachment);
     reply.properties.container_ipv6 = ipv6.map(|ip| ip.to_string());
     let egress = request.netout_rules;
-    record.live =
-        Some(Live { namespace, ip, second, links, metadata, mapped, egress, reply: reply.clone() });
+    let proxy = config.proxy.clone();
+    let live = Live { namespace, ip, second, links, metadata, mapped, proxy, egress, reply };
+    let reply = live.reply.clone();
+    record.live = Some(live);
     host.save(&record).map_err(doing("remembering the answer"))?;
     undo.keep();
     Ok(reply)

@@ -109,6 +109,39 @@ fn the_predecessors_file_is_accepted_whole_and_unchanged() {
     assert!(!logging && !dry_run);
 }
 
+/// The file at a path with this text, which is good but for what nobody reads.
+fn strays(text: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.json");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&path).unwrap().strays.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn of_keys_the_predecessors_have_not_a_word_is_said() {
+    assert_eq!(strays(BOSH), [""; 0]);
+    let of_2016 = r#"{"poll_interval":5,"cni_datastore_path":"/s","policy_server_url":"https://ps:4003","vni":1,
+        "flannel_subnet_file":"/var/vcap/data/flannel/subnet.env","metron_address":"127.0.0.1:3457",
+        "ca_cert_file":"/dev/null","client_cert_file":"/dev/null","client_key_file":"/dev/null"}"#;
+    assert_eq!(strays(of_2016), [""; 0]);
+    let file = "/var/vcap/data/flannel/subnet.env".into();
+    assert_eq!(check(of_2016).unwrap().subnet, subnet::Source::File(file));
+}
+
+#[test]
+fn misspelt_keys_are_told_with_those_that_were_meant() {
+    let keys = r#"{"backened":"nftables","statefile":"/s","shadow":{"removal":true},"#;
+    let told = strays(&BOSH.replacen('{', keys, 1)).join("\n");
+    for (key, meant) in [
+        ("backened", "backend"),
+        ("statefile", "state_file"),
+        ("shadow.removal", "shadow.removals"),
+    ] {
+        let line = format!("`{key}` is no key of this file; did you mean `{meant}`?");
+        assert!(told.contains(&line), "{told}");
+    }
+}
+
 #[test]
 fn what_is_wrong_in_the_predecessors_file_is_named() {
     for (right, wrong, fault) in [

@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Body {
     enforcement: Enforcement,
     server_failure: Option<String>,
+    state_file_failure: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -21,6 +22,8 @@ struct Body {
 struct Enforcement {
     held: Option<String>,
     enforced: Option<serde_json::Value>,
+    of_former_run: bool,
+    containers_failure: Option<String>,
     containers: u64,
     repairs: u64,
     unguarded: Vec<String>,
@@ -56,7 +59,8 @@ fn ask(address: SocketAddr) -> Result<Body, ureq::Error> {
 }
 
 fn judge(body: &Body) -> Finding {
-    let Enforcement { held, enforced, containers, repairs, unguarded, waiting } = &body.enforcement;
+    let Enforcement { held, enforced, containers, repairs, unguarded, waiting, .. } =
+        &body.enforcement;
     if let Some(Waiting { lock, holder, seconds }) = waiting {
         let says =
             format!("it has waited {seconds} seconds for the lock {lock}, which {holder} holds");
@@ -64,6 +68,10 @@ fn judge(body: &Body) -> Finding {
     }
     if let Some(held) = held {
         return Finding::broken("agent", format!("it leaves the rules as they are: {held}"));
+    }
+    if let Some(why) = &body.enforcement.containers_failure {
+        let says = format!("it does not know which containers are here now: {why}");
+        return Finding::broken("agent", says);
     }
     if let Some(first) = unguarded.first() {
         let says = format!(
@@ -73,8 +81,19 @@ fn judge(body: &Body) -> Finding {
         );
         return Finding::broken("agent", says);
     }
+    if body.enforcement.of_former_run {
+        let failure = body.server_failure.as_deref().unwrap_or("it has not answered yet");
+        let says = format!(
+            "rules of a former run are in force until the policy server answers for the first time: {failure}"
+        );
+        return Finding::warning("agent", says);
+    }
     if let Some(failure) = &body.server_failure {
         let says = format!("it enforces what it knows; no news of policies: {failure}");
+        return Finding::warning("agent", says);
+    }
+    if let Some(failure) = &body.state_file_failure {
+        let says = format!("what it enforces is not on disk, so a restart may undo it: {failure}");
         return Finding::warning("agent", says);
     }
     if enforced.is_none() {
@@ -109,6 +128,13 @@ mod tests {
         let away = judged(r#"{"enforcement":{"enforced":{}},"server_failure":"no answer"}"#);
         assert_eq!(away.verdict, Verdict::Warning);
         assert_eq!(judged("{}").verdict, Verdict::Warning);
+        let former = judged(r#"{"enforcement":{"of_former_run":true},"server_failure":"gone"}"#);
+        assert_eq!(former.verdict, Verdict::Warning);
+        assert!(former.says.contains("former run") && former.says.ends_with("gone"));
+        let blind = judged(r#"{"enforcement":{"enforced":{},"containers_failure":"no JSON"}}"#);
+        assert_eq!(blind.verdict, Verdict::Broken);
+        let disk = judged(r#"{"enforcement":{"enforced":{}},"state_file_failure":"full"}"#);
+        assert_eq!(disk.verdict, Verdict::Warning);
         let well = judged(r#"{"enforcement":{"held":null,"enforced":{},"containers":3}}"#);
         assert_eq!(well.verdict, Verdict::Fine);
         assert!(well.says.contains("3 containers"));

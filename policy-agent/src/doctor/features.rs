@@ -8,7 +8,7 @@ use std::{
 };
 
 use hostnet::link::{Links, NewVxlan, Vxlan};
-use netfilter::{Kernel, Nftables};
+use netfilter::{Backend, Kernel, Nftables};
 use netfilter_events::{
     conntrack::{Connections, Conntrack},
     nflog::Listener,
@@ -70,12 +70,12 @@ table inet netman-doctor {
 }
 ";
 
-pub(super) fn examine() -> Vec<Finding> {
-    let own_network = || {
+pub(super) fn examine(backend: Backend) -> Vec<Finding> {
+    let own_network = move || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
             format!("no network namespace can be made ({errno}); is this root?")
         })?;
-        Ok::<_, String>(tried())
+        Ok::<_, String>(tried(backend))
     };
     // A thread that has moved must not be used for anything else.
     match thread::spawn(own_network).join() {
@@ -85,7 +85,7 @@ pub(super) fn examine() -> Vec<Finding> {
     }
 }
 
-fn tried() -> Vec<Finding> {
+fn tried(backend: Backend) -> Vec<Finding> {
     let mut findings = vec![engine()];
     findings.extend(MATCHES.map(|(name, rule, is_needed)| {
         match run("iptables", &format!("-w 5 {rule}"), "") {
@@ -94,10 +94,7 @@ fn tried() -> Vec<Finding> {
             Err(error) => Finding::warning(name, error),
         }
     }));
-    findings.push(match run("nft", "-f -", TABLE) {
-        Ok(_) => Finding::fine("nftables", "could be used in place of iptables"),
-        Err(error) => Finding::unknown("nftables", format!("cannot be used: {error}")),
-    });
+    findings.push(nftables(backend, run("nft", "-f -", TABLE).map(drop)));
     findings.push(match run("ipset", "create doctor hash:net", "") {
         Ok(_) => Finding::fine("ipset", "could be used for long lists of networks"),
         Err(error) => Finding::unknown("ipset", format!("cannot be used: {error}")),
@@ -115,6 +112,20 @@ fn tried() -> Vec<Finding> {
     });
     findings.extend(with_sockets());
     findings
+}
+
+/// What it means that nftables works here, or does not.
+fn nftables(backend: Backend, tried: Result<(), String>) -> Finding {
+    const NAME: &str = "nftables";
+    match (backend, tried) {
+        (Backend::Nftables, Ok(())) => Finding::fine(NAME, "works, and is the backend"),
+        (Backend::Auto, Ok(())) => Finding::fine(NAME, "works, so it is the backend (auto)"),
+        (Backend::Iptables, Ok(())) => Finding::fine(NAME, "could be used in place of iptables"),
+        (Backend::Nftables, Err(error)) => {
+            Finding::broken(NAME, format!("is the backend, and cannot be used: {error}"))
+        }
+        (_, Err(error)) => Finding::unknown(NAME, format!("cannot be used: {error}")),
+    }
 }
 
 /// Which of the two programs by this name it is.

@@ -266,7 +266,8 @@ fn look(store: &Store, known: &mut Option<Contents>, observed: &Observed) -> Res
         }
         Err(error) if known.is_some() => {
             let error = chain(&error);
-            tracing::warn!(error, "The container store is unreadable; its last content holds.");
+            // Told by who looks at policies, once.
+            tracing::debug!(error, "The container store is unreadable; its last content holds.");
             Ok(true)
         }
         Err(error) => Err(error.into()),

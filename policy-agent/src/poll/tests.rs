@@ -139,7 +139,26 @@ impl Scene {
         Self::before(server, saved, first)
     }
 
-    fn before(server: Server, mut saved: Saved, first: Status) -> Self {
+    /// An agent that shows this certificate, or says so.
+    async fn showing(
+        certificate: &Path,
+        script: impl IntoIterator<Item = (StatusCode, Option<&'static str>, &'static str)>,
+    ) -> Self {
+        let first = Status { pass: 1, held: None, apps: apps(&["web"]), ..Status::unknown() };
+        let server = Server::start(Arc::new(Mutex::new(script.into_iter().collect()))).await;
+        Self::with(server, Saved::at(None), first, |poller| poller.showing(certificate))
+    }
+
+    fn before(server: Server, saved: Saved, first: Status) -> Self {
+        Self::with(server, saved, first, |poller| poller)
+    }
+
+    fn with(
+        server: Server,
+        mut saved: Saved,
+        first: Status,
+        made: impl FnOnce(Poller) -> Poller,
+    ) -> Self {
         let clients = Client::each(&server.settings).unwrap();
         let (statuses, watching) = watch::channel(first);
         let (wake, wakes) = mpsc::channel(8);
@@ -155,6 +174,7 @@ impl Scene {
         }
         let (keeper, latest) = Keeper::after(kept.clone());
         let (poller, reach) = Poller::new(follower, kept, keeper, wake, watching);
+        let poller = made(poller);
         let agent = vec![
             AbortOnDrop(tokio::spawn(poller.run(CancellationToken::new()))),
             AbortOnDrop(tokio::spawn(keeper::run(saved, latest))),
@@ -266,6 +286,56 @@ async fn what_is_only_watched_is_no_receipt() {
     assert_eq!(text(&question, "netman-watches-only").as_deref(), Some("true"));
     let told = "shadow mode: what no policy allows is let through";
     assert_eq!(text(&question, "netman-error").as_deref(), Some(told));
+}
+
+#[tokio::test]
+async fn while_containers_are_not_known_nothing_is_confirmed() {
+    let mut scene = Scene::play([]).await;
+    assert_eq!(text(&scene.server.next_question().await, "netman-watches-only"), None);
+    let failure = Some("decoding container store /s.json".to_owned());
+    scene.statuses.send_modify(|status| status.containers_failure = failure);
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-watches-only").as_deref(), Some("true"));
+    let told = "it is not known which containers are here: decoding container store /s.json";
+    assert_eq!(text(&question, "netman-error").as_deref(), Some(told));
+    scene.statuses.send_modify(|status| status.containers_failure = None);
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-watches-only"), None);
+    assert_eq!(text(&question, "netman-error"), None);
+}
+
+#[tokio::test]
+async fn what_holds_a_pass_is_no_fault_of_the_servers() {
+    let script = [(StatusCode::OK, Some("\"life.7\""), EMPTY)];
+    let mut scene = Scene::play(script).await;
+    assert_eq!(scene.server.next_receipt().await, None);
+    scene.next_answer().await;
+    for _ in 0..2 {
+        scene.statuses.send_modify(|status| {
+            status.pass += 1;
+            status.held = Some("no subnet file".into());
+        });
+    }
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-error").as_deref(), Some("no subnet file"));
+    assert_eq!(text(&question, "if-none-match"), None);
+    assert_eq!(scene.reach.borrow().failure, None);
+}
+
+#[tokio::test]
+async fn who_cannot_reach_the_server_looks_at_its_own_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("expired.pem");
+    let mut params = CertificateParams::new(["cell".to_owned()]).unwrap();
+    params.not_after = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+    let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(&path, certificate.pem()).unwrap();
+    let script = [(StatusCode::INTERNAL_SERVER_ERROR, None, "{}")];
+    let mut scene = Scene::showing(&path, script).await;
+    let failed = scene.reach.wait_for(|reach| reach.failure.is_some());
+    let reach = timeout(DEADLINE, failed).await.expect("a failure in time").unwrap().clone();
+    let told = format!("our certificate {} has expired on ", path.display());
+    assert!(reach.failure.as_ref().unwrap().contains(&told), "{reach:?}");
 }
 
 const ONE: &str = r#"{"total_policies":1,"policies":[{"source":{"id":"web","tag":"0001"},"destination":

@@ -23,6 +23,17 @@ fn nothing_is_let_through_unless_it_is_configured() {
 }
 
 #[test]
+fn who_starts_is_told_what_is_only_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shadow = open(ALL, &folder);
+    assert_eq!(shadow.watched().unwrap(), "default_deny, removals, security_groups");
+    shadow.promote(&Kind::ALL.into()).unwrap();
+    assert_eq!(shadow.watched().unwrap(), "removals", "later ones");
+    assert_eq!(open(ALL, &folder).watched().unwrap(), "removals");
+    assert_eq!(Shadow::off().watched(), None);
+}
+
+#[test]
 fn a_removal_is_watched_until_it_is_promoted_and_the_next_one_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut shadow = open(ALL, &folder);

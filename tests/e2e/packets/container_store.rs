@@ -61,6 +61,37 @@ fn a_store_that_is_gone_changes_nothing() {
 }
 
 #[test]
+fn nothing_is_confirmed_while_containers_are_not_known() {
+    story("nothing is confirmed while containers are not known", |world| {
+        let cell = world.cell(2);
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = cell.start(Spec::app("db").tcp(5432).tcp(5433))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let store = cell.file("store.json");
+        let whole = fs::read(&store).context("cannot read the store")?;
+        fs::write(&store, "{\"db\":").context("cannot spoil the store")?;
+        let path = store.display().to_string();
+        poll::until("the agent says which file", || {
+            let status = cell.agent_status()?;
+            let why = status["enforcement"]["containers_failure"].as_str().unwrap_or_default();
+            ensure!(why.contains(&path), "{status}");
+            ensure!(status["server_failure"].is_null(), "{status}");
+            Ok(())
+        })?;
+        let policy = ["add-policy", web.app(), db.app(), "--protocol", "tcp", "--port", "5433"];
+        let wait = |timeout| policy.into_iter().chain(["--wait", "--timeout", timeout]);
+        let told = match world.server().run(wait("2")) {
+            Err(told) => format!("{told:#}"),
+            Ok(told) => anyhow::bail!("confirmed: {told}"),
+        };
+        ensure!(told.contains(&path), "{told}");
+        fs::write(&store, whole).context("cannot mend the store")?;
+        world.server().run(wait("20"))?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).may(&web, &db, tcp(5433)).hold()
+    });
+}
+
+#[test]
 fn a_new_container_does_not_cost_the_others_their_lost_entries() {
     story("a new container does not cost the others their lost entries", |world| {
         let (one, two) = (world.cell(1), world.cell(2));

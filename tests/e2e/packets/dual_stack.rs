@@ -161,6 +161,60 @@ fn what_garden_brings_opens_what_it_says() {
     });
 }
 
+/// With iptables, IPv6 has tables of its own, which nobody writes any more.
+#[test]
+fn what_the_agent_said_of_second_addresses_goes_when_they_are_turned_off() {
+    story("what the agent said of second addresses goes when they are turned off", |world| {
+        let (dual, cell) = (world.dual_stack()?, world.cell(1));
+        let groups = Groups::of(world)?;
+        let (a, b) = (dual.outside_a(), dual.outside_b());
+        groups.are(&[bound("web", &[rule("tcp", &a, "5432")])])?;
+        let brings = |spec: Spec| spec.net_out(b, 5432).dual();
+        let web = cell.start(brings(Spec::app("web").space("web")))?;
+        let db = cell.start(brings(Spec::app("db").tcp(5432).tcp(8080).udp(5432)))?;
+        world.allow(&web, &db, tcp(5432))?;
+        reaches(&web, db.second()?, &["tcp/5432"])?;
+        let by_hand = ["-A", "FORWARD", "-s", "fd00:99::/64", "-j", "ACCEPT"];
+        cell.netns().run("ip6tables", by_hand)?;
+
+        cell.configure_agent("dual_stack", false)?;
+        cell.configure_networker("dual_stack", false)?;
+        cell.restart_agent()?;
+        poll::until("policies no longer speak of second addresses", || {
+            let (left, about) = match Firewall::of_this_run() {
+                Firewall::Iptables => (cell.netns().run("ip6tables-save", [""; 0])?, "vpa--"),
+                Firewall::Nftables => {
+                    let words = ["list", "chain", "inet", "netman", "filter/vpa--forward"];
+                    (cell.netns().run("nft", words)?, "fd00:255:")
+                }
+            };
+            ensure!(!left.contains(about), "{left}");
+            Ok(())
+        })?;
+        reaches(&web, db.second()?, &[])?;
+        reaches(&web, db.address(), &["tcp/5432"])?;
+        // Who has such an address keeps it, and what its groups say of it; no more.
+        reaches(&web, a, &["tcp/5432"])?;
+        reaches(&web, b, &[])?;
+        reaches(&db, b, &[])?;
+
+        web.stop(cell)?;
+        reaches(&db, b, &[])?;
+        db.stop(cell)?;
+        let later = cell.start(Spec::app("later").space("web"))?;
+        ensure!(later.reply().second.is_none(), "{:?}", later.reply());
+        poll::until("nothing of ours is left in ip6tables", || {
+            let left = cell.netns().run("ip6tables-save", [""; 0])?;
+            ensure!(
+                !["vpa--", "asg-", "netout--"].iter().any(|ours| left.contains(ours)),
+                "{left}"
+            );
+            ensure!(left.contains("-s fd00:99::/64 -j ACCEPT"), "{left}");
+            Ok(())
+        })
+    });
+}
+
 #[test]
 fn nobody_sends_under_an_address_that_is_not_its_own() {
     for bridge in [false, true] {

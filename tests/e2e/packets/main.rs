@@ -7,6 +7,7 @@
 mod allows;
 mod alone;
 mod bandwidth;
+mod bare_host;
 mod container_store;
 mod crowd;
 mod denied_log;
@@ -33,5 +34,6 @@ mod shadow;
 mod survives_restart;
 mod switches_firewalls;
 mod takes_over;
+mod three;
 mod vandals;
 mod wiring;

@@ -20,13 +20,6 @@ const PARENTS: [&str; 5] =
 
 const ACCEPT: [&str; 2] = ["-j ACCEPT", "accept"];
 
-fn either([iptables, nftables]: [&str; 2]) -> &str {
-    match Firewall::of_this_run() {
-        Firewall::Iptables => iptables,
-        Firewall::Nftables => nftables,
-    }
-}
-
 /// Two apps on cell 1, a third on cell 2.
 struct Three<'w> {
     world: &'w World,
@@ -201,7 +194,7 @@ fn what_somebody_opens_by_hand_is_closed_again_soon() {
             cell.meddle("-F netout--web", "flush chain inet netman filter/netout--web")
         })?;
         three.repaired_after("an accept in front of what refuses", |cell| {
-            cell.insert_rule("filter/netout--web", either(ACCEPT))
+            cell.insert_rule("filter/netout--web", Firewall::either(ACCEPT))
         })?;
         three.repaired_after("a way to the cell itself opened", |cell| {
             delete(cell, "filter/INPUT", "input--web")
@@ -215,6 +208,44 @@ fn what_somebody_opens_by_hand_is_closed_again_soon() {
         let metrics = world.cell(1).agent_metrics()?;
         ensure!(metrics.contains("netman_agent_networker_runs_total"), "{metrics}");
         ensure!(metrics.contains("\nnetman_agent_unguarded 0\n"), "{metrics}");
+        Ok(())
+    });
+}
+
+/// What is in a container's own namespace, the agent does not see; whoever has all repaired, does.
+#[test]
+fn what_is_sent_to_a_proxy_is_sent_to_it_again() {
+    story("what is sent to a proxy is sent to it again", |world| {
+        let (cell, a) = (world.cell(1), world.outside_a().address());
+        let without = cell.start(Spec::app("without").tcp(15001))?;
+        cell.configure_networker("proxy_redirect_cidr", format!("{a}/32"))?;
+        cell.configure_networker("proxy_port", 15001)?;
+        let with = cell.start(Spec::app("with").tcp(15001))?;
+        let by_proxy = |from: &Container| -> Result<bool> {
+            let seen = from.dial(a, tcp(8080))?;
+            let own = seen.server.as_deref() == Some(from.name());
+            ensure!(own || seen.outcome == Outcome::Refused, "{}: {seen}", from.name());
+            Ok(own)
+        };
+        ensure!(by_proxy(&with)? && !by_proxy(&without)?, "as it was before");
+        let repair = || -> Result<String> {
+            let output = cell.networker("repair", "")?.output()?;
+            let says = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{}: {says}", output.status);
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let told = repair()?;
+        ensure!(told.is_empty(), "nothing is missing yet: {told}");
+        match Firewall::of_this_run() {
+            Firewall::Iptables => with.netns().run("iptables", ["-t", "nat", "-F"])?,
+            Firewall::Nftables => with.netns().run("nft", ["flush", "ruleset"])?,
+        };
+        ensure!(!by_proxy(&with)?, "its rules are not gone");
+        let told = repair()?;
+        ensure!(told.contains("\"with\"") && told.contains("netman-proxy"), "{told}");
+        ensure!(by_proxy(&with)? && !by_proxy(&without)?, "after the repair");
+        let told = repair()?;
+        ensure!(told.is_empty(), "once is enough: {told}");
         Ok(())
     });
 }

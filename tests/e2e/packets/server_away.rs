@@ -1,6 +1,9 @@
 //! The policy server is a convenience: without it nothing changes, neither way.
 
-use testkit::{Spec, story, tcp};
+use anyhow::{Context, ensure};
+use testkit::{Spec, poll, story, tcp};
+
+use crate::explains::explain;
 
 #[test]
 fn without_the_server_everything_stays_as_it_is() {
@@ -58,6 +61,33 @@ fn an_agent_restarted_without_the_server_enforces_what_it_knew() {
             cell.start_agent()?;
         }
         world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()
+    });
+}
+
+#[test]
+fn rules_of_a_former_run_are_told_as_such() {
+    story("rules of a former run are told as such", |world| {
+        let cell = world.cell(2);
+        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
+        let db = cell.start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        world.server().kill()?;
+        cell.agent().kill()?;
+        std::fs::remove_file(cell.file("policy-agent-state.json")).context("no state file")?;
+        cell.start_agent()?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).hold()?;
+        let status = cell.agent_status()?;
+        let enforcement = &status["enforcement"];
+        ensure!(enforcement["of_former_run"] == true && enforcement["rules"] != 0, "{status}");
+        let ask = |port| explain(cell, &["web", "db", port]);
+        let told = ask("5432")?;
+        ensure!(told.starts_with("It is for rules of a former run to decide."), "{told}");
+        world.server_returns()?;
+        poll::until("what the server says is told", || {
+            let told = ask("5432")?;
+            ensure!(told.starts_with("It passes."), "{told}");
+            Ok(())
+        })
     });
 }
 

@@ -3,34 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use testkit::world::{Cell, Firewall, get};
-use testkit::{Container, Spec, World, poll, story, tcp};
+use testkit::{Container, Spec, poll, story, tcp};
+
+use crate::three::Three;
 
 const FLUSH_INGRESS: &str = "flush chain inet netman filter/vpa--ingress";
 const ACCEPT_ALL: &str = "insert rule inet netman filter/vpa--forward accept";
-
-/// Two callers on cell 1, one server on cell 2; only `web` may.
-struct Three {
-    web: Container,
-    other: Container,
-    db: Container,
-}
-
-impl Three {
-    fn start(world: &World) -> Result<Self> {
-        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
-        let other = world.cell(1).start(Spec::app("other").tcp(8080))?;
-        let db = world.cell(2).start(Spec::app("db").tcp(5432).tcp(5433).udp(5432))?;
-        world.allow(&web, &db, tcp(5432))?;
-        let three = Self { web, other, db };
-        three.as_allowed(world)?;
-        Ok(three)
-    }
-
-    fn as_allowed(&self, world: &World) -> Result<()> {
-        let Self { web, other, db } = self;
-        world.matrix([web, other, db]).may(web, db, tcp(5432)).hold()
-    }
-}
 
 /// The agent's rules, without the counters of chains; nftables has a table of our own.
 fn ours(cell: &Cell) -> Result<Vec<String>> {
@@ -55,7 +33,7 @@ fn killing_agents_harms_no_traffic() {
                 ensure!(ours(cell)? == before, "{}: the new agent's rules differ", cell.name());
             }
         }
-        three.as_allowed(world)?;
+        three.matrix(world).hold()?;
         held.unharmed()?;
         calls.unharmed()?;
         Ok(())
@@ -70,11 +48,11 @@ fn an_agent_that_is_stopped_leaves_its_rules() {
         for cell in world.cells() {
             cell.agent().stop()?;
         }
-        three.as_allowed(world)?;
+        three.matrix(world).hold()?;
         for cell in world.cells() {
             cell.start_agent()?;
         }
-        three.as_allowed(world)?;
+        three.matrix(world).hold()?;
         calls.unharmed()?;
         Ok(())
     });
@@ -92,7 +70,7 @@ fn what_changed_while_the_agent_was_dead_is_made_up_for() {
         server.run("remove-policy web db --protocol tcp --port 5432".split(' '))?;
         server.run("add-policy other db --protocol tcp --port 5433".split(' '))?;
         // Nobody is there to make it so.
-        three.as_allowed(world)?;
+        three.matrix(world).hold()?;
         for cell in world.cells() {
             cell.start_agent()?;
         }
@@ -118,7 +96,7 @@ fn killing_the_overlay_harms_no_traffic() {
                 cell.overlay().until("the overlay answers", || get(cell.netns(), health, None))?;
                 ensure!(cell.subnet()? == subnet, "{} has another block", cell.name());
             }
-            three.as_allowed(world)?;
+            three.matrix(world).hold()?;
         }
         held.unharmed()?;
         calls.unharmed()?;
@@ -141,7 +119,7 @@ fn repaired(name: &str, meddle: impl FnOnce(&Cell) -> Result<()>) {
         })?;
         // The agent may have been quicker than our look.
         ensure!(was_seen || repairs(cell)? > repairs_before, "the meddling changed nothing");
-        three.as_allowed(world)
+        three.matrix(world).hold()
     });
 }
 
@@ -185,7 +163,7 @@ fn a_jump_pushed_from_the_top_is_moved_back() {
             ensure!(first.is_some_and(|rule| rule.ends_with("vpa--forward")), "first is {first:?}");
             Ok(())
         })?;
-        three.as_allowed(world)
+        three.matrix(world).hold()
     });
 }
 
@@ -203,6 +181,6 @@ fn vandals_of_a_dead_agent_are_answered_at_its_return() {
         cell.start_agent()?;
         let now = ours(cell)?;
         ensure!(now == before, "rules are\n{}\nwere\n{}", now.join("\n"), before.join("\n"));
-        three.as_allowed(world)
+        three.matrix(world).hold()
     });
 }

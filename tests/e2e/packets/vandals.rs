@@ -7,6 +7,8 @@ use testkit::probe::Outcome;
 use testkit::world::{Cell, Firewall};
 use testkit::{Container, Spec, World, poll, story, tcp};
 
+use crate::three::Three;
+
 /// One kind of vandalism.
 struct Vandal<'a> {
     what: &'a str,
@@ -16,42 +18,7 @@ struct Vandal<'a> {
     word: &'a str,
 }
 
-/// Two callers on cell 1, one server on cell 2; only `web` may.
-struct Three {
-    web: Container,
-    other: Container,
-    db: Container,
-}
-
-impl Three {
-    fn start(world: &World) -> Result<Self> {
-        let web = world.cell(1).start(Spec::app("web").tcp(8080))?;
-        let other = world.cell(1).start(Spec::app("other").tcp(8080))?;
-        let db = world.cell(2).start(Spec::app("db").tcp(5432).tcp(5433).udp(5432))?;
-        world.allow(&web, &db, tcp(5432))?;
-        let three = Self { web, other, db };
-        world
-            .matrix([&three.web, &three.other, &three.db])
-            .may(&three.web, &three.db, tcp(5432))
-            .hold()?;
-        Ok(three)
-    }
-
-    /// At the first look.
-    fn as_allowed(&self, world: &World) -> Result<()> {
-        let Self { web, other, db } = self;
-        world.matrix([web, other, db]).may(web, db, tcp(5432)).sweep()
-    }
-}
-
 const ACCEPT: [&str; 2] = ["-j ACCEPT", "accept"];
-
-fn either([iptables, nftables]: [&str; 2]) -> &str {
-    match Firewall::of_this_run() {
-        Firewall::Iptables => iptables,
-        Firewall::Nftables => nftables,
-    }
-}
 
 /// Each is put right before the next comes.
 fn all_are_put_right(
@@ -73,12 +40,12 @@ fn all_are_put_right(
             ensure!(is_hooked(cell)?, "the way in is not as it was");
             Ok(())
         })?;
-        three.as_allowed(world).with_context(|| format!("after {what}"))?;
+        three.matrix(world).sweep().with_context(|| format!("after {what}"))?;
         let drift = &enforcement(cell)?["drift"];
         let of_this = |change: &Value| {
             let chain = change["chain"].as_str().unwrap_or_default();
             let says = change["what"].as_str().unwrap_or_default();
-            chain == either(*told) && says.contains(word) && change["at"].is_string()
+            chain == Firewall::either(*told) && says.contains(word) && change["at"].is_string()
         };
         let all = drift.as_array().context("there is no drift")?;
         ensure!(all.iter().any(of_this), "{what} is not told of: {drift:#}");
@@ -131,13 +98,13 @@ fn a_hand_in_the_rules_of_the_receiving_cell_is_undone() {
                 },
                 Vandal {
                     what: "a foreign accept at the top",
-                    meddle: &|| cell.insert_rule(forward, either(ACCEPT)),
+                    meddle: &|| cell.insert_rule(forward, Firewall::either(ACCEPT)),
                     told: ["vpa--forward"; 2],
                     word: "foreign rule",
                 },
                 Vandal {
                     what: "a foreign accept where packets arrive",
-                    meddle: &|| cell.insert_rule(ingress, either(ACCEPT)),
+                    meddle: &|| cell.insert_rule(ingress, Firewall::either(ACCEPT)),
                     told: ["vpa--ingress"; 2],
                     word: "foreign rule",
                 },
@@ -182,7 +149,10 @@ fn a_hand_in_the_rules_of_the_receiving_cell_is_undone() {
                     meddle: &|| {
                         cell.insert_rule(
                             "filter/FORWARD",
-                            either(["-s 192.0.2.1 -j ACCEPT", "ip saddr 192.0.2.1 accept"]),
+                            Firewall::either([
+                                "-s 192.0.2.1 -j ACCEPT",
+                                "ip saddr 192.0.2.1 accept",
+                            ]),
                         )
                     },
                     told: ["FORWARD"; 2],
@@ -232,7 +202,7 @@ fn a_hand_in_the_rules_of_the_sending_cell_is_undone() {
                 },
                 Vandal {
                     what: "a foreign accept where packets leave",
-                    meddle: &|| cell.insert_rule("filter/vpa--egress", either(ACCEPT)),
+                    meddle: &|| cell.insert_rule("filter/vpa--egress", Firewall::either(ACCEPT)),
                     told: ["vpa--egress"; 2],
                     word: "foreign rule",
                 },
@@ -248,7 +218,7 @@ fn what_is_missing_of_the_networkers_rules_is_told() {
         let cell = world.cell(1);
         tells(cell, &[])?;
         let netout = "filter/netout--web";
-        cell.insert_rule(netout, either(ACCEPT))?;
+        cell.insert_rule(netout, Firewall::either(ACCEPT))?;
         tells(cell, &["container web: chain netout--web (filter) lets everything through"])?;
         let doctor = cell.agent_program(["doctor"])?.output()?;
         let says = String::from_utf8_lossy(&doctor.stdout).into_owned();
@@ -267,7 +237,7 @@ fn what_is_missing_of_the_networkers_rules_is_told() {
                 "container other: chain overlay--other (filter) is gone",
             ],
         )?;
-        three.as_allowed(world)?;
+        three.matrix(world).sweep()?;
         let Three { web, other, db: _ } = three;
         other.stop(cell)?;
         web.stop(cell)?;
@@ -307,7 +277,7 @@ fn edit_under_comment(cell: &Cell) -> Result<()> {
     let rule = cell.listing()?.chain(door).first().cloned().context("the door has no rule")?;
     let comment = rule.split_once(" comment ").map_or("", |(_, comment)| comment);
     let nft = format!("accept comment {comment}");
-    cell.replace_rule(door, 0, either(["-j ACCEPT", &nft]))
+    cell.replace_rule(door, 0, Firewall::either(["-j ACCEPT", &nft]))
 }
 
 /// The entry that lets `web` in, with another port.

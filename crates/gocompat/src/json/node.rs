@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{cell::RefCell, fmt, rc::Rc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::Number;
 
-use super::{fault::Fault, go_type};
+use super::{fault::Fault, go_type, stray::Stray};
 
 /// A JSON value that remembers every key of an object, in order.
 pub(super) enum Node {
@@ -19,8 +19,23 @@ pub(super) enum Node {
     Number(Number),
     Text(String),
     List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    Object(Object),
 }
+
+/// The entries of an object, and where those are noted that no struct asks for, if they are to be.
+pub(super) struct Object {
+    entries: Vec<(String, Node)>,
+    noted: Option<Noted>,
+}
+
+/// Where an object is, and what is known of all that surrounds it.
+struct Noted {
+    path: String,
+    strays: Strays,
+}
+
+/// The keys nobody asked for.
+pub(super) type Strays = Rc<RefCell<Vec<Stray>>>;
 
 // === reading JSON into a Node ===
 
@@ -80,13 +95,31 @@ impl<'de> Visitor<'de> for NodeVisitor {
         while let Some(entry) = entries.next_entry()? {
             object.push(entry);
         }
-        Ok(Node::Object(object))
+        Ok(Node::Object(Object { entries: object, noted: None }))
     }
 }
 
 // === reading a Node as Go would ===
 
 impl Node {
+    /// Has the keys below `path` that no struct asks for put into `strays` when this is read.
+    pub(super) fn noting(&mut self, path: &str, strays: &Strays) {
+        match self {
+            Self::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    item.noting(&format!("{path}[{index}]"), strays);
+                }
+            }
+            Self::Object(Object { entries, noted }) => {
+                for (key, node) in entries.iter_mut() {
+                    node.noting(&below(path, key), strays);
+                }
+                *noted = Some(Noted { path: path.to_owned(), strays: strays.clone() });
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => {}
+        }
+    }
+
     fn unexpected(&self) -> de::Unexpected<'_> {
         match self {
             Self::Null => de::Unexpected::Unit,
@@ -137,7 +170,9 @@ impl<'de> Deserializer<'de> for Node {
             },
             Self::Text(text) => visitor.visit_string(text),
             Self::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
-            Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
+            Self::Object(Object { entries, .. }) => {
+                visitor.visit_map(MapDeserializer::new(entries.into_iter()))
+            }
         }
     }
 
@@ -180,7 +215,7 @@ impl<'de> Deserializer<'de> for Node {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match self {
-            Self::Object(entries) => visitor.visit_map(Fields::new(name, entries, fields)),
+            Self::Object(object) => visitor.visit_map(Fields::new(name, object, fields)),
             Self::Null => visitor.visit_map(MapDeserializer::new(no_entries())),
             node => {
                 Err(Fault::invalid_type(node.unexpected(), &visitor).wanting(|| name.to_owned()))
@@ -225,6 +260,10 @@ impl<'de> Deserializer<'de> for Node {
     }
 }
 
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
 fn no_entries() -> impl Iterator<Item = (String, Node)> {
     std::iter::empty()
 }
@@ -241,14 +280,20 @@ struct Fields {
 impl Fields {
     fn new(
         holder: &'static str,
-        entries: Vec<(String, Node)>,
+        Object { entries, noted }: Object,
         fields: &'static [&'static str],
     ) -> Self {
         let mut chosen: Vec<(&'static str, Node)> = Vec::with_capacity(entries.len());
         for (key, node) in entries {
             let exact = fields.iter().find(|field| **field == key);
             let field = exact.or_else(|| fields.iter().find(|f| f.eq_ignore_ascii_case(&key)));
-            let Some(field) = field else { continue };
+            let Some(field) = field else {
+                if let Some(Noted { path, strays }) = &noted {
+                    let stray = Stray::of(&key, fields, |key| below(path, key));
+                    strays.borrow_mut().push(stray);
+                }
+                continue;
+            };
             if matches!(node, Node::Null) {
                 continue;
             }

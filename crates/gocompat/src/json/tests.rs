@@ -56,6 +56,20 @@ fn the_last_of_equal_keys_wins() {
 }
 
 #[test]
+fn keys_no_struct_asks_for_are_told_to_who_wants_to_know() {
+    let text = r#"{"nam":"a","NAME":"b","inner":{"id":"c","di":1},"properties":{"any":"x"},
+        "list":[{"id":"d"},{"ID":"e","idd":{"deep":1}}]}"#;
+    let (request, strays) = from_slice_noting::<Request>(text.as_bytes(), &["inner.DI"]).unwrap();
+    assert_eq!((request.name.as_str(), request.list.len()), ("b", 2));
+    let mut keys: Vec<_> = strays.iter().map(|one| one.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["list[1].idd", "nam"]);
+    let of_list = strays.iter().find(|one| one.key == "list[1].idd").unwrap();
+    assert_eq!(of_list.meant.as_deref(), Some("list[1].id"));
+    assert!(from_slice_noting::<Request>(b"{", &[]).is_err());
+}
+
+#[test]
 fn unknown_keys_are_ignored() {
     assert_eq!(read(r#"{"other":{"deep":[1,2,{}]},"name":"a"}"#).name, "a");
 }

@@ -28,7 +28,7 @@ const DIGITS: usize = 10;
 const FEW: usize = 8;
 
 /// The name for what is shared under `key`. Two keys may have one name, as rarely as one time in a
-/// million million.
+/// million million; no kernel takes what is wanted then.
 pub fn name(key: &str) -> ChainName {
     let hash = Sha256::digest(key.as_bytes());
     let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));

@@ -104,6 +104,7 @@ impl Kernel for FakeKernel {
 
     fn commit(&mut self, plan: &Plan) -> Result<(), KernelError> {
         self.fail_if_told()?;
+        plan.clash.check()?;
         if plan.is_empty() {
             return Ok(());
         }

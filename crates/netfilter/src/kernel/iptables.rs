@@ -119,6 +119,7 @@ impl Iptables {
 
     /// With the lock held.
     fn carry_out(&self, plan: &Plan) -> Result<(), KernelError> {
+        plan.clash.check()?;
         if plan.is_empty() {
             return Ok(());
         }

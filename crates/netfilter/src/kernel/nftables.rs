@@ -197,6 +197,7 @@ impl Nftables {
 
     /// With the lock held.
     fn write(&mut self, plan: &Plan, listed: Option<Listed>) -> Result<(), KernelError> {
+        plan.clash.check()?;
         if plan.is_empty() {
             return Ok(());
         }

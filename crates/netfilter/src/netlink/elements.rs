@@ -7,13 +7,15 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
+use netlink_packet_core::DefaultNla;
+use nfnetlink::{Attribute, attribute, attributes, nest, text};
 use policy::{PortRange, Protocol};
 
-use super::bytes::{Attribute, Writer};
 use crate::{AddressRange, Element, Family, SetKind};
 
 const KEY: u16 = 1;
@@ -39,7 +41,7 @@ pub(super) struct Raw {
 impl Raw {
     pub fn read(entry: &[u8]) -> Self {
         let mut raw = Self::default();
-        for attribute in Attribute::all(entry) {
+        for attribute in attributes(entry) {
             match attribute.kind {
                 KEY => raw.key = value_of(attribute).unwrap_or_default(),
                 KEY_END => raw.key_end = value_of(attribute),
@@ -60,54 +62,50 @@ impl Raw {
 }
 
 fn value_of(attribute: Attribute<'_>) -> Option<Vec<u8>> {
-    Attribute::all(attribute.value).find(|a| a.kind == VALUE).map(|a| a.value.to_vec())
+    attributes(attribute.value).find(|a| a.kind == VALUE).map(|a| a.value.to_vec())
 }
 
 fn jump_of(attribute: Attribute<'_>) -> Option<String> {
-    let verdict = Attribute::all(attribute.value).find(|a| a.kind == VERDICT)?;
-    let of_kind = |kind| Attribute::all(verdict.value).find(move |a| a.kind == kind);
-    (of_kind(VERDICT_CODE)?.number()?.cast_signed() == JUMP).then_some(())?;
+    let verdict = attributes(attribute.value).find(|a| a.kind == VERDICT)?;
+    let of_kind = |kind| attributes(verdict.value).find(move |a| a.kind == kind);
+    (of_kind(VERDICT_CODE)?.u32()?.cast_signed() == JUMP).then_some(())?;
     let chain = std::str::from_utf8(of_kind(VERDICT_CHAIN)?.value).ok()?;
     Some(chain.trim_end_matches('\0').to_owned())
 }
 
-/// Writes one element of a list; to take it out, the key is enough.
-pub(super) fn encode(list: &mut Writer, element: &Element, whole: bool) {
-    list.nest(1, |entry| match element {
+/// One element of a list; to take it out, the key is enough.
+pub(super) fn encode(element: &Element, whole: bool) -> DefaultNla {
+    let entry = match element {
         Element::Port(mark, protocol, port) => {
-            key(entry, KEY, &fields(mark.to_ne_bytes(), *protocol, *port));
+            vec![key(KEY, &fields(mark.to_ne_bytes(), *protocol, *port))]
         }
-        Element::Ports(mark, protocol, ports) => {
-            key(entry, KEY, &fields(mark.to_be_bytes(), *protocol, ports.start()));
-            key(entry, KEY_END, &fields(mark.to_be_bytes(), *protocol, ports.end()));
-        }
+        Element::Ports(mark, protocol, ports) => vec![
+            key(KEY, &fields(mark.to_be_bytes(), *protocol, ports.start())),
+            key(KEY_END, &fields(mark.to_be_bytes(), *protocol, ports.end())),
+        ],
         Element::Tag(address, mark) => {
-            key(entry, KEY, &bytes(*address));
-            if whole {
-                key(entry, DATA, &mark.to_ne_bytes());
-            }
+            let data = whole.then(|| key(DATA, &mark.to_ne_bytes()));
+            iter::once(key(KEY, &bytes(*address))).chain(data).collect()
         }
         Element::Door(address, chain) => {
-            key(entry, KEY, &bytes(*address));
-            if whole {
-                entry.nest(DATA, |data| {
-                    data.nest(VERDICT, |verdict| {
-                        verdict.value(VERDICT_CODE, &JUMP.to_be_bytes());
-                        verdict.text(VERDICT_CHAIN, chain);
-                    });
-                });
-            }
+            let data = whole.then(|| nest(DATA, &[jump_to(chain)]));
+            iter::once(key(KEY, &bytes(*address))).chain(data).collect()
         }
-        Element::Net(net) => {
-            key(entry, KEY, &of_all_protocols(net.network(), 0));
-            key(entry, KEY_END, &of_all_protocols(net.broadcast(), u8::MAX));
-        }
+        Element::Net(net) => vec![
+            key(KEY, &of_all_protocols(net.network(), 0)),
+            key(KEY_END, &of_all_protocols(net.broadcast(), u8::MAX)),
+        ],
         Element::Foreign(_) => unreachable!("Netlink::knows tells callers to go another way"),
-    });
+    };
+    nest(1, &entry)
 }
 
-fn key(entry: &mut Writer, kind: u16, value: &[u8]) {
-    entry.nest(kind, |key| key.value(VALUE, value));
+fn key(kind: u16, value: &[u8]) -> DefaultNla {
+    nest(kind, &[attribute(VALUE, value)])
+}
+
+fn jump_to(chain: &str) -> DefaultNla {
+    nest(VERDICT, &[attribute(VERDICT_CODE, JUMP.to_be_bytes()), text(VERDICT_CHAIN, chain)])
 }
 
 fn of_all_protocols(address: IpAddr, protocol: u8) -> Vec<u8> {
@@ -200,17 +198,16 @@ fn one_network(start: IpAddr, end: IpAddr) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
     use proptest::prelude::*;
 
     use super::*;
 
     fn read_back(kind: SetKind, elements: &[Element]) -> BTreeSet<Element> {
-        let mut list = Writer::default();
-        elements.iter().for_each(|element| encode(&mut list, element, true));
-        decode(
-            kind,
-            &Attribute::all(list.bytes()).map(|entry| Raw::read(entry.value)).collect::<Vec<_>>(),
-        )
+        let list: Vec<_> = elements.iter().map(|element| encode(element, true)).collect();
+        let mut written = vec![0; list.as_slice().buffer_len()];
+        list.as_slice().emit(&mut written);
+        decode(kind, &attributes(&written).map(|entry| Raw::read(entry.value)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -259,7 +256,7 @@ mod tests {
             let kinds = [SetKind::Allowed, SetKind::AllowedRanges, SetKind::Nets(Family::V4),
                 SetKind::Tags(Family::V6), SetKind::Doors(Family::V4)];
             for kind in kinds {
-                let raw: Vec<_> = Attribute::all(&bytes).map(|entry| Raw::read(entry.value)).collect();
+                let raw: Vec<_> = attributes(&bytes).map(|entry| Raw::read(entry.value)).collect();
                 decode(kind, &raw);
             }
         }

@@ -11,6 +11,7 @@ impl Plan {
     /// chains and sets of `scope`.
     pub fn between(before: &Rendered, wanted: &Rendered, scope: &Scope) -> Option<Self> {
         let same_words = before.dialect == wanted.dialect && before.hooks == wanted.hooks;
+        let same_words = same_words && before.clash.is_none() && wanted.clash.is_none();
         let sets = same_words.then(|| set_steps(before, wanted))??;
         let mut new = Rendered { hooks: Vec::new(), ..Rendered::nothing(wanted.dialect) };
         let mut there = Observed::default();

@@ -6,21 +6,20 @@
 //! leads back behind the rule that asked. No two rules of a node or a leaf match one packet, so a
 //! changed entry costs one rule of one chain (design §3).
 
+mod addresses;
 mod tree;
 
 use std::collections::BTreeMap;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use super::{Chains, Dialect, HookLine, Lines, Rendered, Tree, iptables, put};
+use super::{Book, Dialect, HookLine, Key, Lines, Rendered, Tree, iptables};
 use crate::{
     Action, ChainName, Family, Hook, MapBody, MapName, Rule, Ruleset, SetBody, Side, Table,
-    rule::Lookup,
+    clash::Clash, rule::Lookup,
 };
 use tree::Grower;
-
-/// The most rules of a leaf about addresses, which every packet asks.
-const ADDRESS_LEAF: usize = 16;
+pub(super) use tree::Node;
 
 /// `wanted` without sets and maps, in iptables' words. Trees that were there before are changed where they
 /// differ.
@@ -29,39 +28,39 @@ pub(crate) fn ruleset(wanted: &Ruleset, dialect: Dialect, before: Option<&Render
         Dialect::Iptables(family) => Lowering::of(wanted, family),
         _ => Lowering::of_both(wanted),
     };
-    let Lowering { hooks, chains: plain, trees, .. } = lowered;
+    let Lowering { hooks, chains: plain, trees, clash, .. } = lowered;
     let family_of = |table: Table| match dialect {
         Dialect::Iptables(family) => family,
         _ if table.in_ip6tables().is_some() => Family::V6,
         _ => Family::V4,
     };
     let allows = super::allows(wanted);
-    let mut chains = before.map(|before| before.chains.clone()).unwrap_or_default();
+    let chains = before.map(|before| before.chains.clone()).unwrap_or_default();
+    let mut book = Book { chains, clash };
     if let Some(before) = before {
         for name in before.plain.iter().filter(|name| !plain.contains_key(*name)) {
-            chains.remove(name);
+            book.chains.remove(name);
         }
         let gone = before.trees.iter().filter(|(name, tree)| trees.get(*name) != Some(*tree));
         for ((table, _), tree) in gone {
-            Grower::of(*table, tree, family_of(*table))
-                .fell(&before.allows[&tree.set], &mut chains);
+            Grower::of(*table, tree, family_of(*table)).fell(&before.allows[&tree.set], &mut book);
         }
     }
     let names = plain.keys().cloned().collect();
     for (name, lines) in plain {
-        put(&mut chains, name, lines);
+        book.put(name, lines);
     }
     for (name, tree) in &trees {
         let (table, _) = name;
         let grower = Grower::of(*table, tree, family_of(*table));
         let same = before.filter(|before| before.trees.get(name) == Some(tree));
         match same.map(|before| &before.allows[&tree.set]) {
-            Some(earlier) => grower.change(earlier, &allows[&tree.set], &mut chains),
-            None => grower.grow(&allows[&tree.set], &mut chains),
+            Some(earlier) => grower.change(earlier, &allows[&tree.set], &mut book),
+            None => grower.grow(&allows[&tree.set], &mut book),
         }
     }
-    let sets = BTreeMap::new();
-    Rendered { dialect, chains, hooks, sets, allows, trees, plain: names }
+    let (sets, Book { chains, clash }) = (BTreeMap::new(), book);
+    Rendered { dialect, chains, hooks, sets, allows, trees, plain: names, clash }
 }
 
 struct Lowering<'a> {
@@ -69,15 +68,17 @@ struct Lowering<'a> {
     family: Family,
     hooks: Vec<(Table, HookLine)>,
     /// All but the trees of sets that say what may be reached.
-    chains: BTreeMap<(Table, String), Lines>,
-    trees: BTreeMap<(Table, String), Tree>,
+    chains: BTreeMap<Key, Lines>,
+    trees: BTreeMap<Key, Tree>,
+    clash: Clash,
 }
 
 impl<'a> Lowering<'a> {
     /// What of `wanted` is about `family`.
     fn of(wanted: &'a Ruleset, family: Family) -> Self {
         let (hooks, chains, trees) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let mut lowering = Self { wanted, family, hooks, chains, trees };
+        let clash = wanted.clash.clone();
+        let mut lowering = Self { wanted, family, hooks, chains, trees, clash };
         for (table, Hook { parent, place, rule }) in &wanted.hooks {
             let line = |rule| HookLine { parent: parent.to_string(), place: *place, rule };
             let lines = lowering.lines(*table, rule).into_iter();
@@ -85,7 +86,7 @@ impl<'a> Lowering<'a> {
         }
         for ((table, name), rules) in &wanted.chains {
             let lines = rules.iter().flat_map(|rule| lowering.lines(*table, rule)).collect();
-            lowering.chains.insert((*table, name.to_string()), Lines::of(lines, false));
+            lowering.put(*table, name, Lines::of(lines, false));
         }
         lowering
     }
@@ -101,6 +102,7 @@ impl<'a> Lowering<'a> {
         both.chains.extend(chains.filter_map(put));
         let trees = six.trees.into_iter();
         both.trees.extend(trees.filter_map(|((table, name), t)| Some(((place(table)?, name), t))));
+        both.clash = both.clash.or(six.clash);
         both
     }
 
@@ -140,7 +142,8 @@ impl<'a> Lowering<'a> {
         match (lookup, self.wanted.sets.get(set)) {
             (Lookup::Allowed(_), Some(SetBody::Allow(_))) => {
                 let tree = Tree { root: root.clone(), set: set.clone(), action: leaf };
-                self.trees.insert((table, root.to_string()), tree);
+                let place = self.trees.entry((table, root.to_string()));
+                self.clash.say(root.as_str(), place, tree);
             }
             (Lookup::Address(_, side), Some(SetBody::Nets(nets))) => {
                 let nets: Vec<_> = nets.of(self.family).map(|net| (net, leaf.clone())).collect();
@@ -173,8 +176,7 @@ impl<'a> Lowering<'a> {
                 let lines = iptables::lines(then, self.family);
                 let hash = digest(&lines);
                 let chain = set.part(&format!("do-{hash}"));
-                let lines = Lines::of(lines, false);
-                self.chains.insert((table, chain.to_string()), lines);
+                self.put(table, &chain, Lines::of(lines, false));
                 (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
             }
         }
@@ -215,11 +217,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn leaf(&mut self, table: Table, name: &ChainName, rules: Vec<String>) {
-        self.chains.insert((table, name.to_string()), Lines::of(rules, true));
+        self.put(table, name, Lines::of(rules, true));
     }
 
-    fn line(&self, rule: &Rule) -> String {
-        iptables::lines(rule, self.family).pop().expect("a rule of a tree is of its family")
+    fn put(&mut self, table: Table, name: &ChainName, lines: Lines) {
+        self.clash.say(name.as_str(), self.chains.entry((table, name.to_string())), lines);
     }
 
     fn addresses(
@@ -229,101 +231,15 @@ impl<'a> Lowering<'a> {
         entries: &[(IpNet, Action)],
         side: Side,
     ) {
-        let mut entries: Vec<_> =
-            entries.iter().map(|(net, action)| (Key::of(*net), action)).collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        self.node(table, root, root, &entries, side);
-    }
-
-    /// The node that holds `entries`, in ascending order.
-    fn node(
-        &mut self,
-        table: Table,
-        root: &ChainName,
-        name: &ChainName,
-        entries: &[(Key, &Action)],
-        side: Side,
-    ) {
-        let about = |net: IpNet, action: &Action| {
-            let rule = Rule::new(action.clone());
-            match side {
-                Side::Source => rule.from(net),
-                Side::Destination => rule.to(net),
-            }
-        };
-        let mut rules = Vec::new();
-        let split = split(entries);
-        for group in
-            entries.chunk_by(|(a, _), (b, _)| split > 0 && a.prefix(split) == b.prefix(split))
-        {
-            match group {
-                group if split > 0 && group.len() > 1 => {
-                    let prefix = group[0].0.prefix(split);
-                    let digits = prefix.bits >> (128 - u32::from(split));
-                    let width = usize::from(split) / 4;
-                    let child = root.part(&format!("{digits:0width$x}"));
-                    let way = about(prefix.net(self.family), &Action::Goto(child.clone()));
-                    rules.push(self.line(&way));
-                    self.node(table, root, &child, group, side);
-                }
-                group => rules.extend(
-                    group
-                        .iter()
-                        .map(|(key, action)| self.line(&about(key.net(self.family), action))),
-                ),
-            }
+        for (name, rules) in addresses::tree(root, entries, side, self.family) {
+            self.leaf(table, &name, rules);
         }
-        self.leaf(table, name, rules);
     }
 }
 
-/// How many leading bits tell the children of a node apart; 0 if it is a leaf.
-fn split(entries: &[(Key, &Action)]) -> u8 {
-    let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return 0 };
-    if entries.len() <= ADDRESS_LEAF {
-        return 0;
-    }
-    let common = (first.bits ^ last.bits).leading_zeros();
-    let common = u8::try_from(common).expect("at most 128");
-    let split = common / 4 * 4 + 4;
-    // A network that is larger than a child would be stays in the node; if all are, it is a leaf.
-    if entries.iter().all(|(key, _)| key.length < split) { 0 } else { split }
-}
-
-/// A network as bits, from the highest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    bits: u128,
-    length: u8,
-}
-
-impl Key {
-    fn of(net: IpNet) -> Self {
-        let bits = match net.trunc() {
-            IpNet::V4(net) => u128::from(net.addr().to_bits()) << 96,
-            IpNet::V6(net) => net.addr().to_bits(),
-        };
-        Self { bits, length: net.prefix_len() }
-    }
-
-    /// The network of the first `length` bits; a larger one stays as it is.
-    fn prefix(self, length: u8) -> Self {
-        if self.length < length {
-            return self;
-        }
-        Self { bits: self.bits & (u128::MAX << (128 - u32::from(length))), length }
-    }
-
-    fn net(self, family: Family) -> IpNet {
-        let short = "a prefix is no longer than an address";
-        match family {
-            Family::V4 => {
-                let bits = u32::try_from(self.bits >> 96).expect("32 bits are left");
-                Ipv4Net::new(bits.into(), self.length).expect(short).into()
-            }
-            Family::V6 => Ipv6Net::new(self.bits.into(), self.length).expect(short).into(),
-        }
-    }
+/// The one line of a rule that is about one family.
+fn line(rule: &Rule, family: Family) -> String {
+    iptables::lines(rule, family).pop().expect("a rule of a tree is of its family")
 }
 
 /// Eight digits that stand for what these rules say.

@@ -14,10 +14,10 @@ use imbl::{OrdSet, ordset::DiffItem};
 use sha2::{Digest, Sha256};
 
 use self::words::{address, text};
-use super::{Dialect, HookLine, Lines, Rendered};
+use super::{Book, Dialect, HookLine, Lines, Rendered};
 use crate::{
     Action, Allow, Builtin, ChainName, Element, Family, Hook, MapBody, MapName, Place, Rule,
-    Ruleset, SetBody, SetKind, SetName, Table, rule::Lookup, set::packed,
+    Ruleset, SetBody, SetKind, SetName, Table, clash::Clash, rule::Lookup, set::packed,
 };
 
 pub(crate) use self::words::spelled_out;
@@ -70,18 +70,19 @@ pub(crate) fn base(table: Table, name: &str) -> Option<String> {
 
 /// `wanted` in nft's words. Sets that say what may be reached are changed where they differ.
 pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
-    let mut nft = Nft { wanted, before, sets: BTreeMap::new() };
+    let mut nft = Nft { wanted, before, sets: BTreeMap::new(), clash: wanted.clash.clone() };
     nft.declare_sets();
     let mut chains: BTreeMap<(Table, String), Lines> = BTreeMap::new();
     for ((table, name), rules) in &wanted.chains {
         let (bridged, rules): (Vec<_>, Vec<_>) =
             rules.iter().partition(|rule| rule.bridge_port.is_some());
         let rules = rules.iter().flat_map(|rule| nft.lines(*table, rule)).collect();
-        chains.insert((*table, word(name.as_str())), Lines::of(rules, false));
+        let place = chains.entry((*table, word(name.as_str())));
+        nft.clash.say(name.as_str(), place, Lines::of(rules, false));
         if !bridged.is_empty() {
             let rules = bridged.iter().flat_map(|rule| nft.lines(Table::Bridge, rule)).collect();
-            let lines = Lines::of(rules, false);
-            chains.insert((Table::Bridge, word(name.as_str())), lines);
+            let place = chains.entry((Table::Bridge, word(name.as_str())));
+            nft.clash.say(name.as_str(), place, Lines::of(rules, false));
         }
     }
     let mut hooks = Vec::new();
@@ -98,29 +99,35 @@ pub(crate) fn ruleset(wanted: &Ruleset, before: Option<&Rendered>) -> Rendered {
             && base(Table::Bridge, &parent.to_string()).is_some()
             && chains.contains_key(&(Table::Bridge, word(to.as_str())))
         {
-            let lines = nft.lines(Table::Bridge, rule);
-            hooks.extend(lines.into_iter().map(|rule| (Table::Bridge, line(rule))));
+            // Several tables may lead there from one hook.
+            let lines = nft.lines(Table::Bridge, rule).into_iter();
+            let new = lines.map(|rule| (Table::Bridge, line(rule)));
+            let new: Vec<_> = new.filter(|hook| !hooks.contains(hook)).collect();
+            hooks.extend(new);
         }
     }
     let plain = chains.keys().cloned().collect();
-    let mut all = before.map(|before| before.chains.clone()).unwrap_or_default();
+    let all = before.map(|before| before.chains.clone()).unwrap_or_default();
+    let mut book = Book { chains: all, clash: nft.clash };
     for name in before.iter().flat_map(|before| &before.plain) {
         if !chains.contains_key(name) {
-            all.remove(name);
+            book.chains.remove(name);
         }
     }
     for (name, lines) in chains {
-        super::put(&mut all, name, lines);
+        book.put(name, lines);
     }
     let (sets, allows) = (nft.sets, super::allows(wanted));
     let (dialect, trees) = (Dialect::Nft, BTreeMap::new());
-    Rendered { dialect, chains: all, hooks, sets, allows, trees, plain }
+    let Book { chains, clash } = book;
+    Rendered { dialect, chains, hooks, sets, allows, trees, plain, clash }
 }
 
 struct Nft<'a> {
     wanted: &'a Ruleset,
     before: Option<&'a Rendered>,
     sets: BTreeMap<String, (SetKind, OrdSet<Element>)>,
+    clash: Clash,
 }
 
 /// The name of the part of a set that is about `family`.
@@ -148,7 +155,7 @@ impl Nft<'_> {
                     for family in Family::ALL {
                         let kind = SetKind::Meter(family, expire.get());
                         let name = of_family(name.as_str(), family);
-                        self.sets.insert(name, (kind, OrdSet::new()));
+                        self.say(name, kind, OrdSet::new());
                     }
                 }
             }
@@ -171,7 +178,7 @@ impl Nft<'_> {
         let elements = elements_of(before, &allow.exact, |&(mark, protocol, port)| {
             Element::Port(mark.into(), protocol, port)
         });
-        self.sets.insert(exact, (SetKind::Allowed, elements));
+        self.say(exact, SetKind::Allowed, elements);
         if allow.ranges.is_empty() {
             return;
         }
@@ -179,7 +186,11 @@ impl Nft<'_> {
         let elements = elements_of(before, &allow.ranges, |&(mark, protocol, ports)| {
             Element::Ports(mark.into(), protocol, ports)
         });
-        self.sets.insert(ranges, (SetKind::AllowedRanges, elements));
+        self.say(ranges, SetKind::AllowedRanges, elements);
+    }
+
+    fn say(&mut self, set: String, kind: SetKind, elements: OrdSet<Element>) {
+        self.clash.say(&set.clone(), self.sets.entry(set), (kind, elements));
     }
 
     fn elements_before(&self, set: &str) -> Option<&OrdSet<Element>> {
@@ -196,7 +207,7 @@ impl Nft<'_> {
         for family in Family::ALL {
             let elements = elements(family);
             if family == Family::V4 || !elements.is_empty() {
-                self.sets.insert(of_family(name, family), (kind(family), elements));
+                self.say(of_family(name, family), kind(family), elements);
             }
         }
     }
@@ -219,7 +230,7 @@ impl Nft<'_> {
                 if family == Family::V4 || !elements.is_empty() {
                     let name =
                         if family == Family::V4 { name.clone() } else { format!("{name}-6") };
-                    self.sets.insert(name, (SetKind::Doors(family), elements));
+                    self.say(name, SetKind::Doors(family), elements);
                 }
             }
         }

@@ -278,3 +278,128 @@ fn another_limit_counts_under_another_name_however_short_the_meter_is_called() {
     assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
     assert_eq!(BTreeSet::from(names).len(), 3);
 }
+
+const DIALECTS: [Dialect; 4] = [
+    Dialect::Iptables(Family::V4),
+    Dialect::Iptables(Family::V6),
+    Dialect::DualIptables,
+    Dialect::Nft,
+];
+
+/// Settles a kernel on `first`, then on `second`; whether it took that, or else whether all of the first
+/// is there still.
+fn settled_after(first: &Ruleset, second: &Ruleset, dialect: Dialect) -> Result<(), String> {
+    let mut kernel = FakeKernel::speaking(dialect);
+    let scope = Scope::prefix("vpa--");
+    kernel.settle(first, &scope).unwrap();
+    let before = kernel.state.clone();
+    let then = Rendered::new(first, dialect).then(second);
+    assert_eq!(then, Rendered::new(second, dialect));
+    assert_eq!(then.then(first), Rendered::new(first, dialect));
+    match kernel.settle(second, &scope) {
+        Ok(_) => Ok(()),
+        Err(crate::KernelError::Clash(name)) => {
+            assert_eq!(kernel.state, before);
+            assert_eq!(Plan::between(&Rendered::new(first, dialect), &then, &scope), None);
+            Err(name)
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The hashes of these two prefixes in a tree of this name are alike.
+#[test]
+fn two_parts_of_a_tree_under_one_name_are_not_written() {
+    let around = |prefix: &str| {
+        let address = |n: u8| format!("{prefix}{:x}:{}", n % 16, n / 16).parse().unwrap();
+        (0..32).map(address).collect::<Vec<IpAddr>>()
+    };
+    let [one, other] = ["2001:db8::a4:41b", "2001:db8::1ec:7a5"].map(around);
+    let with = |doors: &[IpAddr]| cell(Allow::default(), Nets::default(), &[], doors);
+    for dialect in DIALECTS {
+        assert_eq!(settled_after(&small_cell(), &with(&one), dialect), Ok(()));
+        let both = settled_after(&with(&one), &with(&[&one[..], &other].concat()), dialect);
+        let has_trees_of_them =
+            matches!(dialect, Dialect::Iptables(Family::V6) | Dialect::DualIptables);
+        let name = "vpa--doors.dst.294b559e5c2d".to_owned();
+        assert_eq!(both, if has_trees_of_them { Err(name) } else { Ok(()) }, "{dialect:?}");
+    }
+}
+
+/// The hashes of these two names are alike.
+#[test]
+fn what_two_apps_may_be_reached_by_is_not_written_under_one_name() {
+    let door = |end: &str| ChainName::owned("vpa", &format!("to-3f1c0a52-6d8e-4b7a-5c21-{end}"));
+    let [one, other] = [door("9e00000073be"), door("9e0000012ff2")];
+    assert_eq!(one, other);
+    let with = |marks: [u16; 2]| {
+        let mut wanted = Ruleset::new();
+        for (set, mark) in [&one, &other].into_iter().zip(marks) {
+            let allow = [(mark, Protocol::Tcp, ports(80, 80))].into_iter().collect();
+            wanted.set(set.clone(), SetBody::Allow(allow));
+        }
+        wanted
+    };
+    for dialect in DIALECTS {
+        assert_eq!(settled_after(&small_cell(), &with([1, 1]), dialect), Ok(()));
+        assert_eq!(settled_after(&small_cell(), &with([1, 2]), dialect), Err(one.to_string()));
+    }
+}
+
+/// Mangle and nat both have it, and a bridge has one.
+#[test]
+fn what_is_about_the_ports_of_a_bridge_is_led_to_once() {
+    let port = "veth1".parse().unwrap();
+    let mut wanted = Ruleset::new();
+    for table in [Table::Mangle, Table::Nat] {
+        let drop = Rule::new(Action::Drop).in_through_bridge_port(&port);
+        wanted.chain(table, name("netin--web"), vec![drop]);
+        let jump = Rule::new(Action::Jump(name("netin--web")));
+        wanted.hook(table, Builtin::Prerouting, Place::Last, jump);
+    }
+    let rendered = Rendered::new(&wanted, Dialect::Nft);
+    let plan = Plan::new(&rendered, &Observed::default(), &Scope::prefix("netin--")).render();
+    let jump = "add rule bridge netman bridge/PREROUTING jump bridge/netin--web";
+    assert_eq!(plan.lines().filter(|line| *line == jump).count(), 1, "{plan}");
+}
+
+/// Sets and maps become chains in the same tables.
+#[test]
+fn no_tree_is_written_over_another_or_over_a_chain() {
+    let allowed = |wanted: &mut Ruleset, from: &str, set: &str, action: Action| {
+        let rule = Rule::new(action).allowed_by(&name(set));
+        wanted.chain(Table::Filter, name(from), vec![rule]);
+        let allow = [(1, Protocol::Tcp, ports(80, 80))].into_iter().collect();
+        wanted.set(name(set), SetBody::Allow(allow));
+    };
+    let mut wanted = Ruleset::new();
+    allowed(&mut wanted, "vpa--a", "vpa--to-web", Action::Accept);
+    allowed(&mut wanted, "vpa--b", "vpa--to-web", Action::Accept);
+    allowed(&mut wanted, "vpa--c", "vpa--to-web", Action::Drop);
+    for dialect in DIALECTS {
+        assert_eq!(settled_after(&small_cell(), &wanted, dialect), Ok(()), "{dialect:?}");
+    }
+    wanted.chain(Table::Filter, name("vpa--to-web.ok"), vec![Rule::new(Action::Accept)]);
+    for dialect in DIALECTS {
+        let expected =
+            if dialect == Dialect::Nft { Ok(()) } else { Err("vpa--to-web.ok".to_owned()) };
+        assert_eq!(settled_after(&small_cell(), &wanted, dialect), expected, "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_part_of_a_tree_is_changed_and_never_written_over_another() {
+    let lines = |mark: &str, root: &str| {
+        let node = Some((name(root), Node::ROOT));
+        Lines { node, ..Lines::of(vec![mark.to_owned()], true) }
+    };
+    let key = || (Table::Filter, "vpa--x".to_owned());
+    let mut book = Book { chains: Chains::new(), clash: Clash::default() };
+    book.put(key(), lines("1", "vpa--a"));
+    book.put(key(), lines("2", "vpa--a"));
+    assert_eq!(book.clash, Clash::default());
+    // Not even where both say the same: they may say different things later.
+    book.put(key(), lines("2", "vpa--b"));
+    assert!(book.clash.check().is_err());
+    assert_eq!(*book.chains[&key()], lines("2", "vpa--a"));
+}

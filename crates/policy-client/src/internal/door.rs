@@ -100,7 +100,11 @@ impl Files {
             .http2_keep_alive_timeout(timeout)
             .tcp_keepalive(HEARTBEAT)
             .build()
-            .map_err(SettingsError::Client)
+            .map_err(|source| SettingsError::Client {
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
+                source,
+            })
     }
 }
 

@@ -50,8 +50,19 @@ pub enum SettingsError {
     #[error("cell name {0:?} cannot be sent: expected visible ASCII characters")]
     Cell(String),
     /// The pieces do not make a client, e.g. certificate and key do not belong together.
-    #[error("preparing the TLS client")]
-    Client(#[source] reqwest::Error),
+    #[error(
+        "preparing the TLS client with the certificate in {} and the key in {}",
+        certificate.display(), key.display()
+    )]
+    Client {
+        /// Ours.
+        certificate: PathBuf,
+        /// That should be the certificate's.
+        key: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: reqwest::Error,
+    },
 }
 
 /// A request that brought no usable answer. Whatever it was about is unknown now, not empty: callers

@@ -40,7 +40,7 @@ impl Outbound {
         };
         let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let (chain, key) = identity.read()?;
-        let pair = |source| TlsError::Pair { path: identity.certificate.clone(), source };
+        let pair = |source| TlsError::Pair { identity: identity.clone(), source };
         builder.with_client_auth_cert(chain, key).map_err(pair)
     }
 

@@ -39,7 +39,7 @@ impl Server {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let pair = |source| TlsError::Pair { path: identity.certificate.clone(), source };
+        let pair = |source| TlsError::Pair { identity: identity.clone(), source };
         let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         remember_by_tickets(&mut config)?;

@@ -1,6 +1,9 @@
 //! A cell: a namespace with an underlay address, the overlay daemon, the policy agent, and the files
 //! from which Garden's networker works.
 
+mod by_hand;
+mod network;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -23,8 +26,6 @@ use crate::reach::Port;
 
 /// Debian's package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
-/// The network of containers, among a cell's files.
-const NETWORK: &str = "cni/10-overlay.conflist";
 /// The old engine of iptables, of Debian's package iptables.
 const LEGACY: &str = "/usr/sbin/xtables-legacy-multi";
 /// Where the agent listens, on the cell's loopback.
@@ -315,78 +316,6 @@ impl Cell {
         Firewall::of_this_run().listing(&self.netns)
     }
 
-    /// Changes the packet filter by hand, in the words of the one that is written: arguments of
-    /// `iptables`, or of `nft`.
-    pub fn meddle(&self, iptables: &str, nft: &str) -> Result<()> {
-        let (program, words) = match Firewall::of_this_run() {
-            Firewall::Iptables => ("iptables", iptables),
-            Firewall::Nftables => ("nft", nft),
-        };
-        self.netns.run(program, words.split(' ')).map(drop)
-    }
-
-    /// Deletes the rule of a chain, such as `filter/FORWARD`, that stands at a place, counted from 0.
-    pub fn delete_rule(&self, chain: &str, place: usize) -> Result<()> {
-        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
-        let iptables = format!("-t {table} -D {name} {}", place + 1);
-        self.meddle(
-            &iptables,
-            &format!("delete rule inet netman {chain} {}", self.nth(chain, place)?),
-        )
-    }
-
-    /// Puts a rule in the place of another, in the words of a listing.
-    pub fn replace_rule(&self, chain: &str, place: usize, rule: &str) -> Result<()> {
-        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
-        let iptables = format!("-t {table} -R {name} {} {}", place + 1, unquoted(rule));
-        let nth = self.nth(chain, place)?;
-        self.meddle(&iptables, &format!("replace rule inet netman {chain} {nth} {rule}"))
-    }
-
-    /// Puts a rule in front of a chain's, in the words of a listing.
-    pub fn insert_rule(&self, chain: &str, rule: &str) -> Result<()> {
-        let (table, name) = chain.split_once('/').context("a chain is named with its table")?;
-        let iptables = format!("-t {table} -I {name} 1 {}", unquoted(rule));
-        self.meddle(&iptables, &format!("insert rule inet netman {chain} {rule}"))
-    }
-
-    /// How nft calls a rule; iptables can count.
-    fn nth(&self, chain: &str, place: usize) -> Result<String> {
-        if Firewall::of_this_run() == Firewall::Iptables {
-            return Ok(String::new());
-        }
-        let listing = self.netns.run("nft", ["-a", "list", "chain", "inet", "netman", chain])?;
-        let is_rule =
-            |line: &&str| !line.trim_end().ends_with('}') && !line.contains(" { # handle");
-        let mut rules = listing.lines().filter(is_rule).filter(|line| line.contains(" # handle "));
-        let rule = rules.nth(place).with_context(|| format!("no rule {place} in {chain}"))?;
-        let handle = rule.split(" # handle ").nth(1).context("nft tells no handle")?;
-        Ok(format!("handle {handle}"))
-    }
-
-    /// The agent's jump from FORWARD, taken away by hand.
-    pub fn unhook_agent(&self) -> Result<()> {
-        self.unhook("FORWARD", "vpa--forward")
-    }
-
-    /// A jump from one chain of the filter to another, taken away by hand.
-    pub fn unhook(&self, from: &str, to: &str) -> Result<()> {
-        let nft = match Firewall::of_this_run() {
-            Firewall::Iptables => String::new(),
-            Firewall::Nftables => {
-                let chain = format!("filter/{from}");
-                let words = ["-a", "list", "chain", "inet", "netman", &chain];
-                let listing = self.netns.run("nft", words)?;
-                let jump =
-                    listing.lines().find(|line| line.contains(&format!("jump filter/{to} ")));
-                let handle = jump.and_then(|line| line.split("# handle ").nth(1));
-                let handle = handle.with_context(|| format!("there is no jump to {to}"))?;
-                format!("delete rule inet netman {chain} handle {handle}")
-            }
-        };
-        self.meddle(&format!("-D {from} -j {to}"), &nft)
-    }
-
     /// The cell's block of the overlay.
     pub fn subnet(&self) -> Result<String> {
         Ok(self.leased()?.block.to_string())
@@ -404,60 +333,6 @@ impl Cell {
             self.overlay().until(&format!("{} has a subnet", self.name), || self.leased())?;
         self.plug(&leased, json!({"type": "ptp"}))?;
         self.agent().until(&format!("{}'s agent enforces", self.name), || self.enforce())
-    }
-
-    /// From now on containers are plugged into one bridge, instead of each into a link of its own.
-    pub fn use_a_bridge(&self) -> Result<()> {
-        let plugin = json!({"type": "bridge", "bridge": "cni0", "isGateway": true});
-        self.plug(&self.leased()?, plugin)
-    }
-
-    /// From now on containers get an address of this network as well; on a link of their own, or one bridge
-    /// for all.
-    pub(super) fn plug_dual(&self, second: &str, bridge: bool) -> Result<()> {
-        let plugin = match bridge {
-            true => json!({"type": "bridge", "bridge": "cni0", "isGateway": true}),
-            false => json!({"type": "ptp"}),
-        };
-        self.plug_with(&self.leased()?, plugin, Some(second))
-    }
-
-    /// From now on this plugin is run behind the one that connects containers.
-    pub fn chain_plugin(&self, plugin: Value) -> Result<()> {
-        let path = self.file(NETWORK);
-        let text = fs::read_to_string(&path).context("cannot read the CNI configuration")?;
-        let mut list: Value = serde_json::from_str(&text).context("it is not JSON")?;
-        list["plugins"].as_array_mut().context("it has no plugins")?.push(plugin);
-        configure(&self.directory, NETWORK, &list).map(drop)
-    }
-
-    fn plug(&self, leased: &CellSubnet, plugin: Value) -> Result<()> {
-        self.plug_with(leased, plugin, None)
-    }
-
-    /// Writes the CNI configuration: a plugin of Debian's package, fed with what the overlay leased.
-    fn plug_with(
-        &self,
-        leased: &CellSubnet,
-        mut plugin: Value,
-        second: Option<&str>,
-    ) -> Result<()> {
-        plugin["mtu"] = json!(leased.mtu);
-        plugin["ipMasq"] = json!(false);
-        let mut ranges = vec![json!([{"subnet": leased.block.to_string()}])];
-        let mut routes = vec![json!({"dst": "0.0.0.0/0"})];
-        if let Some(second) = second {
-            ranges.push(json!([{"subnet": second}]));
-            routes.push(json!({"dst": "::/0"}));
-        }
-        plugin["ipam"] = json!({
-            "type": "host-local",
-            "ranges": ranges,
-            "routes": routes,
-            "dataDir": self.file("ipam"),
-        });
-        let list = json!({"cniVersion": "1.0.0", "name": "overlay", "plugins": [plugin]});
-        configure(&self.directory, NETWORK, &list).map(drop)
     }
 
     /// What the overlay daemon wrote.
@@ -485,11 +360,6 @@ fn finds_programs_of(cell: &Path, command: &mut Command) {
     if let Ok(path) = std::env::join_paths(all) {
         command.env("PATH", path);
     }
-}
-
-/// Without the quotes a shell would take away.
-fn unquoted(rule: &str) -> String {
-    rule.replace('"', "")
 }
 
 /// Two JSON objects in one.

@@ -34,6 +34,14 @@ impl Firewall {
         Self::named(named.as_deref()).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// What is said with iptables, or with nftables.
+    pub fn either<T>([iptables, nftables]: [T; 2]) -> T {
+        match Self::of_this_run() {
+            Self::Iptables => iptables,
+            Self::Nftables => nftables,
+        }
+    }
+
     fn named(name: Option<&str>) -> Result<Self> {
         match name {
             None | Some("iptables") => Ok(Self::Iptables),

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
-use super::{Chains, Lines, Tree, iptables, put};
+use super::{Book, Key, Lines, Tree, line};
 use crate::{Action, Allow, ChainName, Family, Mark, Rule, Table};
 
 /// The most rules of a leaf. A packet asks half of them on average, at some 10 ns each, and only the
@@ -24,13 +24,13 @@ pub(super) struct Grower<'a> {
 
 /// The marks that begin with the same digits, in steps of four bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Node {
+pub(crate) struct Node {
     digits: u16,
     depth: u32,
 }
 
 impl Node {
-    const ROOT: Self = Self { digits: 0, depth: 0 };
+    pub const ROOT: Self = Self { digits: 0, depth: 0 };
 
     fn marks(self) -> RangeInclusive<u16> {
         let below = 16 - 4 * self.depth;
@@ -54,34 +54,34 @@ impl<'a> Grower<'a> {
     }
 
     /// Puts in the tree of `allow`.
-    pub fn grow(&self, allow: &Allow, chains: &mut Chains) {
-        self.grow_at(Node::ROOT, allow, chains);
+    pub fn grow(&self, allow: &Allow, book: &mut Book) {
+        self.grow_at(Node::ROOT, allow, book);
     }
 
     /// Takes out the tree of `allow`.
-    pub fn fell(&self, allow: &Allow, chains: &mut Chains) {
-        self.fell_at(Node::ROOT, allow, chains);
+    pub fn fell(&self, allow: &Allow, book: &mut Book) {
+        self.fell_at(Node::ROOT, allow, book);
     }
 
     /// Makes the tree of `before` that of `allow`.
-    pub fn change(&self, before: &Allow, allow: &Allow, chains: &mut Chains) {
+    pub fn change(&self, before: &Allow, allow: &Allow, book: &mut Book) {
         let marks = before.changed_marks(allow);
         if !marks.is_empty() {
-            self.change_at(Node::ROOT, &marks, [before, allow], chains);
+            self.change_at(Node::ROOT, &marks, [before, allow], book);
         }
     }
 
-    fn grow_at(&self, node: Node, allow: &Allow, chains: &mut Chains) {
-        put(chains, self.key(node), self.lines(node, allow));
+    fn grow_at(&self, node: Node, allow: &Allow, book: &mut Book) {
+        book.put(self.key(node), self.lines(node, allow));
         if !node.is_leaf(allow) {
-            inhabited(node, allow).for_each(|child| self.grow_at(child, allow, chains));
+            inhabited(node, allow).for_each(|child| self.grow_at(child, allow, book));
         }
     }
 
-    fn fell_at(&self, node: Node, allow: &Allow, chains: &mut Chains) {
-        chains.remove(&self.key(node));
+    fn fell_at(&self, node: Node, allow: &Allow, book: &mut Book) {
+        book.chains.remove(&self.key(node));
         if !node.is_leaf(allow) {
-            inhabited(node, allow).for_each(|child| self.fell_at(child, allow, chains));
+            inhabited(node, allow).for_each(|child| self.fell_at(child, allow, book));
         }
     }
 
@@ -90,25 +90,25 @@ impl<'a> Grower<'a> {
         node: Node,
         marks: &BTreeSet<u16>,
         [before, allow]: [&Allow; 2],
-        chains: &mut Chains,
+        book: &mut Book,
     ) {
         match (node.is_leaf(before), node.is_leaf(allow)) {
-            (true, true) => put(chains, self.key(node), self.lines(node, allow)),
+            (true, true) => book.put(self.key(node), self.lines(node, allow)),
             (false, false) => {
-                put(chains, self.key(node), self.lines(node, allow));
+                book.put(self.key(node), self.lines(node, allow));
                 for child in node.children().filter(|child| marks.range(child.marks()).count() > 0)
                 {
                     match [before, allow].map(|allow| is_inhabited(child, allow)) {
-                        [true, true] => self.change_at(child, marks, [before, allow], chains),
-                        [true, false] => self.fell_at(child, before, chains),
-                        [false, true] => self.grow_at(child, allow, chains),
+                        [true, true] => self.change_at(child, marks, [before, allow], book),
+                        [true, false] => self.fell_at(child, before, book),
+                        [false, true] => self.grow_at(child, allow, book),
                         [false, false] => {}
                     }
                 }
             }
             _ => {
-                self.fell_at(node, before, chains);
-                self.grow_at(node, allow, chains);
+                self.fell_at(node, before, book);
+                self.grow_at(node, allow, book);
             }
         }
     }
@@ -116,11 +116,11 @@ impl<'a> Grower<'a> {
     fn name(&self, Node { digits, depth }: Node) -> ChainName {
         match usize::try_from(depth).expect("it is small") {
             0 => self.root.clone(),
-            width => self.root.part(&format!("{digits:0width$x}")),
+            width => self.root.node(&format!("{digits:0width$x}")),
         }
     }
 
-    fn key(&self, node: Node) -> (Table, String) {
+    fn key(&self, node: Node) -> Key {
         (self.table, self.name(node).to_string())
     }
 
@@ -130,7 +130,7 @@ impl<'a> Grower<'a> {
             let entries = allow.within(node.marks());
             let rule = |(mark, protocol, ports): (u16, _, _)| {
                 let rule = Rule::new(self.action.clone()).ports(protocol, ports);
-                self.line(&rule.mark(Mark::exactly(mark.into())))
+                line(&rule.mark(Mark::exactly(mark.into())), self.family)
             };
             entries.map(rule).collect()
         } else {
@@ -138,15 +138,11 @@ impl<'a> Grower<'a> {
             let way = |child: Node| {
                 let digit = u32::from(child.digits & 0xf);
                 let bits = Mark { value: digit << shift, mask: 0xf << shift };
-                self.line(&Rule::new(Action::Goto(self.name(child))).mark(bits))
+                line(&Rule::new(Action::Goto(self.name(child))).mark(bits), self.family)
             };
             inhabited(node, allow).map(way).collect()
         };
-        Lines::of(rules, true)
-    }
-
-    fn line(&self, rule: &Rule) -> String {
-        iptables::lines(rule, self.family).pop().expect("a rule of a tree is of its family")
+        Lines { node: Some((self.root.clone(), node)), ..Lines::of(rules, true) }
     }
 }
 

@@ -1,11 +1,20 @@
-//! Messages of nfnetlink: netlink's header, nfnetlink's, then attributes. Reading stops at the first
-//! length that cannot be.
+//! Messages of nfnetlink, by which netfilter is spoken to: netlink's header, nfnetlink's, then attributes.
+//! A [`Request`] is written, [`messages`] are read. Reading stops at the first length that cannot be.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{
     DefaultNla, Emitable, NLA_F_NESTED, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator,
 };
+
+/// The kind of a message that says what has failed, or that all went well.
+pub const ERROR: u16 = 2;
+
+/// The kind of a message that ends a listing.
+pub const DONE: u16 = 3;
+
+/// What has failed in a message that is too short to say.
+const EIO: i32 = 5;
 
 /// Netlink's header.
 const HEADER: usize = 16;
@@ -14,7 +23,7 @@ const FAMILY_HEADER: usize = 4;
 
 /// A request.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub struct Request {
     /// Subsystem in the upper byte, what to do in the lower.
     pub kind: u16,
     /// Beside "this is a request".
@@ -23,14 +32,18 @@ pub(crate) struct Request {
     pub family: u8,
     /// A log group, where that is what the request is about.
     pub number: u16,
+    /// What it says, each made by [`attribute`], [`text`] or [`nest`].
     pub attributes: Vec<DefaultNla>,
 }
 
 /// A message from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
+    /// Subsystem in the upper byte, what it says in the lower.
     pub kind: u16,
+    /// Netlink's.
     pub flags: u16,
+    /// The number of the request it answers.
     pub sequence: u32,
     /// `AF_INET` or `AF_INET6`.
     pub family: u8,
@@ -41,8 +54,10 @@ pub(crate) struct Message<'a> {
 
 /// One value of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attribute<'a> {
+pub struct Attribute<'a> {
+    /// What it is, without flags.
     pub kind: u16,
+    /// Its bytes.
     pub value: &'a [u8],
 }
 
@@ -71,19 +86,29 @@ impl Request {
 }
 
 /// An attribute that holds attributes.
-pub(crate) fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut value = vec![0; attributes.buffer_len()];
+///
+/// # Panics
+/// If they are longer than 64 KiB together.
+pub fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let length = attributes.buffer_len();
+    assert!(length + 4 <= usize::from(u16::MAX), "callers keep attributes small");
+    let mut value = vec![0; length];
     attributes.emit(&mut value);
     DefaultNla::new(kind | NLA_F_NESTED, value)
 }
 
 /// An attribute of these bytes.
-pub(crate) fn attribute(kind: u16, value: impl Into<Vec<u8>>) -> DefaultNla {
+pub fn attribute(kind: u16, value: impl Into<Vec<u8>>) -> DefaultNla {
     DefaultNla::new(kind, value.into())
 }
 
+/// An attribute of this text, which ends with a zero, as the kernel's do.
+pub fn text(kind: u16, text: &str) -> DefaultNla {
+    attribute(kind, [text.as_bytes(), b"\0"].concat())
+}
+
 /// The messages of a datagram.
-pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header = NetlinkBuffer::new_checked(rest).ok()?;
         let payload = header.payload();
@@ -101,7 +126,7 @@ pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// The attributes that follow each other in `bytes`.
-pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|nla: NlaBuffer<&[u8]>| {
         let kind = nla.kind();
         let length = nla.value_length();
@@ -111,6 +136,7 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
 }
 
 impl<'a> Message<'a> {
+    /// Its attributes.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
         attributes(self.attributes)
     }
@@ -118,7 +144,18 @@ impl<'a> Message<'a> {
     /// What a message about an error says: the number of the error; 0 is an acknowledgement.
     pub fn error(&self) -> i32 {
         let number = self.payload.first_chunk().map(|number| i32::from_ne_bytes(*number));
-        number.map_or(0, i32::wrapping_neg)
+        number.map_or(EIO, i32::wrapping_neg)
+    }
+
+    /// The same, as an error.
+    ///
+    /// # Errors
+    /// If it is no acknowledgement.
+    pub fn failure(&self) -> io::Result<()> {
+        match self.error() {
+            0 => Ok(()),
+            number => Err(io::Error::from_raw_os_error(number)),
+        }
     }
 }
 
@@ -165,7 +202,7 @@ mod tests {
             number: 7,
             attributes: vec![
                 attribute(1, [0, 0, 0, 9]),
-                nest(2, &[attribute(3, *b"web\0"), attribute(4, [10, 0, 0, 1])]),
+                nest(2, &[text(3, "web"), attribute(4, [10, 0, 0, 1])]),
             ],
             ..Request::new(0x0102, 0x300)
         };
