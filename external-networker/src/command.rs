@@ -18,25 +18,29 @@ standard input, the answer goes to standard output as JSON, complaints to standa
   --handle HANDLE    the container's name: letters, digits, `_`, `.` and `-`
   --action ACTION    one of these
 
-action        standard input
-up            connects the container of a process, lists it in the container store, waits for its policies
-              {"Pid": 4711, "Properties": {"policy_group_id": "web"},
-               "netin": [{"host_port": 0, "container_port": 8080}],
-               "netout_rules": [{"protocol": 1, "networks": [{"start": "10.0.0.1", "end": "10.0.0.9"}],
-                                 "ports": [{"start": 443, "end": 443}]}]}
-down          takes all of that away; may be repeated                                                  (nothing)
-net-in        maps one more port of the host                      {"HostPort": 0, "ContainerPort": 8080}
-net-out       lets the container send somewhere more              {"netout_rule": {"protocol": 2, …}}
-bulk-net-out  the same for many: all, or none                     {"netout_rules": [{…}, {…}]}
-repair        puts right what others have done to the rules of containers that are up                  (nothing)
+action        what it does, and what it is told
+up            connects a process's network namespace, lists it in the container store, waits for its policies
+                {"Pid": 4711, "Properties": {"policy_group_id": "web"},
+                 "netin": [{"host_port": 0, "container_port": 8080}],
+                 "netout_rules": [{"protocol": 1, "networks": [{"start": "10.0.0.1", "end": "10.0.0.9"}],
+                                   "ports": [{"start": 443, "end": 443}]}]}
+down          takes all of that away; needs no input, and may be repeated
+net-in        maps one more port of the host
+                {"HostPort": 0, "ContainerPort": 8080}
+net-out       lets the container send somewhere more
+                {"netout_rule": {"protocol": 2, "networks": [{"start": "10.0.0.1", "end": "10.0.0.1"}],
+                                 "ports": [{"start": 53, "end": 53}]}}
+bulk-net-out  the same of many rules, {"netout_rules": [{…}, {…}]}: all or none
+repair        puts right what others have done to the rules of containers that are up; needs no input
 
 Protocols: 0 all, 1 tcp, 2 udp, 3 icmp ("icmps": {"type": 8, "code": 0}), 4 icmpv6. Host port 0: any that is free.
 
 Exit code: 0 it is done, 1 it is not, and after `up` nothing of it is left.
 
 Example:
-  ip netns add web && ip netns exec web sleep infinity &
-  echo "{"Pid": $(ip netns pids web), "Properties": {"policy_group_id": "web"}}" |
+  ip netns add web
+  ip netns exec web sleep infinity &
+  printf '{"Pid": %s, "Properties": {"policy_group_id": "web"}}' "$(ip netns pids web)" |
     external-networker --configFile /etc/netman/external-networker.json --action up --handle web
 "#;
 

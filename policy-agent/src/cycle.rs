@@ -291,7 +291,13 @@ impl Cycle {
         if repaired {
             status.drift.note(&drift, &writers, time::OffsetDateTime::now_utc());
             let found = drift::told(&drift);
-            tracing::warn!(chains = ?touched, found, ?writers, "Rules that somebody else had changed were put right.");
+            let (chains, writers) = (drift::listed(&touched), drift::listed(&writers));
+            tracing::warn!(
+                chains,
+                found,
+                writers,
+                "Rules that somebody else had changed were put right."
+            );
         } else if !touched.is_empty() {
             tracing::info!(
                 why = ?status.why,

@@ -43,6 +43,11 @@ pub(crate) fn told(found: &[Drift]) -> String {
     told.join("; ")
 }
 
+/// Names for a line of the log.
+pub(crate) fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 impl History {
     /// Remembers what was found and put right now.
     pub fn note(&mut self, found: &[Drift], by: &BTreeSet<String>, now: OffsetDateTime) {

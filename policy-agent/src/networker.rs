@@ -5,7 +5,7 @@
 //! missing becomes something else.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -182,9 +182,9 @@ impl Networker {
             );
         }
         if !containers.is_empty() {
-            let names: BTreeSet<_> = containers.keys().collect();
+            let names: Vec<_> = containers.keys().map(String::as_str).collect();
             tracing::warn!(
-                containers = ?names,
+                containers = names.join(", "),
                 after_ms,
                 "The networker has repaired what it wrote for containers."
             );
@@ -277,6 +277,8 @@ async fn each_line(from: Option<impl AsyncRead + Unpin>, mut tell: impl FnMut(&s
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn shell(script: &str) -> Vec<OsString> {

@@ -22,6 +22,8 @@ const NAME: &str = "netman-policy-agent";
 
 /// How long an agent that ends may take, or a child of one that was killed may still have its sockets.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever ends by itself has mostly ended by then.
+const SOON: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Holds for as long as it lives.
@@ -44,6 +46,7 @@ pub(crate) async fn claim() -> Result<Claim, Taken> {
 
 async fn claim_as(name: &str, patience: Duration) -> Result<Claim, Taken> {
     let began = Instant::now();
+    let mut is_told = false;
     loop {
         match listen(name) {
             Ok(listener) => return Ok(Claim(Some(tokio::spawn(attend(listener))))),
@@ -51,7 +54,16 @@ async fn claim_as(name: &str, patience: Duration) -> Result<Claim, Taken> {
                 tracing::warn!(%error, "Whether another agent writes rules here is not known.");
                 return Ok(Claim(None));
             }
-            Err(_) if began.elapsed() < patience => sleep(PAUSE).await,
+            Err(_) if began.elapsed() < patience => {
+                if !is_told && began.elapsed() >= SOON {
+                    let seconds = patience.as_secs();
+                    tracing::warn!(
+                        "Another policy agent is at work here; it is waited for, for {seconds} seconds."
+                    );
+                    is_told = true;
+                }
+                sleep(PAUSE).await;
+            }
             Err(_) => break,
         }
     }

@@ -1,7 +1,7 @@
 //! JSON as Go's `encoding/json` reads and writes it (spec/policy-server.md §2.6, spec/cell.md §A.2).
 //!
 //! Struct keys match whatever their case, `null` leaves a field at its default, the last of several
-//! equal keys wins, unknown keys are ignored, invalid UTF-8 becomes U+FFFD, integers must be written
+//! equal keys wins, unknown keys are ignored ([`from_slice_noting`] tells them), invalid UTF-8 becomes U+FFFD, integers must be written
 //! as integers. Give structs `#[serde(default)]`, since any key may be missing.
 
 mod fault;

@@ -199,7 +199,13 @@ fn done(status: &mut Status, outcome: Outcome, writers: &Writers, took: Duration
     if repaired {
         status.drift.note(&drift, &by, time::OffsetDateTime::now_utc());
         let found = drift::told(&drift);
-        tracing::warn!(chains = ?touched, found, ?by, "Security groups that somebody else had changed were put right.");
+        let (chains, writers) = (drift::listed(&touched), drift::listed(&by));
+        tracing::warn!(
+            chains,
+            found,
+            writers,
+            "Security groups that somebody else had changed were put right."
+        );
     } else if !touched.is_empty() {
         tracing::info!(
             chains.touched = touched.len(),
