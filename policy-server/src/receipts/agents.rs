@@ -123,6 +123,16 @@ impl<T> Agents<T> {
         }
     }
 
+    /// Whether another has spoken to another server since the last one spoke here. That one may be gone, and
+    /// its question be held here because nobody has said so.
+    pub(super) fn has_moved(&self) -> bool {
+        let moved = |last: &Agent<T>, other: &Elsewhere<T>| other.said > last.last + ABOUT;
+        self.last
+            .as_ref()
+            .zip(self.elsewhere.as_ref())
+            .is_some_and(|(last, other)| moved(last, other))
+    }
+
     /// Whether several live that say so.
     pub(super) fn are_several(&self) -> bool {
         self.are_several

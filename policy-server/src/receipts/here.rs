@@ -103,9 +103,10 @@ impl Here {
         }
     }
 
-    /// What `cell` was told last.
+    /// What `cell` was told last; nothing, if that may have been another agent.
     pub(super) fn told(&self, cell: &str) -> Option<Told> {
-        self.cells.get(cell)?.told.clone()
+        let receipt = self.cells.get(cell).filter(|receipt| !receipt.agents.are_several())?;
+        receipt.told.clone()
     }
 
     /// Notes what `cell` is told about `subject`.
@@ -175,7 +176,7 @@ impl Here {
             } else if receipt.has_left(now) {
                 // Whatever stands there is a later word, or the same.
                 receipt.released = row.is_some();
-            } else if row.is_none_or(|row| receipt.presence.is_later_than(row.heard)) {
+            } else if row.is_none_or(|row| receipt.is_later_than(row.heard)) {
                 receipt.presence.said = now;
                 self.unwritten.insert(cell.clone());
             }
@@ -227,6 +228,9 @@ impl Receipt {
         self.agents.hear(word.agent, word.subject.clone(), now);
         let are_several = self.agents.are_several();
         let news = (are_several != were_several).then_some(are_several);
+        if news.is_some() {
+            self.told = None;
+        }
         if !are_several {
             return (word, news);
         }
@@ -243,8 +247,14 @@ impl Receipt {
             return false;
         }
         self.word = self.word.clone().of_several(cell, self.agents.topics());
+        self.told = None;
         self.presence.said = now;
         true
+    }
+
+    /// Whether the cell was here after it was elsewhere, then.
+    fn is_later_than(&self, elsewhere: Instant) -> bool {
+        self.presence.is_later_than(elsewhere) && !self.agents.has_moved()
     }
 
     /// Whether the cell is not just between two polls.

@@ -78,3 +78,40 @@ fn two_agents_that_speak_to_two_servers_are_told_apart_by_what_is_written() {
     here.hear("one", word_of('A', &["a"], Some(9)), at(150));
     assert_eq!(of_the_cell(&here, &Rows::default(), at(150)), alone());
 }
+
+#[test]
+fn a_question_held_for_one_that_is_gone_says_nothing_against_the_next() {
+    let (mut here, began) = (Here::default(), Instant::now());
+    let at = |second| began + seconds(second);
+    here.hear("one", word_of('A', &["a"], Some(4)), at(0));
+    here.take_unwritten(at(0));
+    // Its machine was reset, nobody told this server, and it is up again and asks another.
+    for second in [60, 80, 100] {
+        let mut row = row(THEM, "one", Some(9), second - 30, 0);
+        row.receipt.agent = name_of('B');
+        let rows = Rows::of_heard(vec![row], at(second));
+        assert!(here.compare(&rows, US, at(second)).is_empty());
+        assert!(here.take_unwritten(at(second)).is_empty(), "it is left to them");
+    }
+    let heard = here.hear("one", word_of('A', &["a"], Some(4)), at(110));
+    assert_eq!(heard.are_several, Some(true), "unless it speaks");
+    assert_eq!(here.take_unwritten(at(110)).ours.len(), 1);
+}
+
+#[test]
+fn what_one_of_several_was_told_says_nothing_of_another() {
+    let (mut here, now) = (Here::default(), Instant::now());
+    let told = Told { at: version(9), total: 3 };
+    let mut says = |agent, second| {
+        let now = now + seconds(second);
+        let word = word_of(agent, &["a"], Some(9));
+        here.hear("one", word, now);
+        let before = here.told("one");
+        let subject = here.cells()["one"].word.subject.clone();
+        here.tell("one", &subject, told.clone());
+        here.leave("one", name_of(agent), now);
+        before
+    };
+    assert_eq!((says('A', 0), says('A', 1)), (None, Some(told.clone())));
+    assert_eq!((says('B', 2), says('A', 3), says('A', 4)), (Some(told.clone()), None, None));
+}
