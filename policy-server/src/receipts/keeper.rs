@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     FORGET_AFTER, Receipts,
     here::Unwritten,
-    rows::{NOBODY, stored},
+    rows::{Ago, NOBODY, stored},
 };
 use crate::{server::Server, snapshot::feed::Feed};
 
@@ -24,6 +24,9 @@ const WRITE_EVERY: Duration = Duration::from_millis(250);
 
 /// While many cells are told something, what they say waits, but no longer than this.
 const AT_THE_LATEST: Duration = Duration::from_secs(1);
+
+/// Ages are written in whole units of this.
+const UNIT: Duration = Duration::from_millis(1);
 
 /// After a write that failed.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -49,11 +52,14 @@ struct Keeper<'a> {
     feed: &'a Feed,
     failing: bool,
     failing_of_groups: bool,
+    /// Before that, nothing of groups is written again.
+    groups_after: time::Instant,
 }
 
 impl<'a> Keeper<'a> {
     fn new(receipts: &'a Receipts, store: &'a dyn PolicyStore, feed: &'a Feed) -> Self {
-        Self { receipts, store, feed, failing: false, failing_of_groups: false }
+        let groups_after = time::Instant::now();
+        Self { receipts, store, feed, failing: false, failing_of_groups: false, groups_after }
     }
 
     async fn keep(mut self, stop: CancellationToken) {
@@ -70,7 +76,7 @@ impl<'a> Keeper<'a> {
         let mut news_since = None;
         receipts.moments.note(snapshots.borrow_and_update().version().revision, Instant::now());
         loop {
-            let is_news = receipts.here().has_unwritten() || receipts.groups.has_unwritten();
+            let is_news = receipts.here().has_unwritten() || self.may_write_groups();
             if is_news {
                 news_since.get_or_insert_with(time::Instant::now);
             }
@@ -113,36 +119,46 @@ impl<'a> Keeper<'a> {
     async fn take_leave(&mut self) {
         let receipts = self.receipts;
         receipts.here().part();
+        let is_written = self.write_of_policies().await;
         // Whether groups are written is no matter of who confirms what.
         self.write_of_groups().await;
-        let is_written = self.write_of_policies().await;
         if is_written && !receipts.here().speaks_for_any() {
             let left = self.store.take_leave(receipts.server()).await;
             self.note(left);
         }
     }
 
-    /// Writes what the database does not know yet. Whether it does now.
+    /// Writes what the database does not know yet. Whether it knows of policies now: what is said of groups
+    /// holds nobody up.
     async fn write(&mut self) -> bool {
-        let (of_groups, of_policies) =
-            (self.write_of_groups().await, self.write_of_policies().await);
-        of_groups && of_policies
+        let is_written = self.write_of_policies().await;
+        if self.may_write_groups() {
+            self.write_of_groups().await;
+        }
+        is_written
     }
 
-    async fn write_of_groups(&mut self) -> bool {
-        match self.receipts.groups.write(self.store).await {
+    /// Whether there is anything to write of groups, and it did not just fail.
+    fn may_write_groups(&self) -> bool {
+        self.receipts.groups.has_unwritten() && self.groups_after <= time::Instant::now()
+    }
+
+    async fn write_of_groups(&mut self) {
+        let failed = match self.receipts.groups.write(self.store).await {
             Ok(cells) => {
                 self.receipts.metrics.receipts_written(cells);
-                self.failing_of_groups = false;
+                None
             }
-            Err(error) if !self.failing_of_groups => {
-                self.failing_of_groups = true;
-                let error = service::log::chain(&error);
+            Err(error) => Some(error),
+        };
+        if let Some(error) = &failed {
+            self.groups_after = time::Instant::now() + AGAIN;
+            if !self.failing_of_groups {
+                let error = service::log::chain(error);
                 tracing::error!(error, "Cannot keep what cells say of security groups.");
             }
-            Err(_) => {}
         }
-        !self.failing_of_groups
+        self.failing_of_groups = failed.is_some();
     }
 
     async fn write_of_policies(&mut self) -> bool {
@@ -202,11 +218,15 @@ async fn tell(
     unwritten: &Unwritten,
 ) -> Result<(), StoreError> {
     let Unwritten { ours, nobodys } = unwritten;
-    for (server, some) in [(receipts.server(), ours), (NOBODY, nobodys)] {
-        if !some.is_empty() {
-            let some: Vec<_> = some.iter().cloned().map(stored).collect();
-            store.write_receipts(server, &some).await?;
-        }
+    if !ours.is_empty() {
+        let ours: Vec<_> = ours.iter().cloned().map(stored).collect();
+        store.write_receipts(receipts.server(), &ours).await?;
+    }
+    if !nobodys.is_empty() {
+        // Who left as soon as it had spoken did so later, in these units, too.
+        let later = |(cell, word, left): Ago| (cell, word, left.saturating_sub(UNIT));
+        let nobodys: Vec<_> = nobodys.iter().cloned().map(later).map(stored).collect();
+        store.write_receipts(NOBODY, &nobodys).await?;
     }
     Ok(())
 }
@@ -314,7 +334,14 @@ mod tests {
         let spaces = Arc::new(["space".to_owned()].into());
         let of_groups = GroupsWord { spaces, enforced: None, error: None };
         drop(receipts.hear_of_groups("cell-1", None, of_groups));
-        drop(receipts.hear("cell-1", word()));
+        let hearing = receipts.hear("cell-1", word());
+        let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
+        let mut keeper = Keeper::new(&receipts, &*store, &feed);
+        assert!(keeper.write().await && !receipts.here().has_unwritten());
+        assert!(receipts.groups.has_unwritten() && !keeper.may_write_groups(), "not at once again");
+        // It leaves later than it spoke, as the database sees it.
+        sleep_until(time::Instant::now() + Duration::from_millis(5)).await;
+        drop(hearing);
         keeping(&store, &receipts, async {}).await;
         assert!(receipts.groups.has_unwritten());
         assert_eq!(store.receipts().await.unwrap()[0].server, NOBODY);
@@ -322,7 +349,6 @@ mod tests {
         assert!(!store.is_server_lost(Duration::ZERO).await.unwrap());
     }
 
-    /// Many ask at once how things stand, and a cell says something new meanwhile.
     #[tokio::test]
     async fn who_asks_of_groups_shares_what_was_read_a_moment_ago() {
         let dir = tempfile::tempdir().unwrap();
