@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Barrier, Mutex, MutexGuard},
 };
 
 use policy::{AppGuid, Life, Policy, Protocol, Revision, Tag, TagLength, TaggedPolicy};
@@ -429,6 +429,30 @@ async fn who_is_ahead_hears_when_its_server_catches_up_by_reading_everything() {
     look(&server.source, &database, &server.cut);
     assert_eq!(poll.await.unwrap(), version(3));
     assert!(caught_up.elapsed() < WAIT, "at the end of its time only");
+}
+
+/// Whoever comes while something is published, on another processor, hears of it before or after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_between_a_look_and_the_wait_is_heard_of() {
+    let database = Database { at: vec![BTreeSet::new()], ..Database::default() };
+    let database = Arc::new(Mutex::new(database));
+    let server = Arc::new(Server::start(&database));
+    for revision in 0..5000 {
+        let together = Arc::new(Barrier::new(2));
+        let (polls, there) = (together.clone(), server.clone());
+        let poll = tokio::spawn(async move {
+            let topic = Topic::Policies(Subject::Apps(asked()).into());
+            let poll = Poll { topic, known: Some(version(revision)), wait: Some(10 * WAIT) };
+            polls.wait();
+            hold(&poll, &there.feed, &Metrics::new(), &there.shutdown).await
+        });
+        database.lock().unwrap().change(0, 1, 1, true);
+        // On this thread, which runs no tasks.
+        together.wait();
+        look(&server.source, &database, &server.cut);
+        let heard = tokio::time::timeout(WAIT, poll).await.expect("it is woken").unwrap();
+        assert!(matches!(heard, Outcome::Fresh(_, told) if told == version(revision + 1)));
+    }
 }
 
 proptest! {
