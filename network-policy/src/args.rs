@@ -42,7 +42,7 @@ Exit codes:
   1  the server refused, or answered something that makes no sense
   2  the arguments cannot be used
   3  the server cannot be reached
-  4  not authorized: no token, or one that is not good for this
+  4  not authorized: no token, an empty one, or one that is not good for this
   5  --wait: the change is stored, but not every cell confirmed it in time";
 
 // Usages are written out: by itself, the parser counts what the environment gives among what is needed.

@@ -16,6 +16,10 @@ const LONG: f64 = 60.0;
 enum Kind {
     /// It hears of the change, and does not enforce it.
     Watches,
+    /// It enforces no policies at all, by its configuration.
+    Disabled,
+    /// It cannot read which containers it has.
+    Blind,
     /// Its name is also another's.
     Shared,
     /// It is not heard of any more.
@@ -33,8 +37,12 @@ impl Kind {
             Self::Shared
         } else if cell.silent_seconds >= LONG {
             Self::Gone
-        } else if says("shadow mode") || says("policies are disabled") {
+        } else if says("shadow mode") {
             Self::Watches
+        } else if says("policies are disabled") {
+            Self::Disabled
+        } else if says("it is not known which containers") {
+            Self::Blind
         } else {
             Self::Late
         }
@@ -100,6 +108,18 @@ pub(crate) fn advice(verb: Verb, receipts: &[Receipt]) -> String {
              is waited for. `policy-agent promote`, run there, makes it enforce.",
         );
     }
+    if any(Kind::Disabled) {
+        advice.push(
+            "A cell where policies are disabled enforces none and confirms nothing until\n\
+             disable_container_network_policy is false in the configuration of policy-agent there.",
+        );
+    }
+    if any(Kind::Blind) {
+        advice.push(
+            "A cell that cannot read which containers it has confirms nothing until it can.\n\
+             `policy-agent doctor`, run there, says what is wrong with the file.",
+        );
+    }
     if any(Kind::Shared) {
         advice.push(
             "Two machines have one cell_id in the configuration of policy-agent: what one of them enforces\n\
@@ -135,6 +155,21 @@ mod tests {
         assert_eq!(advice(Verb::Remove, &cells), advice(Verb::Add, &cells));
         let beside = [cells[0].clone(), cell("cell-2", 0.0, None)];
         assert!(advice(Verb::Add, &beside).starts_with("They will enforce it"));
+    }
+
+    #[test]
+    fn what_a_cell_waits_for_is_named() {
+        let of = |error| advice(Verb::Add, &[cell("cell-1", 0.0, Some(error))]);
+        insta::assert_snapshot!(of("policies are disabled by the configuration of this cell"), @r"
+        A cell where policies are disabled enforces none and confirms nothing until
+        disable_container_network_policy is false in the configuration of policy-agent there.
+        The same command again changes nothing and waits anew.
+        ");
+        insta::assert_snapshot!(of("it is not known which containers are here: no such file"), @r"
+        A cell that cannot read which containers it has confirms nothing until it can.
+        `policy-agent doctor`, run there, says what is wrong with the file.
+        The same command again changes nothing and waits anew.
+        ");
     }
 
     #[test]
