@@ -61,12 +61,12 @@ impl Server {
     pub(crate) async fn not_created(&self, error: StoreError) -> ApiError {
         if matches!(error, StoreError::NoTagLeft) {
             let cells = self.receipts.of_all_servers(&*self.store).await;
-            let cells = cells.that_confirm_nothing(&self.feed.snapshot());
+            let cells = cells.furthest_behind(&self.feed.snapshot());
             if !cells.is_empty() {
                 tracing::warn!(
                     cells = cells.join(", "),
-                    "No tag is left, and none that was given back becomes free as long as these cells confirm \
-                     nothing."
+                    "No tag is left. Those that were given back become free when every cell has confirmed that \
+                     it knows; these are the furthest behind."
                 );
             }
         }

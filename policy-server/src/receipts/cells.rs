@@ -71,10 +71,17 @@ impl Cells {
         PoliciesStatus { life, revision, complete: self.is_complete(), policies }
     }
 
-    /// The first few cells that have not said what they enforce of what `snapshot` holds.
-    pub(crate) fn that_confirm_nothing(&self, snapshot: &Snapshot) -> Vec<&str> {
-        let unsaid = self.cells.iter().filter(|cell| cell.word.enforced(snapshot).is_none());
-        unsaid.take(NAMED).map(|cell| cell.cell.as_str()).collect()
+    /// The few cells that are furthest behind `snapshot`, and what each has confirmed.
+    pub(crate) fn furthest_behind(&self, snapshot: &Snapshot) -> Vec<String> {
+        let confirmed = self.cells.iter().map(|cell| (cell.confirmed(snapshot), &cell.cell));
+        let mut behind: Vec<_> =
+            confirmed.filter(|(confirmed, _)| *confirmed < snapshot.version().revision).collect();
+        behind.sort_unstable();
+        let told = |(confirmed, cell): &(Revision, &String)| match confirmed.0 {
+            0 => format!("{cell} (nothing)"),
+            revision => format!("{cell} (revision {revision})"),
+        };
+        behind.iter().take(NAMED).map(told).collect()
     }
 
     /// Whether there can be no other cell, and none that asks about other apps than is known. All are

@@ -266,9 +266,10 @@ fn cells_that_went_to_another_server_are_not_counted_here() {
 fn cells_that_keep_tags_from_becoming_free_are_named() {
     let (mut here, now) = (Here::default(), Instant::now());
     here.hear("behind", word(Some(4)), now);
+    here.hear("not behind", word(Some(9)), now);
     here.hear("watches", word(None), now);
     let cells = known(&here, &Rows::default(), seconds(60));
-    assert_eq!(cells.that_confirm_nothing(&snapshot(9)), ["watches"]);
+    assert_eq!(cells.furthest_behind(&snapshot(9)), ["watches (nothing)", "behind (revision 4)"]);
 }
 
 #[test]
