@@ -3,6 +3,7 @@
 //! Whoever waits registers first and looks at the snapshot then, and a snapshot is swapped before
 //! anybody is woken; so no change is lost between a look and a wait.
 
+mod by_key;
 mod questions;
 
 use std::{
@@ -18,7 +19,8 @@ use tokio::{
 };
 
 use crate::snapshot::{Subject, Topic, Touched, Which};
-use questions::{ByKey, Questions};
+use by_key::ByKey;
+use questions::Questions;
 
 /// So many are woken at once when something changes: most changes concern a few cells, which need not
 /// wait for one another.

@@ -235,8 +235,9 @@ impl Receipt {
             return (word, news);
         }
         // Each of them speaks again and again, which is not to be written each time.
-        let agent = if were_several { self.word.agent } else { word.agent };
-        (Word { agent, ..word.of_several(cell, self.agents.topics()) }, news)
+        let first = if were_several { &self.word } else { &word };
+        let (agent, backend) = (first.agent, first.backend);
+        (Word { agent, backend, ..word.of_several(cell, self.agents.topics()) }, news)
     }
 
     /// Whether what another agent said to another server shows for the first time that there are several.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::Hash,
     sync::Arc,
     time::Duration,
 };
@@ -11,7 +10,7 @@ use std::{
 use policy::AppGuid;
 use tokio::time::Instant;
 
-use super::Id;
+use super::{Id, by_key::ByKey};
 use crate::snapshot::Subject;
 
 /// A question nobody has asked for so long loses its place: who holds it comes back sooner.
@@ -33,9 +32,6 @@ struct Question {
     /// Whether anybody asked since the last sweep.
     is_fresh: bool,
 }
-
-/// What there is under each of some keys.
-pub(super) struct ByKey<K, V>(HashMap<K, Vec<V>>);
 
 impl Questions {
     /// Lets `id` wait for changes of `subject`.
@@ -126,45 +122,6 @@ fn apps(subject: &Subject) -> &BTreeSet<AppGuid> {
     match subject {
         Subject::Apps(apps) => apps,
         Subject::Everything => &NONE,
-    }
-}
-
-impl<K: Clone + Eq + Hash, V: Copy + PartialEq> ByKey<K, V> {
-    pub(super) fn insert(&mut self, keys: &BTreeSet<K>, value: V) {
-        for key in keys {
-            self.0.entry(key.clone()).or_default().push(value);
-        }
-    }
-
-    pub(super) fn remove(&mut self, keys: &BTreeSet<K>, value: &V) {
-        for key in keys {
-            let Some(values) = self.0.get_mut(key) else { continue };
-            values.retain(|held| held != value);
-            if values.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-
-    pub(super) fn any_of<'a>(
-        &'a self,
-        keys: impl IntoIterator<Item = &'a K>,
-    ) -> impl Iterator<Item = V>
-    where
-        K: 'a,
-    {
-        keys.into_iter().filter_map(|key| self.0.get(key)).flatten().copied()
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<K, V> Default for ByKey<K, V> {
-    fn default() -> Self {
-        Self(HashMap::new())
     }
 }
 

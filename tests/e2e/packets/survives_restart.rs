@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use testkit::world::{Cell, Firewall, get};
-use testkit::{Container, Spec, poll, story, tcp};
+use testkit::{poll, story, tcp};
 
 use crate::three::Three;
 
