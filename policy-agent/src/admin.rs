@@ -100,7 +100,6 @@ pub(crate) fn routes(
     (statuses, reach, groups): Standings,
     pages: metrics::Sources,
 ) -> Router {
-    let patience = PATIENCE;
     Router::new()
         .route("/", get(contents))
         .route("/force-policy-poll-cycle", any(force))
@@ -110,7 +109,7 @@ pub(crate) fn routes(
         .route("/explain", get(explain))
         .route("/denied", get(denied))
         .route("/promote", post(promote))
-        .with_state(Admin { wake, statuses, reach, groups, pages, patience })
+        .with_state(Admin { wake, statuses, reach, groups, pages, patience: PATIENCE })
 }
 
 /// For who comes by and wants to know what there is; each is told of in README.md.
