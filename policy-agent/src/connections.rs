@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
 };
 
-use netfilter::Allow;
+use netfilter::{Allow, Family};
 use netfilter_events::conntrack::{Connection, Pick, Portless};
 use policy::AppGuid;
 
@@ -40,13 +40,14 @@ pub(crate) fn suspects(earlier: &World, world: &World) -> Suspects {
     }
     let mut picks = BTreeSet::new();
     for change in earlier.allowances.changes(&world.allowances) {
-        let Change::Gone(Allowance { source, mark, protocol, ports, .. }) = change else {
+        let Change::Gone(Allowance { source, destination, mark, protocol, ports, .. }) = change
+        else {
             continue;
         };
         let port = ports.as_single().map(|port| (*protocol, port));
-        picks.extend(world.families().map(|family| Pick::Marked(family, (*mark).into(), port)));
-        let here = world.residents.iter().filter(|resident| resident.app == *source);
-        picks.extend(here.map(|resident| Pick::From(resident.ip, port)));
+        let marked = |ip| Pick::Marked(Family::of(ip), (*mark).into(), port);
+        picks.extend(world.addresses_of(destination).map(marked));
+        picks.extend(world.addresses_of(source).map(|ip| Pick::From(ip, port)));
         if picks.len() > FEW {
             return Suspects::All;
         }
@@ -84,11 +85,11 @@ pub(crate) fn unlawful(
         }
         // Outside the overlay and on the host itself it is no matter of policy.
         (None, Some(app)) => {
-            let Connection { protocol, destination, destination_port, mark, .. } = **connection;
-            if is_host(destination, world) || !in_overlay(destination, world) {
+            let Connection { protocol, responder, responder_port, mark, .. } = **connection;
+            if is_host(responder, world) || !in_overlay(responder, world) {
                 return false;
             }
-            let question = (*app, protocol, destination_port, mark);
+            let question = (*app, protocol, responder_port, mark);
             let allowed = allowed_out.entry(question);
             !*allowed.or_insert_with(|| may_go(connection, app, world))
         }
@@ -126,13 +127,13 @@ fn may_come(connection: &Connection, admitted: &[Allow; 2], world: &World) -> bo
 /// Whether a connection of a container of `app` may go where it goes, which is another cell of the
 /// overlay. Whose container is there is known once it has answered with a mark.
 fn may_go(connection: &Connection, app: &AppGuid, world: &World) -> bool {
-    let Connection { protocol, destination_port, mark, .. } = connection;
+    let Connection { protocol, responder_port, mark, .. } = connection;
     let meant =
         |there: Option<u16>| *mark == 0 || there.is_none_or(|there| u32::from(there) == *mark);
     let removed = world.leniency.removed.from(app);
     world.allowances.from(app).chain(removed).any(|allowance| {
         allowance.protocol == *protocol
-            && allowance.ports.contains(*destination_port)
+            && allowance.ports.contains(*responder_port)
             && meant(allowance.destination_mark())
     })
 }
@@ -157,7 +158,6 @@ fn in_overlay(address: IpAddr, world: &World) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use netfilter::Family;
     use policy::{Protocol, Tag};
     use proptest::prelude::*;
 
@@ -229,6 +229,20 @@ mod tests {
         assert!(judged("10.255.31.3", 9), "only as a destination");
         assert!(!judged("192.0.2.1", 8082), "outside the overlay");
         assert!(!judged("10.255.30.1", 53), "the host itself");
+    }
+
+    #[test]
+    fn where_it_was_translated_to_is_what_counts() {
+        let world = world(&[("10.255.30.2", "web")], &["web 1 db tcp 8080"]);
+        let opened_to = |destination: &str, port, responder, responder_port| Connection {
+            destination: destination.parse().unwrap(),
+            destination_port: port,
+            ..connection("10.255.30.2", responder, responder_port, 0)
+        };
+        let judged = |connection| !unlawful(&[connection], &world).is_empty();
+        assert!(!judged(opened_to("192.0.2.80", 80, "10.255.31.3", 8080)));
+        assert!(judged(opened_to("192.0.2.80", 8080, "10.255.31.3", 8081)));
+        assert!(!judged(opened_to("10.255.31.3", 8081, "192.0.2.80", 8081)), "to outside");
     }
 
     #[test]
@@ -354,21 +368,32 @@ mod tests {
     #[test]
     fn nobody_is_suspected_where_there_is_only_more_and_all_are_where_more_is_different() {
         let before = world(&HERE, &["a 1 c tcp 8080"]);
-        let more = world(&HERE, &["a 1 c tcp 8080", "a 1 c tcp 8081"]);
+        let more = world(&HERE, &["a 1 c tcp 8080", "a 1 b tcp 8081"]);
         assert_eq!(suspects(&before, &more), Suspects::Picked(BTreeSet::new()));
         let port = Some((Protocol::Tcp, 8081));
         let from = |ip: &str| Pick::From(ip.parse().unwrap(), port);
-        let of_a = [Pick::Marked(Family::V4, 1, port), from("10.255.30.2"), from("10.255.30.3")];
-        assert_eq!(suspects(&more, &before), Suspects::Picked(of_a.into()));
-        let second_network = Some("fd00:255::/64".parse().unwrap());
-        let [before_six, more_six] =
-            [&before, &more].map(|world| World { second_network, ..world.clone() });
-        let of_both = of_a.into_iter().chain([Pick::Marked(Family::V6, 1, port)]).collect();
-        assert_eq!(suspects(&more_six, &before_six), Suspects::Picked(of_both), "of both versions");
+        let from_a = [from("10.255.30.2"), from("10.255.30.3")];
+        let of_b = Pick::Marked(Family::V4, 1, port);
+        let both = from_a.into_iter().chain([of_b]).collect();
+        assert_eq!(suspects(&more, &before), Suspects::Picked(both));
+        let elsewhere = world(&HERE, &["a 1 c tcp 8080", "a 1 c tcp 8081"]);
+        let leaving = Suspects::Picked(from_a.into());
+        assert_eq!(suspects(&elsewhere, &before), leaving, "nothing comes to c here");
         let fewer = world(&HERE[..1], &["a 1 c tcp 8080"]);
         assert_eq!(suspects(&before, &fewer), Suspects::All);
         let many: Vec<_> = (1..=20).map(|mark| format!("far{mark} {mark} b tcp 80")).collect();
         let many = world(&HERE, &many.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(suspects(&many, &before), Suspects::All);
+    }
+
+    #[test]
+    fn connections_over_both_versions_are_suspected() {
+        let containers = [("10.255.30.2", "a"), ("10.255.30.4", "b"), ("fd00:255::4", "b")];
+        let dual = |policies: &[&str]| crate::world::tests::dual(&containers, policies);
+        let port = Some((Protocol::Tcp, 8080));
+        let [four, six] = [Family::V4, Family::V6].map(|family| Pick::Marked(family, 1, port));
+        let from = Pick::From("10.255.30.2".parse().unwrap(), port);
+        let picks = Suspects::Picked([four, six, from].into());
+        assert_eq!(suspects(&dual(&["a 1 b tcp 8080"]), &dual(&[])), picks);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use containers::{Container, Contents};
 use ipnet::{Ipv4Net, Ipv6Net};
-use netfilter::{Allow, Family, Interface};
+use netfilter::{Allow, Interface};
 use policy::{AppGuid, CellSubnet};
 
 use crate::{
@@ -109,6 +109,11 @@ impl World {
         self.residents.iter().map(|resident| &resident.app).collect()
     }
 
+    /// Where containers of `app` are.
+    pub fn addresses_of(&self, app: &AppGuid) -> impl Iterator<Item = IpAddr> {
+        self.residents.iter().filter(move |one| one.app == *app).map(|one| one.ip)
+    }
+
     /// Whether nothing but policies is different from `earlier`.
     pub fn differs_in_policies_only(&self, earlier: &Self) -> bool {
         Self { allowances: self.allowances.clone(), ..earlier.clone() } == *self
@@ -130,11 +135,6 @@ impl World {
         let apps = self.apps();
         let of_apps = apps.into_iter().flat_map(|app| self.leniency.removed.from(app));
         of_apps.map(|a| (a.mark, a.protocol, a.ports)).collect()
-    }
-
-    /// Which versions of IP containers speak to each other.
-    pub fn families(&self) -> impl Iterator<Item = Family> {
-        [Family::V4].into_iter().chain(self.second_network.map(|_| Family::V6))
     }
 
     /// The containers' addresses of IPv4.

@@ -3,18 +3,20 @@
 //! then their next packet is judged anew (design §3).
 
 mod entry;
+mod table;
 
 use std::{
     collections::{BTreeSet, HashSet},
     io,
     net::IpAddr,
+    ops::ControlFlow,
 };
 
 use netfilter::Family;
 use policy::Protocol;
 use thiserror::Error;
 
-use self::entry::Entry;
+use self::{entry::Entry, table::Table};
 use crate::{message::Request, requests::Requests};
 
 /// Messages about connections carry this in their upper byte.
@@ -66,7 +68,7 @@ pub struct Portless {
 pub enum Pick {
     /// Those over this version of IP with this mark; only those that this port answers, if one is named.
     Marked(Family, u32, Option<(Protocol, u16)>),
-    /// Those that were opened from this address; only those to this port, if one is named.
+    /// Those that were opened from this address; only those that this port answers, if one is named.
     From(IpAddr, Option<(Protocol, u16)>),
 }
 
@@ -96,17 +98,26 @@ pub trait Connections: Send {
 impl Pick {
     /// Whether it means `connection`.
     pub fn means(self, connection: &Connection) -> bool {
-        let Connection { protocol, destination_port, responder_port, source, mark, .. } =
-            *connection;
+        let Connection { protocol, responder_port, source, mark, .. } = *connection;
+        let is_meant = match self {
+            Self::Marked(family, wanted, _) => (family, wanted) == (Family::of(source), mark),
+            Self::From(address, _) => source == address,
+        };
+        is_meant && self.port().is_none_or(|port| port == (protocol, responder_port))
+    }
+
+    /// Over which version of IP.
+    fn family(self) -> Family {
         match self {
-            Self::Marked(family, wanted, port) => {
-                (family, wanted) == (Family::of(source), mark)
-                    && port.is_none_or(|port| port == (protocol, responder_port))
-            }
-            Self::From(address, port) => {
-                source == address && port.is_none_or(|port| port == (protocol, destination_port))
-            }
+            Self::Marked(family, ..) => family,
+            Self::From(address, _) => Family::of(address),
         }
+    }
+
+    /// Which port answers, if that matters.
+    fn port(self) -> Option<(Protocol, u16)> {
+        let (Self::Marked(_, _, port) | Self::From(_, port)) = self;
+        port
     }
 }
 
@@ -135,17 +146,29 @@ impl Connections for Conntrack {
         self.entries(|entry| entry.connection())
     }
 
-    /// For each pick the kernel goes once through its whole table, as long as that is, which takes a fraction
-    /// of what telling all connections takes. One that is too old to leave any out tells them all.
+    /// For each search the kernel goes once through its whole table, as long as that is, and one it tells
+    /// takes longer than many it passes over. So what several picks mean is found by one search for what they
+    /// have in common, if that tells few.
+    ///
+    /// A kernel that is too old to leave any out tells all in any case.
     fn pick(&mut self, picks: &BTreeSet<Pick>) -> Result<Vec<Connection>, ConntrackError> {
-        let mut seen = HashSet::new();
-        let mut picked = Vec::new();
+        let means_any = |one: &Connection| picks.iter().any(|pick| pick.means(one));
+        let table = Table::read().unwrap_or_default();
+        let patience = table.told_during(picks.len().saturating_sub(1));
+        if let Some(listing) = entry::listing_of_all(picks)
+            && let Some(found) = self.few(&listing, patience, means_any)?
+        {
+            return Ok(found);
+        }
+        if table.connections < patience {
+            return self.entries(|entry| entry.connection().filter(means_any));
+        }
+        let mut found = HashSet::new();
         for pick in picks {
             let meant = |entry: Entry<'_>| entry.connection().filter(|one| pick.means(one));
-            let found = self.entries_of(&entry::listing(*pick), meant)?;
-            picked.extend(found.into_iter().filter(|connection| seen.insert(*connection)));
+            found.extend(self.entries_of(&entry::listing(*pick), meant)?);
         }
-        Ok(picked)
+        Ok(found.into_iter().collect())
     }
 
     fn forget(&mut self, connections: &[Connection]) -> Result<u64, ConntrackError> {
@@ -192,8 +215,28 @@ impl Conntrack {
             if message.kind == NEW {
                 seen.extend(pick(Entry::read(message)));
             }
+            ControlFlow::Continue(())
         });
         listed.map_err(ConntrackError::List)
+    }
+
+    /// Those of a listing that are `meant`; `None` if it goes on after so many.
+    fn few(
+        &mut self,
+        listing: &Request,
+        patience: usize,
+        meant: impl Fn(&Connection) -> bool,
+    ) -> Result<Option<Vec<Connection>>, ConntrackError> {
+        type Seen = (usize, Vec<Connection>);
+        let listed = self.requests()?.list(listing, |(told, found): &mut Seen, message| {
+            if message.kind == NEW {
+                *told += 1;
+                found.extend(Entry::read(message).connection().filter(&meant));
+            }
+            if *told > patience { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let (told, found) = listed.map_err(ConntrackError::List)?;
+        Ok((told <= patience).then_some(found))
     }
 
     fn delete(&mut self, deletions: &[Request]) -> Result<u64, ConntrackError> {

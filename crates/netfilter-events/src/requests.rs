@@ -1,6 +1,6 @@
 //! Asking nfnetlink, one question after the other, over a socket that stays open.
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
@@ -37,19 +37,19 @@ impl Requests {
         Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Hands each message of a listing to `heed`. A listing that was disturbed is given again from the
-    /// beginning, after a call of `restart`; if that does not help, what was seen has to do.
+    /// Hands each message of a listing to `heed`, until that has seen enough. A listing that was disturbed
+    /// is given again from the beginning; if that does not help, what was seen has to do.
     pub fn list<S: Default>(
         &mut self,
         request: &Request,
-        mut heed: impl FnMut(&mut S, &Message<'_>),
+        mut heed: impl FnMut(&mut S, &Message<'_>) -> ControlFlow<()>,
     ) -> io::Result<S> {
         let request = Request { flags: request.flags | NLM_F_DUMP, ..request.clone() };
         let mut attempt = 1;
         loop {
             let mut seen = S::default();
             let sequence = self.send(std::slice::from_ref(&request))?;
-            let mut whole = true;
+            let (mut whole, mut enough) = (true, false);
             self.receive(|message| {
                 if message.sequence != sequence {
                     return Ok(false);
@@ -58,10 +58,15 @@ impl Requests {
                 match message.kind {
                     DONE => return Ok(true),
                     ERROR => return failure(message).map(|()| true),
-                    _ => heed(&mut seen, message),
+                    _ => enough = heed(&mut seen, message).is_break(),
                 }
-                Ok(false)
+                Ok(enough)
             })?;
+            if enough {
+                // The kernel would go on telling the rest to this socket, and take no other question.
+                *self = Self { sequence, ..Self::open()? };
+                return Ok(seen);
+            }
             if whole || attempt == ATTEMPTS {
                 return Ok(seen);
             }

@@ -52,6 +52,18 @@ fn remember(protocol: &str, source: &str, destination: &str, port: u16, more: &s
     ));
 }
 
+/// As many connections as there are `ports`, from one port to each of these; which one that is.
+fn remember_all(ports: impl Iterator<Item = u16>) -> u16 {
+    // Each datagram is remembered: nobody listens, but nobody refuses what is on the way.
+    run("iptables -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for port in ports {
+        // An earlier datagram was refused; that is told at the next.
+        while socket.send_to(b"x", ("127.0.0.1", port)).is_err() {}
+    }
+    socket.local_addr().unwrap().port()
+}
+
 #[test]
 fn the_kernel_leaves_out_connections_that_were_not_asked_for() {
     in_own_network(|| async {
@@ -78,6 +90,8 @@ fn the_kernel_leaves_out_connections_that_were_not_asked_for() {
         assert_eq!(picked(&[from("fd00::3")]), [0; 0]);
         let several = [marked(7, None), marked(9, None), from("10.255.30.2")];
         assert_eq!(picked(&several), [1000, 1001, 1002, 1003], "each once");
+        remember_all(100..10_100);
+        assert_eq!(picked(&several), [1000, 1001, 1002, 1003], "among too many to be told");
 
         let translated = " --mark 5 --reply-src 10.255.30.9 --reply-dst 192.0.2.1 \
                           --reply-port-src 8080 --reply-port-dst 1005";
@@ -91,12 +105,21 @@ fn the_kernel_leaves_out_connections_that_were_not_asked_for() {
         assert_eq!(picked(&[marked(5, udp(8080))]), [1005], "by the port that answers");
         assert_eq!(picked(&[marked(5, udp(53))]), [0; 0]);
         let there = |port| Pick::From("192.0.2.1".parse().unwrap(), port);
-        assert_eq!(picked(&[there(udp(53))]), [1005], "by the port it was opened to");
-        assert_eq!(picked(&[there(udp(8080))]), [0; 0]);
-        assert_eq!(picked(&[there(tcp(53))]), [0; 0]);
+        assert_eq!(picked(&[there(udp(8080))]), [1005], "by the port that answers");
+        assert_eq!(picked(&[there(udp(53))]), [0; 0]);
+        assert_eq!(picked(&[there(tcp(8080))]), [0; 0]);
         let six = |port| Pick::From("fd00::2".parse().unwrap(), port);
         assert_eq!(picked(&[six(udp(53))]), [1004]);
         assert_eq!(picked(&[six(tcp(53))]), [0; 0]);
+
+        let of_one_port = [marked(7, udp(53)), Pick::From([10, 255, 30, 2].into(), udp(53))];
+        assert_eq!(picked(&of_one_port), [1000, 1001], "by what they have in common");
+        for _ in 0..10_000 {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            while socket.send_to(b"x", ("127.0.0.1", 53)).is_err() {}
+        }
+        assert_eq!(picked(&of_one_port), [1000, 1001], "though too many have that in common");
+        assert_eq!(picked(&of_one_port), [1000, 1001], "and the next question is answered");
     });
 }
 
@@ -144,15 +167,8 @@ fn a_connection_that_took_the_place_of_another_is_left_alone() {
 #[test]
 fn more_connections_than_one_answer_holds_are_forgotten_and_no_others() {
     in_own_network(|| async {
-        // Each datagram is remembered: nobody listens, but nobody refuses what is on the way.
-        run("iptables -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for port in 1..=1500 {
-            // An earlier datagram was refused; that is told at the next.
-            while socket.send_to(b"x", ("127.0.0.1", port)).is_err() {}
-        }
+        let port = remember_all(1..=1500);
         let mut conntrack = Conntrack::default();
-        let port = socket.local_addr().unwrap().port();
         let all = conntrack.list().unwrap();
         let ours = all.iter().filter(|c| c.source_port == port).copied();
         let (doomed, kept): (Vec<_>, Vec<_>) = ours.partition(|c| c.destination_port > 10);

@@ -1,7 +1,7 @@
 //! A connection as ctnetlink writes it: two tuples, the original and the reply, each the ends of the
 //! packets of one direction; and attributes around them (`linux/netfilter/nfnetlink_conntrack.h`).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netfilter::Family;
 use netlink_packet_core::DefaultNla;
@@ -38,7 +38,6 @@ const REPLY_FIELDS: u16 = 2;
 const SOURCE_FIELD: u32 = 1;
 const PROTOCOL_FIELD: u32 = 1 << 3;
 const SOURCE_PORT_FIELD: u32 = 1 << 4;
-const DESTINATION_PORT_FIELD: u32 = 1 << 5;
 
 const INET: u8 = 2;
 const INET6: u8 = 10;
@@ -146,32 +145,35 @@ impl<'a> Tuple<'a> {
 
 /// The request for those that `pick` means.
 pub(super) fn listing(pick: Pick) -> Request {
+    let mut attributes = Vec::new();
+    let mut filters = Vec::new();
     match pick {
-        Pick::Marked(family, mark, port) => {
-            let mut attributes = marked(mark).to_vec();
-            if let Some(port) = port {
-                attributes.push(nest(TUPLE_REPLY, &[answered_by(SOURCE_PORT, port)]));
-                attributes.push(filter(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD));
-            }
-            of_family(family, attributes)
+        Pick::Marked(_, mark, _) => attributes.extend(marked(mark)),
+        Pick::From(source, _) if source.is_ipv4() => {
+            attributes.push(nest(TUPLE_ORIGINAL, &[nest(TUPLE_IP, &[address(V4[0], source)])]));
+            filters.push(fields(ORIGINAL_FIELDS, SOURCE_FIELD));
         }
-        Pick::From(source, port) => {
-            let mut ends = Vec::new();
-            let mut fields = 0;
-            // Told an address of IPv6, kernels leave out just the connections from there.
-            if source.is_ipv4() {
-                ends.push(nest(TUPLE_IP, &[address(V4[0], source)]));
-                fields |= SOURCE_FIELD;
-            }
-            if let Some(port) = port {
-                ends.push(answered_by(DESTINATION_PORT, port));
-                fields |= PROTOCOL_FIELD | DESTINATION_PORT_FIELD;
-            }
-            let filter = || filter(ORIGINAL_FIELDS, fields);
-            let attributes = (fields != 0).then(|| vec![nest(TUPLE_ORIGINAL, &ends), filter()]);
-            of_family(Family::of(source), attributes.unwrap_or_default())
-        }
+        // Told an address of IPv6, kernels leave out just the connections from there.
+        Pick::From(..) => {}
     }
+    if let Some(port) = pick.port() {
+        attributes.push(answered_by(port));
+        filters.push(fields(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD));
+    }
+    attributes.extend((!filters.is_empty()).then(|| nest(FILTER, &filters)));
+    of_family(pick.family(), attributes)
+}
+
+/// The request for what several picks have in common; `None` if that is nothing but what all have.
+pub(super) fn listing_of_all(picks: &BTreeSet<Pick>) -> Option<Request> {
+    let (first, others) = (picks.first()?, picks.iter().skip(1));
+    let (family, port) = (first.family(), first.port()?);
+    let is_common = |pick: &Pick| (pick.family(), pick.port()) == (family, Some(port));
+    if picks.len() < 2 || !others.clone().all(is_common) {
+        return None;
+    }
+    let filter = nest(FILTER, &[fields(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD)]);
+    Some(of_family(family, vec![answered_by(port), filter]))
 }
 
 fn of_family(family: Family, attributes: Vec<DefaultNla>) -> Request {
@@ -186,14 +188,14 @@ fn marked(mark: u32) -> [DefaultNla; 2] {
     [(MARK, mark), (MARK_MASK, u32::MAX)].map(|(kind, value)| attribute(kind, value.to_be_bytes()))
 }
 
-/// The part of a tuple that names a protocol and, as `end` of it, a port.
-fn answered_by(end: u16, (protocol, port): (Protocol, u16)) -> DefaultNla {
-    let ends = [attribute(NUMBER, [number(protocol)]), attribute(end, port.to_be_bytes())];
-    nest(TUPLE_PROTOCOL, &ends)
+/// The part of a reply that names who answers.
+fn answered_by((protocol, port): (Protocol, u16)) -> DefaultNla {
+    let ends = [attribute(NUMBER, [number(protocol)]), attribute(SOURCE_PORT, port.to_be_bytes())];
+    nest(TUPLE_REPLY, &[nest(TUPLE_PROTOCOL, &ends)])
 }
 
-fn filter(tuple: u16, fields: u32) -> DefaultNla {
-    nest(FILTER, &[attribute(tuple, fields.to_ne_bytes())])
+fn fields(tuple: u16, fields: u32) -> DefaultNla {
+    attribute(tuple, fields.to_ne_bytes())
 }
 
 fn number(protocol: Protocol) -> u8 {
