@@ -18,7 +18,7 @@ use crate::{
     Action, Allow, ChainName, Element, Family, Place, Ruleset, SetBody, SetKind, SetName, Table,
     clash::Clash,
 };
-use lower::Node;
+use lower::Part;
 
 /// Copies share the chains they have in common.
 type Chains = OrdMap<Key, Arc<Lines>>;
@@ -65,10 +65,10 @@ pub(crate) struct Tree {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
     pub rules: Arc<Vec<String>>,
-    /// Whether no two of them can match one packet, so that their order says nothing.
+    /// Whether at most one of them decides about any packet, so that their order says nothing.
     pub unordered: bool,
     /// What part of which tree it is, if it is one of a set that says what may be reached.
-    pub node: Option<(ChainName, Node)>,
+    pub part: Option<(ChainName, Part)>,
 }
 
 /// The chains of a ruleset while they are written down.
@@ -140,7 +140,7 @@ impl Lines {
     fn of(mut rules: Vec<String>, unordered: bool) -> Self {
         rules.iter_mut().for_each(String::shrink_to_fit);
         rules.shrink_to_fit();
-        Self { rules: Arc::new(rules), unordered, node: None }
+        Self { rules: Arc::new(rules), unordered, part: None }
     }
 }
 
@@ -149,7 +149,7 @@ impl Book {
     fn put(&mut self, key: Key, lines: Lines) {
         match self.chains.get(&key) {
             Some(there) if **there == lines => {}
-            Some(there) if there.node != lines.node => self.clash.note(&key.1),
+            Some(there) if there.part != lines.part => self.clash.note(&key.1),
             _ => drop(self.chains.insert(key, Arc::new(lines))),
         }
     }

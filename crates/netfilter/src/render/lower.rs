@@ -19,7 +19,7 @@ use crate::{
     clash::Clash, rule::Lookup,
 };
 use tree::Grower;
-pub(super) use tree::Node;
+pub(super) use tree::Part;
 
 /// `wanted` without sets and maps, in iptables' words. Trees that were there before are changed where they
 /// differ.

@@ -390,8 +390,8 @@ fn no_tree_is_written_over_another_or_over_a_chain() {
 #[test]
 fn a_part_of_a_tree_is_changed_and_never_written_over_another() {
     let lines = |mark: &str, root: &str| {
-        let node = Some((name(root), Node::ROOT));
-        Lines { node, ..Lines::of(vec![mark.to_owned()], true) }
+        let part = Some((name(root), Part::ROOT));
+        Lines { part, ..Lines::of(vec![mark.to_owned()], true) }
     };
     let key = || (Table::Filter, "vpa--x".to_owned());
     let mut book = Book { chains: Chains::new(), clash: Clash::default() };
