@@ -1,35 +1,30 @@
-//! The tree of a set that says what may be reached: nodes by four bits of the mark, as deep as there are
+//! The tree of a set that says what may be reached: nodes by two bits of the mark, as deep as there are
 //! too many entries for one leaf. Of two such sets that differ in few marks, the trees differ in the
 //! chains on the ways to these.
 //!
 //! ```text
-//! root ─ mark 0xa000/0xf000 ─► root.a ─ mark 0xa300/0xf00 ─► root.a3 ─ tcp 53, mark 0xa311: accept
-//!                                                               └ tcp 8080 ─► root.a3tcp-8080
-//!                                                                               └ mark 0xa305: accept
+//! root ─ mark 0x8000/0xc000 ─► root.2 ─ mark 0xb000/0x3000 ─► root.23 ─ tcp 53, mark 0xb311: accept
+//!                                     │                          └ tcp 8080 ─► root.23tcp-8080
+//!                                     │                                          └ mark 0xb305: accept
+//!                                     └ tcp 8080, mark 0x8000/0x3000 ─► root.20tcp-8080
+//!                                                                         └ mark 0x8001: accept
 //! ```
 //!
 //! Many marks of a leaf that may reach the same ports are a crowd, in a chain of its own whose rules need
-//! not speak of these: half the work for a packet, and for who writes them.
+//! not speak of these: half the work for a packet, and for who writes them. A leaf that is one crowd and
+//! nothing else is that chain.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
+mod leaf;
+mod node;
+
+use std::collections::BTreeSet;
+
+use self::{
+    leaf::{Leaf, Service},
+    node::Node,
 };
-
-use policy::{PortRange, Protocol};
-
 use super::{Book, Key, Lines, Tree, line};
 use crate::{Action, Allow, ChainName, Family, Mark, Rule, Table};
-
-/// The most rules of a leaf. A packet asks half of them on average, at some 10 ns each, and only the
-/// first of a connection does.
-const LEAF: usize = 256;
-
-/// The fewest marks that are a crowd.
-const CROWD: usize = 8;
-
-/// All digits of a mark.
-const DEPTH: u32 = 4;
 
 /// Makes and changes one tree.
 pub(super) struct Grower<'a> {
@@ -39,44 +34,15 @@ pub(super) struct Grower<'a> {
     family: Family,
 }
 
-/// The marks that begin with the same digits, in steps of four bits.
+/// A chain of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Node {
-    digits: u16,
-    depth: u32,
-}
-
-/// What entries of a leaf may have in common.
-type Service = (Protocol, PortRange);
-
-/// A chain of a tree: that of a node, or of a crowd at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
-    node: Node,
-    crowd: Option<Service>,
+pub(crate) enum Part {
+    Node(Node),
+    Crowd(Node, Service),
 }
 
 impl Part {
-    pub const ROOT: Self = Self { node: Node::ROOT, crowd: None };
-}
-
-impl Node {
-    const ROOT: Self = Self { digits: 0, depth: 0 };
-
-    fn marks(self) -> RangeInclusive<u16> {
-        let below = 16 - 4 * self.depth;
-        let rest = u16::try_from((1u32 << below) - 1).expect("there are 16 bits");
-        let first = self.digits.checked_shl(below).unwrap_or(0);
-        first..=first | rest
-    }
-
-    fn children(self) -> impl Iterator<Item = Self> {
-        (0..16).map(move |digit| Self { digits: self.digits << 4 | digit, depth: self.depth + 1 })
-    }
-
-    fn is_leaf(self, allow: &Allow) -> bool {
-        self.depth == DEPTH || allow.within(self.marks()).take(LEAF + 1).count() <= LEAF
-    }
+    pub const ROOT: Self = Self::Node(Node::ROOT);
 }
 
 impl<'a> Grower<'a> {
@@ -103,32 +69,30 @@ impl<'a> Grower<'a> {
     }
 
     fn grow_at(&self, node: Node, allow: &Allow, book: &mut Book) {
-        if node.is_leaf(allow) {
-            self.grow_leaf(node, allow, book);
-        } else {
-            book.put(self.key(node.into()), self.ways(node, allow));
-            inhabited(node, allow).for_each(|child| self.grow_at(child, allow, book));
+        if let Some(leaf) = Leaf::at(node, allow) {
+            return self.grow_leaf(&leaf, book);
         }
+        self.put(Part::Node(node), self.ways(node, allow), book);
+        inhabited(node, allow).for_each(|child| self.grow_at(child, allow, book));
     }
 
-    fn grow_leaf(&self, node: Node, allow: &Allow, book: &mut Book) {
-        let leaf = Leaf::of(node, allow);
-        book.put(self.key(node.into()), self.singles(node, &leaf));
-        for (service, marks) in &leaf.crowds {
-            let crowd = Part { node, crowd: Some(*service) };
-            book.put(self.key(crowd), self.members(crowd, marks));
+    fn grow_leaf(&self, leaf: &Leaf, book: &mut Book) {
+        for part in leaf.parts() {
+            match part {
+                Part::Node(_) => self.put(part, self.singles(leaf), book),
+                Part::Crowd(_, service) => {
+                    self.put(part, self.members(&leaf.crowds[&service]), book);
+                }
+            }
         }
     }
 
     fn fell_at(&self, node: Node, allow: &Allow, book: &mut Book) {
-        book.chains.remove(&self.key(node.into()));
-        if node.is_leaf(allow) {
-            for service in Leaf::of(node, allow).crowds.into_keys() {
-                book.chains.remove(&self.key(Part { node, crowd: Some(service) }));
-            }
-        } else {
-            inhabited(node, allow).for_each(|child| self.fell_at(child, allow, book));
+        if let Some(leaf) = Leaf::at(node, allow) {
+            return leaf.parts().into_iter().for_each(|part| self.remove(part, book));
         }
+        self.remove(Part::Node(node), book);
+        inhabited(node, allow).for_each(|child| self.fell_at(child, allow, book));
     }
 
     fn change_at(
@@ -138,18 +102,15 @@ impl<'a> Grower<'a> {
         [before, allow]: [&Allow; 2],
         book: &mut Book,
     ) {
-        match (node.is_leaf(before), node.is_leaf(allow)) {
-            (true, true) => {
-                let later = Leaf::of(node, allow).crowds;
-                for service in Leaf::of(node, before).crowds.into_keys() {
-                    if !later.contains_key(&service) {
-                        book.chains.remove(&self.key(Part { node, crowd: Some(service) }));
-                    }
-                }
-                self.grow_leaf(node, allow, book);
+        match [before, allow].map(|allow| Leaf::at(node, allow)) {
+            [Some(before), Some(leaf)] => {
+                let stays = leaf.parts();
+                let gone = before.parts().into_iter().filter(|part| !stays.contains(part));
+                gone.for_each(|part| self.remove(part, book));
+                self.grow_leaf(&leaf, book);
             }
-            (false, false) => {
-                book.put(self.key(node.into()), self.ways(node, allow));
+            [None, None] => {
+                self.put(Part::Node(node), self.ways(node, allow), book);
                 for child in node.children().filter(|child| marks.range(child.marks()).count() > 0)
                 {
                     match [before, allow].map(|allow| is_inhabited(child, allow)) {
@@ -168,15 +129,12 @@ impl<'a> Grower<'a> {
     }
 
     fn name(&self, part: Part) -> ChainName {
-        let Part { node: Node { digits, depth }, crowd } = part;
-        let digits = match usize::try_from(depth).expect("it is small") {
-            0 => String::new(),
-            width => format!("{digits:0width$x}"),
-        };
-        match crowd {
-            _ if part == Part::ROOT => self.root.clone(),
-            None => self.root.node(&digits),
-            Some((protocol, ports)) => self.root.node(&format!("{digits}{protocol}-{ports}")),
+        match part {
+            Part::ROOT => self.root.clone(),
+            Part::Node(node) => self.root.node(&node.to_string()),
+            Part::Crowd(node, (protocol, ports)) => {
+                self.root.node(&format!("{node}{protocol}-{ports}"))
+            }
         }
     }
 
@@ -184,68 +142,47 @@ impl<'a> Grower<'a> {
         (self.table, self.name(part).to_string())
     }
 
-    /// The rules of a node that is no leaf.
-    fn ways(&self, node: Node, allow: &Allow) -> Lines {
-        let shift = 12 - 4 * node.depth;
-        let way = |child: Node| {
-            let digit = u32::from(child.digits & 0xf);
-            let bits = Mark { value: digit << shift, mask: 0xf << shift };
-            Rule::new(Action::Goto(self.name(child.into()))).mark(bits)
-        };
-        self.lines(node.into(), inhabited(node, allow).map(way))
+    fn put(&self, part: Part, rules: impl Iterator<Item = Rule>, book: &mut Book) {
+        let rules = rules.map(|rule| line(&rule, self.family)).collect();
+        let lines = Lines { part: Some((self.root.clone(), part)), ..Lines::of(rules, true) };
+        book.put(self.key(part), lines);
     }
 
-    /// The rules of a leaf. Whoever is in no crowd may be in another, so what leads there comes back.
-    fn singles(&self, node: Node, leaf: &Leaf) -> Lines {
-        let single =
-            |&(mark, protocol, ports): &(u16, _, _)| self.found(mark).ports(protocol, ports);
-        let crowd = |service: &Service| {
-            let (protocol, ports) = *service;
-            let crowd = self.name(Part { node, crowd: Some(*service) });
-            Rule::new(Action::Jump(crowd)).ports(protocol, ports)
-        };
-        let rules = leaf.singles.iter().map(single).chain(leaf.crowds.keys().map(crowd));
-        self.lines(node.into(), rules)
+    fn remove(&self, part: Part, book: &mut Book) {
+        book.chains.remove(&self.key(part));
+    }
+
+    /// The rules of a node that is no leaf.
+    fn ways(&self, node: Node, allow: &Allow) -> impl Iterator<Item = Rule> {
+        inhabited(node, allow).map(|child| {
+            let crowd = Leaf::at(child, allow).and_then(|leaf| leaf.sole_crowd());
+            self.way(crowd.unwrap_or(Part::Node(child)), Action::Goto).mark(child.last_digit())
+        })
+    }
+
+    /// The rules of a leaf. Who is not in a crowd may be in another, so what leads to one comes back.
+    fn singles(&self, leaf: &Leaf) -> impl Iterator<Item = Rule> {
+        let singles = leaf.singles.iter();
+        let singles =
+            singles.map(|(mark, protocol, ports)| self.found(*mark).ports(*protocol, *ports));
+        singles.chain(leaf.crowds().map(|crowd| self.way(crowd, Action::Jump)))
     }
 
     /// The rules of a crowd.
-    fn members(&self, crowd: Part, marks: &[u16]) -> Lines {
-        self.lines(crowd, marks.iter().map(|mark| self.found(*mark)))
+    fn members(&self, marks: &[u16]) -> impl Iterator<Item = Rule> {
+        marks.iter().map(|mark| self.found(*mark))
+    }
+
+    fn way(&self, part: Part, go: fn(ChainName) -> Action) -> Rule {
+        let rule = Rule::new(go(self.name(part)));
+        match part {
+            Part::Node(_) => rule,
+            Part::Crowd(_, (protocol, ports)) => rule.ports(protocol, ports),
+        }
     }
 
     fn found(&self, mark: u16) -> Rule {
         Rule::new(self.action.clone()).mark(Mark::exactly(mark.into()))
-    }
-
-    fn lines(&self, part: Part, rules: impl Iterator<Item = Rule>) -> Lines {
-        let rules = rules.map(|rule| line(&rule, self.family)).collect();
-        Lines { part: Some((self.root.clone(), part)), ..Lines::of(rules, true) }
-    }
-}
-
-/// The entries of a leaf.
-struct Leaf {
-    singles: Vec<(u16, Protocol, PortRange)>,
-    crowds: BTreeMap<Service, Vec<u16>>,
-}
-
-impl Leaf {
-    fn of(node: Node, allow: &Allow) -> Self {
-        let mut crowds: BTreeMap<Service, Vec<u16>> = BTreeMap::new();
-        for (mark, protocol, ports) in allow.within(node.marks()) {
-            crowds.entry((protocol, ports)).or_default().push(mark);
-        }
-        crowds.retain(|_, marks| marks.len() >= CROWD);
-        let is_single =
-            |(_, protocol, ports): &(u16, _, _)| !crowds.contains_key(&(*protocol, *ports));
-        let singles = allow.within(node.marks()).filter(is_single).collect();
-        Self { singles, crowds }
-    }
-}
-
-impl From<Node> for Part {
-    fn from(node: Node) -> Self {
-        Self { node, crowd: None }
     }
 }
 
