@@ -159,9 +159,10 @@ pub(crate) fn hook(rules: &mut Ruleset) {
 
 /// What is said of each container: its mark and its door; and of each app, what its doors let in.
 fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
+    let of_apps: BTreeMap<_, _> = world.apps().into_iter().map(|app| (app, door(app))).collect();
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
-        to_chains.insert(resident.ip, door(&resident.app));
+        to_chains.insert(resident.ip, of_apps[&resident.app].clone());
         if let Some(mark) = world.mark_of(&resident.app) {
             to_marks.insert(resident.ip, u32::from(mark));
         }
@@ -173,8 +174,7 @@ fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
         let tell = denied::tell_at_most(rate, Reason::Policy);
         rules.chain(Table::Filter, told.clone(), vec![tell, accept()]);
     }
-    for app in world.apps() {
-        let door = door(app);
+    for (app, door) in of_apps {
         let let_in = if world.told_accepted.is_some() { jump(&told) } else { accept() };
         let admit = let_in.allowed_by(&door).comment(&format!("dst:{app}"));
         rules.set(door.clone(), SetBody::Allow(lists.admitted_to(app)));

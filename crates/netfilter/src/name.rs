@@ -99,8 +99,7 @@ impl ChainName {
 
 /// A hash of `text`, in hexadecimal digits.
 pub(crate) fn digest(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// So that it is found by its text; a text and its name are ordered alike.

@@ -8,11 +8,11 @@
 use std::collections::BTreeSet;
 
 use policy::{EgressRule, Permissions};
-use sha2::{Digest, Sha256};
 
 use super::{Manner, allow, of};
 use crate::{
     Action, AddressRange, ChainName, Nets, Observed, Rule, Ruleset, SetBody, SetName, Side, Table,
+    name::digest,
     observed::{asked, target},
 };
 
@@ -30,9 +30,9 @@ const FEW: usize = 8;
 /// The name for what is shared under `key`. Two keys may have one name, as rarely as one time in a
 /// million million; no kernel takes what is wanted then.
 pub fn name(key: &str) -> ChainName {
-    let hash = Sha256::digest(key.as_bytes());
-    let hash = hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    format!("{PREFIX}{}", &hash[..DIGITS]).parse().expect("letters, dashes and digits are a name")
+    format!("{PREFIX}{}", &digest(key)[..DIGITS])
+        .parse()
+        .expect("letters, dashes and digits are a name")
 }
 
 /// The name of what is shared that a chain or set of the kernel's is, or is a part of.

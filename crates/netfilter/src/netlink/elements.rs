@@ -56,8 +56,7 @@ impl Raw {
     }
 
     fn foreign(&self) -> Element {
-        let hex = self.key.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        Element::Foreign(format!("0x{hex}"))
+        Element::Foreign(format!("0x{}", hex::encode(&self.key)))
     }
 }
 

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::{Book, Dialect, HookLine, Key, Lines, Rendered, Tree, iptables};
 use crate::{
     Action, ChainName, Family, Hook, MapBody, MapName, Rule, Ruleset, SetBody, Side, Table,
-    clash::Clash, rule::Lookup,
+    clash::Clash, name::digest, rule::Lookup,
 };
 use tree::Grower;
 pub(super) use tree::Part;
@@ -174,7 +174,8 @@ impl<'a> Lowering<'a> {
             }
             then => {
                 let lines = iptables::lines(then, self.family);
-                let hash = digest(&lines);
+                // Eight digits stand for what these rules say.
+                let hash = &digest(&lines.join("\n"))[..8];
                 let chain = set.part(&format!("do-{hash}"));
                 self.put(table, &chain, Lines::of(lines, false));
                 (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
@@ -240,11 +241,4 @@ impl<'a> Lowering<'a> {
 /// The one line of a rule that is about one family.
 fn line(rule: &Rule, family: Family) -> String {
     iptables::lines(rule, family).pop().expect("a rule of a tree is of its family")
-}
-
-/// Eight digits that stand for what these rules say.
-fn digest(lines: &[String]) -> String {
-    use sha2::{Digest, Sha256};
-    let hash = Sha256::digest(lines.join("\n").as_bytes());
-    hash.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -11,13 +11,13 @@ mod words;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use imbl::{OrdSet, ordset::DiffItem};
-use sha2::{Digest, Sha256};
 
 use self::words::{address, text};
 use super::{Book, Dialect, HookLine, Lines, Rendered};
 use crate::{
     Action, Allow, Builtin, ChainName, Element, Family, Hook, MapBody, MapName, Place, Rule,
-    Ruleset, SetBody, SetKind, SetName, Table, clash::Clash, rule::Lookup, set::packed,
+    Ruleset, SetBody, SetKind, SetName, Table, clash::Clash, name::digest, rule::Lookup,
+    set::packed,
 };
 
 pub(crate) use self::words::spelled_out;
@@ -44,8 +44,7 @@ fn word(name: &str) -> String {
     if name.chars().all(plain) {
         return name.to_owned();
     }
-    let hash = Sha256::digest(name.as_bytes());
-    let hash = hash.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let hash = &digest(name)[..8];
     let readable: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
     format!("{readable}.{hash}")
 }
