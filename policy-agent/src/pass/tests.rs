@@ -147,17 +147,26 @@ fn address(text: &str) -> std::net::IpAddr {
 }
 
 fn answer(apps: &[&str], policies: &[(&str, u32, &str, u32)]) -> Answer {
+    let ports = "8080".parse().unwrap();
+    answer_for(apps, policies.iter().map(|&(from, tag, to, of_to)| (from, tag, to, of_to, ports)))
+}
+
+/// The same with ports of their own.
+fn answer_for<'a>(
+    apps: &[&str],
+    policies: impl IntoIterator<Item = (&'a str, u32, &'a str, u32, policy::PortRange)>,
+) -> Answer {
     let tagged: BTreeSet<_> = policies
-        .iter()
-        .map(|(source, source_tag, destination, destination_tag)| TaggedPolicy {
+        .into_iter()
+        .map(|(source, source_tag, destination, destination_tag, ports)| TaggedPolicy {
             policy: Policy {
                 source: source.parse().unwrap(),
                 destination: destination.parse().unwrap(),
                 protocol: Protocol::Tcp,
-                ports: "8080".parse().unwrap(),
+                ports,
             },
-            source_tag: Tag::new(*source_tag).unwrap(),
-            destination_tag: Tag::new(*destination_tag).unwrap(),
+            source_tag: Tag::new(source_tag).unwrap(),
+            destination_tag: Tag::new(destination_tag).unwrap(),
         })
         .collect();
     let apps = apps.iter().map(|app| app.parse().unwrap()).collect();

@@ -299,7 +299,10 @@ fn entry_lists() -> impl Strategy<Value = Vec<(u16, u16, u16)>> {
         (0..count).map(|n| (block * 0x1000 + n * 3, 80, 0)).collect::<Vec<_>>()
     });
     let few = prop::collection::vec((0u16..0x3000, 1u16..90, 0u16..3), 0..6);
-    (crowd, few).prop_map(|(crowd, few)| crowd.into_iter().chain(few).collect())
+    let wide = (0u16..4, 0u16..200).prop_map(|(mark, count)| {
+        (0..count).map(|n| (mark * 0x7fd, 100 + 2 * n, 0)).collect::<Vec<_>>()
+    });
+    (crowd, few, wide).prop_map(|(crowd, few, wide)| [crowd, few, wide].concat())
 }
 
 proptest! {

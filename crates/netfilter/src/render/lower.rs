@@ -1,10 +1,10 @@
 //! Sets and maps for a kernel that has none: trees of chains.
 //!
-//! A rule that looks something up jumps to the root of a tree. Each node is a chain of at most sixteen
-//! ways further down, by four bits of the address or the mark, and what is said of whole prefixes; each
-//! leaf is a chain of the entries themselves. Packets `goto` from node to node, so the end of a leaf
-//! leads back behind the rule that asked. No two rules of a node or a leaf match one packet, so a
-//! changed entry costs one rule of one chain (design §3).
+//! A rule that looks something up jumps to the root of a tree. Each node is a chain of a few ways further
+//! down, by four bits of the address or two of the mark, and what is said of whole prefixes; each leaf is
+//! a chain of the entries themselves, or of ways to groups of them. Packets `goto` from node to node, so
+//! the end of a leaf leads back behind the rule that asked. At most one rule decides about a packet, so
+//! their order says nothing, and a changed entry costs a rule or two (design §3).
 
 mod addresses;
 mod tree;
@@ -168,17 +168,19 @@ impl<'a> Lowering<'a> {
             Lookup::Address(_, side) => side.to_string(),
             Lookup::Allowed(_) => "ok".into(),
         };
-        match then {
-            Rule { action: Action::Accept, limit: None, too_many: None, .. } => {
-                (set.part(&side), Action::Accept)
-            }
-            then => {
-                let lines = iptables::lines(then, self.family);
-                // Eight digits stand for what these rules say.
-                let hash = &digest(&lines.join("\n"))[..8];
+        let lines = iptables::lines(then, self.family);
+        // Eight digits stand for what it does.
+        let hash = &digest(&lines.join("\n"))[..8];
+        let beside = set.part(&format!("{side}-{hash}"));
+        let is_plain = matches!(then, Rule { limit: None, too_many: None, .. });
+        match &then.action {
+            Action::Accept if is_plain => (set.part(&side), Action::Accept),
+            // The end of that chain leads back behind the root, as that of a leaf does.
+            Action::Jump(chain) if is_plain => (beside, Action::Goto(chain.clone())),
+            _ => {
                 let chain = set.part(&format!("do-{hash}"));
                 self.put(table, &chain, Lines::of(lines, false));
-                (set.part(&format!("{side}-{hash}")), Action::Goto(chain))
+                (beside, Action::Goto(chain))
             }
         }
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Action, Allow, Builtin, ChainName, ConnectionState, FakeKernel, Interface, Kernel, Limit, Log,
-    LogPrefix, MapBody, Nets, Observed, Plan, Rule, Scope, SetBody, Side,
+    LogPrefix, MapBody, Mark, Nets, Observed, Plan, Rule, Scope, SetBody, Side,
     judge::{Packet, Rulebook},
 };
 
@@ -23,6 +23,18 @@ fn ports(start: u16, end: u16) -> PortRange {
 
 /// A cell in short: marks from a map, doors from another, what is allowed from a set.
 fn cell(allow: Allow, nets: Nets, tags: &[(IpAddr, u32)], doors: &[IpAddr]) -> Ruleset {
+    let accept = Rule::new(Action::Accept).allowed_by(&name("vpa--to-web"));
+    cell_that_does(vec![accept], allow, nets, tags, doors)
+}
+
+/// The same with another chain that asks what is allowed.
+fn cell_that_does(
+    door: Vec<Rule>,
+    allow: Allow,
+    nets: Nets,
+    tags: &[(IpAddr, u32)],
+    doors: &[IpAddr],
+) -> Ruleset {
     let vtep: Interface = "silk-vtep".parse().unwrap();
     let limit = Limit { per_second: 5.try_into().unwrap(), burst: 10.try_into().unwrap() };
     let log = Action::Log(Log { prefix: LogPrefix::new("DENY_C2C_ "), group: Some(5) });
@@ -43,8 +55,7 @@ fn cell(allow: Allow, nets: Nets, tags: &[(IpAddr, u32)], doors: &[IpAddr]) -> R
         name("vpa--forward"),
         [forward, Rule::reject(|r| r).into()].concat(),
     );
-    let accept = Rule::new(Action::Accept).allowed_by(&name("vpa--to-web"));
-    wanted.chain(Table::Filter, name("vpa--door"), vec![accept]);
+    wanted.chain(Table::Filter, name("vpa--door"), door);
     wanted.set(name("vpa--to-web"), SetBody::Allow(allow));
     wanted.set(name("vpa--nets"), SetBody::Nets(nets));
     wanted.map(name("vpa--tags"), MapBody::Tags(tags.iter().copied().collect()));
@@ -247,13 +258,24 @@ fn a_crowd_need_not_say_what_all_of_it_may_reach() {
 fn allow() -> impl Strategy<Value = Allow> {
     let entry = (any::<u8>(), 0u16..4, any::<bool>(), 1u16..6, 0u16..3);
     let entries = prop::collection::vec(entry, 0..600);
-    entries.prop_map(|entries| {
+    // One mark that may reach many ports, and its neighbours with it.
+    let wide = (0u16..4, 0u16..200).prop_map(|(high, count)| {
+        (0..count).map(move |n| (high * 0x1111 + n % 3, Protocol::Tcp, ports(1 + 2 * n, 1 + 2 * n)))
+    });
+    (entries, wide).prop_map(|(entries, wide)| {
         let said = |(low, high, tcp, start, more): (u8, u16, bool, u16, u16)| {
             let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
             (high * 0x1111 + u16::from(low), protocol, ports(start, start + more))
         };
-        entries.into_iter().map(said).collect()
+        entries.into_iter().map(said).chain(wide).collect()
     })
+}
+
+/// What is done with what may be reached: plain verdicts stand in the tree, others behind it.
+fn found() -> impl Strategy<Value = Rule> {
+    let jump = Action::Jump(name("vpa--told"));
+    let actions = vec![Action::Accept, Action::Drop, jump, Action::SetMark(7)];
+    prop::sample::select(actions).prop_map(Rule::new)
 }
 
 /// An address of few bits, so that random ones meet.
@@ -285,12 +307,16 @@ proptest! {
     #[test]
     fn trees_of_chains_mean_what_the_sets_say(
         allow in allow(),
+        found in found(),
         nets in nets(),
         tags in prop::collection::vec((address(), 1u32..0x100), 0..60),
         doors in prop::collection::vec(address(), 0..60),
         packets in packets(),
     ) {
-        let wanted = cell(allow, nets, &tags, &doors);
+        let marked = Rule::new(Action::Accept).mark(Mark::exactly(7));
+        let door = vec![found.allowed_by(&name("vpa--to-web")), marked];
+        let mut wanted = cell_that_does(door, allow, nets, &tags, &doors);
+        wanted.chain(Table::Filter, name("vpa--told"), vec![Rule::new(Action::Drop)]);
         let mut kernel = FakeKernel::default();
         kernel.settle(&wanted, &Scope::prefix("vpa--")).unwrap();
         let meant = Rulebook::of(&wanted);

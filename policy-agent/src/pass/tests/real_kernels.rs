@@ -63,6 +63,32 @@ fn what_was_written_is_what_is_there_and_one_policy_more_is_one_entry_more() {
     });
 }
 
+/// As many chains behind each other as there can be: nf_tables takes sixteen.
+#[test]
+fn the_deepest_rules_there_are_are_taken() {
+    on_each(|backend, kernel| {
+        let mut cell = cell(kernel);
+        cell.enforcer.told_accepted = Accepted::new(true, std::num::NonZeroU32::MIN);
+        cell.enforcer.shadow = Shadow::open(
+            crate::ShadowModes { removals: true, ..crate::ShadowModes::default() },
+            Some(cell.files.path().join("shadow.json")),
+        );
+        for number in 2..200 {
+            cell.run(&format!("h{number}"), &format!("10.255.30.{number}"), "db");
+        }
+        let each_port = |ports: u16| {
+            let port = |port: u16| policy::PortRange::new(port, port).unwrap();
+            let policies = (1..=ports).map(|number| ("web", 0xabcd, "db", 2, port(number)));
+            answer_for(&["db"], policies.chain([("far", 0xabce, "db", 2, port(9))]))
+        };
+        let all = each_port(300);
+        assert!(cell.enforcer.pass(Some(&all), true).unwrap().enforced, "{backend}");
+        let outcome = cell.enforcer.pass(Some(&each_port(0)), true).unwrap();
+        assert_eq!((outcome.enforced, outcome.shadow.removals.len()), (true, 300), "{backend}");
+        assert!(cell.enforcer.pass(Some(&each_port(0)), true).unwrap().touched.is_empty());
+    });
+}
+
 #[test]
 fn an_agent_started_again_finds_what_it_left_and_takes_no_container_for_another() {
     on_each(|backend, kernel| {

@@ -3,16 +3,18 @@
 //! chains on the ways to these.
 //!
 //! ```text
-//! root ─ mark 0x8000/0xc000 ─► root.2 ─ mark 0xb000/0x3000 ─► root.23 ─ tcp 53, mark 0xb311: accept
-//!                                     │                          └ tcp 8080 ─► root.23tcp-8080
-//!                                     │                                          └ mark 0xb305: accept
-//!                                     └ tcp 8080, mark 0x8000/0x3000 ─► root.20tcp-8080
-//!                                                                         └ mark 0x8001: accept
+//! root ─ mark 0x8000/0xc000 ─► root.2 ─ mark 0x3000/0x3000 ─► root.23 ─ tcp 53, mark 0xb311: accept
+//!                                     │                          ├ tcp 8080 ─► root.23tcp-8080
+//!                                     │                          │               └ mark 0xb305: accept
+//!                                     │                          └ mark 0xb317 ─► root.23mark-b317
+//!                                     │                                          └ tcp 5432: accept
+//!                                     └ tcp 8080, mark 0x0/0x3000 ─► root.20tcp-8080
+//!                                                                     └ mark 0x8001: accept
 //! ```
 //!
-//! Many marks of a leaf that may reach the same ports are a crowd, in a chain of its own whose rules need
-//! not speak of these: half the work for a packet, and for who writes them. A leaf that is one crowd and
-//! nothing else is that chain.
+//! Entries of a leaf that have the ports in common, or the mark, are a group, in a chain of its own whose
+//! rules need not speak of these: half the work for a packet, and for who writes them. A leaf that is one
+//! group with the same ports and nothing else is that chain.
 
 mod leaf;
 mod node;
@@ -20,7 +22,7 @@ mod node;
 use std::collections::BTreeSet;
 
 use self::{
-    leaf::{Leaf, Service},
+    leaf::{Common, Entry, Leaf},
     node::Node,
 };
 use super::{Book, Key, Lines, Tree, line};
@@ -38,7 +40,7 @@ pub(super) struct Grower<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Node(Node),
-    Crowd(Node, Service),
+    Group(Node, Common),
 }
 
 impl Part {
@@ -80,8 +82,8 @@ impl<'a> Grower<'a> {
         for part in leaf.parts() {
             match part {
                 Part::Node(_) => self.put(part, self.singles(leaf), book),
-                Part::Crowd(_, service) => {
-                    self.put(part, self.members(&leaf.crowds[&service]), book);
+                Part::Group(_, common) => {
+                    self.put(part, self.members(common, &leaf.groups[&common]), book);
                 }
             }
         }
@@ -132,8 +134,11 @@ impl<'a> Grower<'a> {
         match part {
             Part::ROOT => self.root.clone(),
             Part::Node(node) => self.root.node(&node.to_string()),
-            Part::Crowd(node, (protocol, ports)) => {
+            Part::Group(node, Common::Service(protocol, ports)) => {
                 self.root.node(&format!("{node}{protocol}-{ports}"))
+            }
+            Part::Group(node, Common::Mark(mark)) => {
+                self.root.node(&format!("{node}mark-{mark:x}"))
             }
         }
     }
@@ -155,34 +160,39 @@ impl<'a> Grower<'a> {
     /// The rules of a node that is no leaf.
     fn ways(&self, node: Node, allow: &Allow) -> impl Iterator<Item = Rule> {
         inhabited(node, allow).map(|child| {
-            let crowd = Leaf::at(child, allow).and_then(|leaf| leaf.sole_crowd());
-            self.way(crowd.unwrap_or(Part::Node(child)), Action::Goto).mark(child.last_digit())
+            let group = Leaf::at(child, allow).and_then(|leaf| leaf.sole_service());
+            self.way(group.unwrap_or(Part::Node(child)), Action::Goto).mark(child.last_digit())
         })
     }
 
-    /// The rules of a leaf. Who is not in a crowd may be in another, so what leads to one comes back.
+    /// The rules of a leaf. Who is not in a group may be in another, so what leads to one comes back.
     fn singles(&self, leaf: &Leaf) -> impl Iterator<Item = Rule> {
-        let singles = leaf.singles.iter();
-        let singles =
-            singles.map(|(mark, protocol, ports)| self.found(*mark).ports(*protocol, *ports));
-        singles.chain(leaf.crowds().map(|crowd| self.way(crowd, Action::Jump)))
+        let single = |&(mark, protocol, ports): &Entry| {
+            self.found().mark(Mark::exactly(mark.into())).ports(protocol, ports)
+        };
+        let groups = leaf.group_parts().map(|group| self.way(group, Action::Jump));
+        leaf.singles.iter().map(single).chain(groups)
     }
 
-    /// The rules of a crowd.
-    fn members(&self, marks: &[u16]) -> impl Iterator<Item = Rule> {
-        marks.iter().map(|mark| self.found(*mark))
+    /// The rules of a group.
+    fn members(&self, common: Common, entries: &[Entry]) -> impl Iterator<Item = Rule> {
+        entries.iter().map(move |(mark, protocol, ports)| match common {
+            Common::Service(..) => self.found().mark(Mark::exactly((*mark).into())),
+            Common::Mark(_) => self.found().ports(*protocol, *ports),
+        })
     }
 
     fn way(&self, part: Part, go: fn(ChainName) -> Action) -> Rule {
         let rule = Rule::new(go(self.name(part)));
         match part {
             Part::Node(_) => rule,
-            Part::Crowd(_, (protocol, ports)) => rule.ports(protocol, ports),
+            Part::Group(_, Common::Service(protocol, ports)) => rule.ports(protocol, ports),
+            Part::Group(_, Common::Mark(mark)) => rule.mark(Mark::exactly(mark.into())),
         }
     }
 
-    fn found(&self, mark: u16) -> Rule {
-        Rule::new(self.action.clone()).mark(Mark::exactly(mark.into()))
+    fn found(&self) -> Rule {
+        Rule::new(self.action.clone())
     }
 }
 

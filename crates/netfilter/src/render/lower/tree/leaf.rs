@@ -7,21 +7,28 @@ use policy::{PortRange, Protocol};
 use super::{Node, Part};
 use crate::Allow;
 
-/// The most entries of a leaf. A packet passes by half of them on average, at some 10 ns each, and only the
-/// first of a connection does.
+/// The most entries of a leaf, but for one at the deepest nodes there may be. A packet passes by half of
+/// them on average, at some 10 ns each, and only the first of a connection does.
 const LEAF: usize = 128;
 
-/// The fewest marks that are a crowd.
-const CROWD: usize = 8;
+/// The fewest entries that are a group.
+const GROUP: usize = 8;
 
-/// What the entries of a crowd have in common.
-pub(super) type Service = (Protocol, PortRange);
+/// A mark, and what it may reach.
+pub(super) type Entry = (u16, Protocol, PortRange);
 
-/// The entries of a leaf.
+/// What the entries of a group have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Common {
+    Service(Protocol, PortRange),
+    Mark(u16),
+}
+
+/// The entries of a leaf, each in one place.
 pub(super) struct Leaf {
     node: Node,
-    pub singles: Vec<(u16, Protocol, PortRange)>,
-    pub crowds: BTreeMap<Service, Vec<u16>>,
+    pub singles: Vec<Entry>,
+    pub groups: BTreeMap<Common, Vec<Entry>>,
 }
 
 impl Leaf {
@@ -31,30 +38,40 @@ impl Leaf {
         if node.has_children() && entries().take(LEAF + 1).count() > LEAF {
             return None;
         }
-        let mut crowds: BTreeMap<Service, Vec<u16>> = BTreeMap::new();
-        for (mark, protocol, ports) in entries() {
-            crowds.entry((protocol, ports)).or_default().push(mark);
-        }
-        crowds.retain(|_, marks| marks.len() >= CROWD);
-        let is_single =
-            |(_, protocol, ports): &(u16, _, _)| !crowds.contains_key(&(*protocol, *ports));
-        let singles = entries().filter(is_single).collect();
-        Some(Self { node, singles, crowds })
+        let (by_service, rest) =
+            grouped(entries(), |(_, protocol, ports)| Common::Service(*protocol, *ports));
+        let (by_mark, singles) = grouped(rest.into_iter(), |(mark, ..)| Common::Mark(*mark));
+        Some(Self { node, singles, groups: by_service.into_iter().chain(by_mark).collect() })
     }
 
-    /// The crowd that is all there is, and the leaf in its place. What leads to the root does not know.
-    pub fn sole_crowd(&self) -> Option<Part> {
-        let is_sole = self.singles.is_empty() && self.crowds.len() == 1;
-        self.crowds().next().filter(|_| is_sole && self.node != Node::ROOT)
+    /// The group that is all there is, and the leaf in its place. What leads to the root does not know.
+    pub fn sole_service(&self) -> Option<Part> {
+        let is_sole = self.singles.is_empty() && self.groups.len() == 1 && self.node != Node::ROOT;
+        let is_service = |part: &Part| matches!(part, Part::Group(_, Common::Service(..)));
+        self.group_parts().next().filter(|part| is_sole && is_service(part))
     }
 
-    pub fn crowds(&self) -> impl Iterator<Item = Part> {
-        self.crowds.keys().map(|service| Part::Crowd(self.node, *service))
+    pub fn group_parts(&self) -> impl Iterator<Item = Part> {
+        self.groups.keys().map(|common| Part::Group(self.node, *common))
     }
 
     /// Its chains.
     pub fn parts(&self) -> Vec<Part> {
-        let own = self.sole_crowd().is_none().then_some(Part::Node(self.node));
-        own.into_iter().chain(self.crowds()).collect()
+        let own = self.sole_service().is_none().then_some(Part::Node(self.node));
+        own.into_iter().chain(self.group_parts()).collect()
     }
+}
+
+/// What has enough in common with others, and the rest.
+fn grouped(
+    entries: impl Iterator<Item = Entry>,
+    common: impl Fn(&Entry) -> Common,
+) -> (BTreeMap<Common, Vec<Entry>>, Vec<Entry>) {
+    let mut groups: BTreeMap<Common, Vec<Entry>> = BTreeMap::new();
+    for entry in entries {
+        groups.entry(common(&entry)).or_default().push(entry);
+    }
+    let (groups, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        groups.into_iter().partition(|(_, entries)| entries.len() >= GROUP);
+    (groups, rest.into_values().flatten().collect())
 }

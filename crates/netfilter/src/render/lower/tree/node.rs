@@ -8,6 +8,10 @@ use crate::Mark;
 /// twice, where it would pass by half of sixteen once.
 const BITS: u32 = 2;
 
+/// How far nodes are from the root at most. nf_tables takes no chain that 16 others lead to one after the
+/// other, of which an agent's need eight: those to the root, and those behind a leaf.
+const DEEPEST: u32 = 6;
+
 /// All bits of a digit.
 const DIGIT: u16 = (1 << BITS) - 1;
 
@@ -34,7 +38,7 @@ impl Node {
     }
 
     pub fn has_children(self) -> bool {
-        self.bits_below() > 0
+        self.depth < DEEPEST
     }
 
     pub fn children(self) -> impl Iterator<Item = Self> {
