@@ -118,7 +118,7 @@ impl Former {
                 }
                 self.kernel = None;
             }
-            Err(KernelError::Run { .. }) => self.kernel = None,
+            Err(error) if error.is_not_installed() => self.kernel = None,
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(error, "The rules in the other firewall could not be removed yet.");
@@ -126,16 +126,20 @@ impl Former {
         }
     }
 
-    /// What cannot be read holds nothing of ours; not every kernel has such tables.
+    /// Not every kernel has such tables, nor every machine the program; what keeps them from being read
+    /// otherwise may pass.
     fn sweep_ipv6(&mut self) {
         let Some(kernel) = &mut self.ipv6 else { return };
         let observed = match kernel.observe() {
             Ok(observed) => observed,
             Err(error) if error.is_locked_out() => return,
+            Err(error) if error.is_not_installed() => return self.ipv6 = None,
+            Err(KernelError::Failed { stderr, .. }) if has_no_tables(&stderr) => {
+                return self.ipv6 = None;
+            }
             Err(error) => {
                 let error = chain(&error);
-                tracing::debug!(error, "There is nothing to remove from ip6tables.");
-                return self.ipv6 = None;
+                return tracing::warn!(error, "The rules in ip6tables could not be looked at yet.");
             }
         };
         let nothing = Rendered::new(&Ruleset::new(), kernel.dialect());
@@ -156,6 +160,11 @@ impl Former {
             }
         }
     }
+}
+
+/// What iptables says where the kernel has no tables of that family.
+fn has_no_tables(stderr: &str) -> bool {
+    ["does not exist", "not supported"].iter().any(|words| stderr.contains(words))
 }
 
 fn ip6tables(config: &Config) -> Option<Box<dyn Kernel>> {

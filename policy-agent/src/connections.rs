@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::Ipv4Net;
 use netfilter::{Allow, Family};
 use netfilter_events::conntrack::{Connection, Pick, Portless};
 use policy::AppGuid;
@@ -70,6 +71,7 @@ pub(crate) fn unlawful(
         return Vec::new();
     }
     let apps: HashMap<IpAddr, _> = world.residents.iter().map(|r| (r.ip, &r.app)).collect();
+    let nets = world.addresses();
     let mut admitted: BTreeMap<&AppGuid, [Allow; 2]> = BTreeMap::new();
     // Many connections ask the same about where they go.
     let mut allowed_out = HashMap::new();
@@ -77,11 +79,11 @@ pub(crate) fn unlawful(
         apps.get(&connection.responder),
         apps.get(&connection.source),
     ) {
-        (Some(app), _) => {
+        (Some(app), source) => {
             let admitted = admitted
                 .entry(*app)
                 .or_insert_with(|| [lists.admitted_to(app), world.still_admitted_to(app)]);
-            !may_come(connection, admitted, world)
+            !may_come(connection, source.copied(), admitted, world)
         }
         // Outside the overlay and on the host itself it is no matter of policy.
         (None, Some(app)) => {
@@ -93,7 +95,7 @@ pub(crate) fn unlawful(
             let allowed = allowed_out.entry(question);
             !*allowed.or_insert_with(|| may_go(connection, app, world))
         }
-        (None, None) => false,
+        (None, None) => is_between_nobodys(connection, &nets, world),
     };
     connections.iter().filter(unlawful).copied().collect()
 }
@@ -111,9 +113,21 @@ pub(crate) fn unlawful_portless(world: &World) -> impl Fn(&Portless) -> bool {
     }
 }
 
-/// Whether a connection may come in to a container to which this is admitted.
-fn may_come(connection: &Connection, admitted: &[Allow; 2], world: &World) -> bool {
-    match connection.mark {
+/// Whether a connection of `source`, if that is an app of this cell, may come in to a container to which
+/// this is admitted.
+fn may_come(
+    connection: &Connection,
+    source: Option<&AppGuid>,
+    admitted: &[Allow; 2],
+    world: &World,
+) -> bool {
+    let mark = match (connection.mark, source) {
+        (saved, None) => saved,
+        (saved, _) if saved == 0 || saved == world.ingress_mark => saved,
+        // Another may have its tag by now.
+        (_, Some(source)) => world.mark_of(source).unwrap_or(0).into(),
+    };
+    match mark {
         mark if mark == world.ingress_mark => true,
         // Nobody judged this one: it is from outside the overlay, or from the host itself, or from
         // before our time. Only the last kind is a matter of policy.
@@ -122,6 +136,22 @@ fn may_come(connection: &Connection, admitted: &[Allow; 2], world: &World) -> bo
             .iter()
             .any(|admitted| admitted.permits(mark, connection.protocol, connection.responder_port)),
     }
+}
+
+/// Whether containers have it that no policy can be about: of this cell, one of them at least, without an
+/// identity; or by second addresses that an agent before us had rules for, which told their marks.
+fn is_between_nobodys(connection: &Connection, nets: &BTreeSet<Ipv4Net>, world: &World) -> bool {
+    let Connection { source, responder, mark, .. } = *connection;
+    let ends = [source, responder];
+    let is_here = |end: IpAddr| match end {
+        IpAddr::V4(end) => nets.iter().any(|net| net.contains(&end)),
+        IpAddr::V6(end) => mark != 0 && world.unruled.contains(&end),
+    };
+    let is_between = |end: IpAddr| match end {
+        IpAddr::V4(_) => in_overlay(end, world) && !is_host(end, world),
+        IpAddr::V6(_) => is_here(end),
+    };
+    mark != world.ingress_mark && ends.into_iter().all(is_between) && ends.into_iter().any(is_here)
 }
 
 /// Whether a connection of a container of `app` may go where it goes, which is another cell of the
@@ -279,7 +309,51 @@ mod tests {
     #[test]
     fn connections_of_others_are_none_of_our_business() {
         let world = world(&[("10.255.30.3", "db")], &[]);
-        assert!(unlawful(&[connection("10.255.30.8", "10.255.31.9", 80, 5)], &world).is_empty());
+        let others = [
+            connection("10.255.32.8", "10.255.31.9", 80, 5),
+            connection("10.255.30.8", "192.0.2.1", 80, 0),
+            connection("192.0.2.1", "10.255.30.8", 80, 0),
+            connection("10.255.32.8", "10.255.30.8", 80, world.ingress_mark),
+            connection("10.255.30.1", "10.255.30.8", 80, 0),
+            connection("10.255.30.8", "10.255.30.1", 53, 0),
+        ];
+        assert_eq!(unlawful(&others, &world), []);
+    }
+
+    #[test]
+    fn containers_without_an_identity_keep_no_connection_to_others() {
+        let world = world(&[("10.255.30.3", "db")], &[]);
+        let live = [
+            connection("10.255.30.8", "10.255.31.9", 80, 5),
+            connection("10.255.31.9", "10.255.30.8", 80, 5),
+            connection("10.255.30.8", "10.255.30.9", 80, 0),
+        ];
+        assert_eq!(unlawful(&live, &world), live);
+    }
+
+    #[test]
+    fn a_tag_given_anew_lets_nobody_keep_what_it_let_in() {
+        let live = [connection("10.255.30.2", "10.255.30.3", 8080, 1)];
+        let containers = [("10.255.30.2", "a"), ("10.255.30.3", "b")];
+        assert_eq!(unlawful(&live, &world(&containers, &["a 1 b tcp 8080"])), []);
+        assert_eq!(unlawful(&live, &world(&containers, &["c 1 b tcp 8080"])), live);
+        let with_another = world(&containers, &["c 1 b tcp 8080", "a 4 b tcp 9"]);
+        assert_eq!(unlawful(&live, &with_another), live, "it has a tag for something else");
+        let again = world(&containers, &["a 4 b tcp 8080"]);
+        assert_eq!(unlawful(&live, &again), [], "it would be let in again");
+    }
+
+    #[test]
+    fn what_was_let_in_between_second_addresses_ends_when_these_count_for_none() {
+        let mut world = world(&[("10.255.30.2", "web")], &[]);
+        let live = [connection("fd00:255::2", "fd00:255::3", 8080, 1)];
+        assert_eq!(unlawful(&live, &world), [], "of others");
+        world.unruled = ["fd00:255::2", "fd00:255::3"].map(|ip| ip.parse().unwrap()).into();
+        assert_eq!(unlawful(&live, &world), live);
+        let unmarked = [connection("fd00:255::2", "fd00:255::3", 8080, 0)];
+        assert_eq!(unlawful(&unmarked, &world), [], "no agent let that in");
+        let outside = [connection("fd00:255::2", "2001:db8::1", 8080, 1)];
+        assert_eq!(unlawful(&outside, &world), []);
     }
 
     #[test]

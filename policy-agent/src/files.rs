@@ -1,8 +1,12 @@
 //! What the files of the cell say, or said when they could last be read.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
-use containers::{Contents, Fault, Store, StoreError};
+use containers::{Container, Contents, Fault, Store, StoreError};
 use ipnet::Ipv6Net;
 use policy::CellSubnet;
 use service::log::chain;
@@ -23,6 +27,7 @@ pub(crate) struct Files {
     residents: Option<BTreeSet<Resident>>,
     handles: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
+    unruled: BTreeSet<Ipv6Addr>,
     served: BTreeSet<Served>,
     /// Told once each, not at every pass.
     faults: Vec<Fault>,
@@ -62,6 +67,7 @@ impl Files {
             residents: None,
             handles: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            unruled: BTreeSet::new(),
             served: BTreeSet::new(),
             faults: Vec::new(),
             stale: None,
@@ -118,6 +124,8 @@ impl Files {
                 self.served = world::served(&contents, &residents);
                 self.residents = Some(residents);
                 self.addresses = contents.containers.iter().map(|one| one.ip).collect();
+                let seconds = contents.containers.iter().filter_map(Container::ipv6);
+                self.unruled = seconds.filter(|_| self.second_network.is_none()).collect();
                 let handles = contents.containers.into_iter().map(|container| container.handle);
                 self.handles = handles.collect();
                 if self.stale.take().is_some() {
@@ -162,6 +170,11 @@ impl Files {
     /// Where these are.
     pub fn addresses(&self) -> &BTreeSet<Ipv4Addr> {
         &self.addresses
+    }
+
+    /// Their second addresses, where they count for none.
+    pub fn unruled(&self) -> &BTreeSet<Ipv6Addr> {
+        &self.unruled
     }
 
     /// What these are said to serve on.

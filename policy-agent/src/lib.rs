@@ -93,4 +93,7 @@ pub enum AgentError {
     /// The directories whose changes concern us.
     #[error("watching for containers")]
     Watch(#[from] watch::WatchError),
+    /// One of its parts, which is a defect.
+    #[error("a part of the agent has come to an end, which is a defect; its rules stay in place")]
+    Panicked(#[source] tokio::task::JoinError),
 }

@@ -113,9 +113,13 @@ fn of_passes(status: &Status, server_answers: bool, to: &mut Registry) {
         "Connections cut because no policy allows them",
         status.connections_cut,
     );
-    let enforces = status.held.is_none() && status.enforced.is_some();
+    let enforces = status.held.is_none() && status.enforced.is_some() && !status.claims_nothing();
     let mut level = |name, help, value: u64| to.register(name, help, ConstGauge::new(value));
-    level("enforcing", "Whether the kernel holds what the last answer asks for", enforces.into());
+    level(
+        "enforcing",
+        "Whether the kernel holds what the last answer asks for, and the agent says so to the server",
+        enforces.into(),
+    );
     level(
         "server_answers",
         "Whether the policy server gives usable answers",

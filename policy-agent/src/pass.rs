@@ -200,7 +200,8 @@ impl Enforcer {
         // Taken out, so that a pass in which something fails leaves connections to the next.
         let agreed = self.settled.take();
         let unchanged = agreed.as_ref().is_some_and(|agreed| agreed.world == world);
-        let stands = firewall::stands(firewall, self.seen)? == Some(true);
+        let as_we_left_it = firewall::stands(firewall, self.seen)?;
+        let stands = as_we_left_it == Some(true);
         let agreed = match agreed {
             Some(agreed) if unchanged && stands => {
                 return Ok(self.nothing_to_do(agreed, answer, firewall));
@@ -233,7 +234,8 @@ impl Enforcer {
         if !as_seen && let Some(observed) = firewall.known() {
             self.unguarded = self.guards.missing(self.files.handles(), observed);
         }
-        let judged = unchanged && plan.is_empty();
+        // Somebody else may have let in whomever, and put back what was there since.
+        let judged = unchanged && plan.is_empty() && as_we_left_it != Some(false);
         let connections_cut = if judged { 0 } else { self.cut_unlawful(&suspects, &agreed)? };
         Ok(Outcome {
             touched: plan.touched(),
@@ -391,6 +393,7 @@ impl Enforcer {
         Ok(World {
             subnet,
             second_network: self.second_network,
+            unruled: self.files.unruled().clone(),
             vtep: self.vtep.clone(),
             ingress_mark: self.ingress_mark,
             told_accepted: self.told_accepted.rate(),

@@ -10,7 +10,7 @@ use service::log::LevelSwitch;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch::Receiver},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +81,11 @@ pub async fn run(
     beside.start_any(groups.map(|groups| groups.run(shutdown.clone())));
     beside.start_any(networker.map(|networker| networker.run(shutdown.clone())));
     beside.start_any(inquirer.map(|inquirer| inquirer.run(shutdown.clone())));
-    cycle.run(shutdown).await;
+    tokio::select! {
+        () = cycle.run(shutdown) => {}
+        // Half an agent would look healthy; whoever supervises it starts it anew, and its rules stay.
+        error = beside.panicked() => return Err(AgentError::Panicked(error)),
+    }
     beside.ended().await;
     tracing::info!("The policy agent has stopped; its rules stay in place.");
     Ok(())
@@ -119,6 +123,16 @@ impl Beside {
         if let Some(task) = task {
             self.start(task);
         }
+    }
+
+    /// Waits until one of them panics.
+    async fn panicked(&mut self) -> JoinError {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended {
+                return error;
+            }
+        }
+        std::future::pending().await
     }
 
     /// A panic in one of them has been printed already.

@@ -172,8 +172,8 @@ pub(crate) fn obstacle(path: &Path) -> Option<String> {
         return cannot(&format!("{}: {}", folder.display(), errno.desc()));
     }
     match statvfs(folder) {
-        // What is no disk has no blocks.
-        Ok(disk) if disk.blocks() > 0 && disk.blocks_available() == 0 => cannot("the disk is full"),
+        // What is no disk has no blocks; those kept for root are the agent's to take.
+        Ok(disk) if disk.blocks() > 0 && disk.blocks_free() == 0 => cannot("the disk is full"),
         _ => None,
     }
 }

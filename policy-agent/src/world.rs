@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub subnet: CellSubnet,
     /// Where containers, of this cell and others, have a second address, of IPv6; `None` if they have none.
     pub second_network: Option<Ipv6Net>,
+    /// The second addresses of containers here, where they count for none.
+    pub unruled: BTreeSet<Ipv6Addr>,
     pub vtep: Interface,
     /// The mark of packets that came in through a mapped port of the cell (spec/cell.md §B.4). Its low
     /// half is zero, so no peer can send it over VXLAN (§G).
@@ -187,6 +189,7 @@ pub(crate) mod tests {
                 1450,
             ),
             second_network: None,
+            unruled: BTreeSet::new(),
             vtep: "silk-vtep".parse().unwrap(),
             ingress_mark: 0xffff_0000,
             told_accepted: None,

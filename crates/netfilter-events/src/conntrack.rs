@@ -13,11 +13,12 @@ use std::{
 };
 
 use netfilter::Family;
+use nfnetlink::Request;
 use policy::Protocol;
 use thiserror::Error;
 
 use self::{entry::Entry, table::Table};
-use crate::{message::Request, requests::Requests};
+use crate::requests::Requests;
 
 /// Messages about connections carry this in their upper byte.
 const SUBSYSTEM: u16 = 1;

@@ -3,10 +3,9 @@
 
 use std::io;
 
-use crate::{
-    listening::{Heard, Listening},
-    message::Message,
-};
+use nfnetlink::Message;
+
+use crate::listening::{Heard, Listening};
 
 /// Messages about nf_tables carry this in their upper byte.
 const SUBSYSTEM: u16 = 10;

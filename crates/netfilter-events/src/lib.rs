@@ -15,5 +15,3 @@ pub mod packet;
 
 mod listening;
 mod requests;
-
-use nfnetlink as message;

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket, protocols::NETLINK_NETFILTER};
 
-use crate::message::{Message, messages};
+use nfnetlink::{Message, messages};
 
 /// The longest datagram the kernel sends.
 const DATAGRAM: usize = 64 * 1024;

@@ -4,10 +4,10 @@
 use std::io;
 
 use netlink_packet_core::NLM_F_ACK;
+use nfnetlink::{Attribute, ERROR, Message, Request, attribute};
 
 use crate::{
     listening::{Heard, Listening},
-    message::{Attribute, Message, Request, attribute},
     packet::Header,
 };
 
@@ -15,7 +15,6 @@ use crate::{
 const SUBSYSTEM: u16 = 4;
 const PACKET: u16 = SUBSYSTEM << 8;
 const CONFIG: u16 = SUBSYSTEM << 8 | 1;
-const ERROR: u16 = 2;
 
 /// Of `linux/netfilter/nfnetlink_log.h`, about packets.
 const MARK: u16 = 2;
@@ -146,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::messages;
+    use nfnetlink::messages;
 
     fn written(attributes: Vec<netlink_packet_core::DefaultNla>) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -5,10 +5,7 @@ use std::{io, ops::ControlFlow};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::message::{Message, Request, messages};
-
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
+use nfnetlink::{DONE, ERROR, Message, Request, messages};
 
 /// How many requests are sent at once; the answers to all must fit in the socket's buffer.
 const TOGETHER: usize = 64;
@@ -57,7 +54,7 @@ impl Requests {
                 whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
                     DONE => return Ok(true),
-                    ERROR => return failure(message).map(|()| true),
+                    ERROR => return message.failure().map(|()| true),
                     _ => enough = heed(&mut seen, message).is_break(),
                 }
                 Ok(enough)
@@ -74,9 +71,11 @@ impl Requests {
         }
     }
 
-    /// Does what is requested, and says for each request whether there was something to do it to.
+    /// Does what is requested, and says for each request whether there was something to do it to. One
+    /// that fails keeps nobody from doing the others.
     pub fn each(&mut self, requests: &[Request]) -> io::Result<Vec<bool>> {
         let mut done = Vec::with_capacity(requests.len());
+        let mut failed = None;
         for together in requests.chunks(TOGETHER) {
             let together: Vec<_> = together
                 .iter()
@@ -90,16 +89,15 @@ impl Requests {
                 if !ours || message.kind != ERROR {
                     return Ok(false);
                 }
-                done.push(match failure(message) {
-                    Ok(()) => true,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                    Err(error) => return Err(error),
-                });
+                let outcome = message.failure();
+                done.push(outcome.is_ok());
+                failed =
+                    failed.take().or(outcome.err().filter(|e| e.kind() != io::ErrorKind::NotFound));
                 left -= 1;
                 Ok(left == 0)
             })?;
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
     }
 
     /// Sends all in one datagram; the number of the last.
@@ -131,13 +129,6 @@ impl Requests {
                 }
             }
         }
-    }
-}
-
-fn failure(message: &Message<'_>) -> io::Result<()> {
-    match message.error() {
-        0 => Ok(()),
-        number => Err(io::Error::from_raw_os_error(number)),
     }
 }
 

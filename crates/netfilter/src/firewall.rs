@@ -97,6 +97,7 @@ impl Firewall {
         if plan.is_empty() {
             return Ok(());
         }
+        plan.clash.check()?;
         // Whatever fails from here on, what is there is not known.
         let known = self.known.take();
         let began = Instant::now();

@@ -67,6 +67,11 @@ impl KernelError {
             _ => false,
         }
     }
+
+    /// Whether there is no such program here, which will not change soon.
+    pub fn is_not_installed(&self) -> bool {
+        matches!(self, Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// A kernel that a test keeps a hand on.

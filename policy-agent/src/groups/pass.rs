@@ -179,7 +179,8 @@ impl Enforcer {
         let unchanged = self.settled.take().as_ref() == Some(&governed);
         let (count, rules) = (rules.len(), Rendered::new(&rules, firewall.dialect()));
         // What nobody else has written to is as it was left.
-        let stands = firewall::stands(firewall, self.seen)? == Some(true);
+        let as_we_left_it = firewall::stands(firewall, self.seen)?;
+        let stands = as_we_left_it == Some(true);
         let mut drift = match unchanged && !stands {
             true => Drift::between(&rules, firewall.observed()?, &scope),
             false => Vec::new(),
@@ -189,8 +190,9 @@ impl Enforcer {
             return Err(Held::Disagrees(left));
         }
 
-        let connections_cut =
-            if plan.is_empty() && unchanged { 0 } else { self.cut_unlawful(&governed, overlay)? };
+        // Somebody else may have let out whomever, and put back what was there since.
+        let judged = plan.is_empty() && unchanged && as_we_left_it != Some(false);
+        let connections_cut = if judged { 0 } else { self.cut_unlawful(&governed, overlay)? };
         self.settled = Some(governed);
         // What stands in the other firewall holds for whoever has nothing here yet.
         if sweep == Sweep::All && standings.values().all(|s| *s == Standing::Enforced) {

@@ -174,6 +174,7 @@ fn what_the_agent_said_of_second_addresses_goes_when_they_are_turned_off() {
         let db = cell.start(brings(Spec::app("db").tcp(5432).tcp(8080).udp(5432)))?;
         world.allow(&web, &db, tcp(5432))?;
         reaches(&web, db.second()?, &["tcp/5432"])?;
+        let (first, second) = (web.connect(&db, 5432)?, web.connect_to(db.second()?, 5432)?);
         let by_hand = ["-A", "FORWARD", "-s", "fd00:99::/64", "-j", "ACCEPT"];
         cell.netns().run("ip6tables", by_hand)?;
 
@@ -192,7 +193,9 @@ fn what_the_agent_said_of_second_addresses_goes_when_they_are_turned_off() {
             Ok(())
         })?;
         reaches(&web, db.second()?, &[])?;
+        second.cut()?;
         reaches(&web, db.address(), &["tcp/5432"])?;
+        first.unharmed()?;
         // Who has such an address keeps it, and what its groups say of it; no more.
         reaches(&web, a, &["tcp/5432"])?;
         reaches(&web, b, &[])?;

@@ -8,7 +8,7 @@ use netlink_packet_core::DefaultNla;
 use policy::Protocol;
 
 use super::{Connection, DELETE, GET, Pick, Portless};
-use crate::message::{Message, Request, attribute, attributes, nest};
+use nfnetlink::{Message, Request, attribute, attributes, nest};
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -243,7 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::messages;
+    use nfnetlink::messages;
 
     fn connection(v6: bool) -> Connection {
         let ip = |last: u8| {

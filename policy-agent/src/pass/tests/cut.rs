@@ -29,9 +29,12 @@ fn who_got_in_by_anothers_rule_is_cut_though_the_next_answer_only_allows_more() 
         kernel.commit(&plan).unwrap();
         kernel.generation = kernel.generation.map(|number| number + 1);
     }
+    *cell.connections.list.lock().unwrap() = [connection(1), connection(9)].into();
     let more = answer(&["db"], &[("web", 1, "db", 2), ("log", 3, "db", 2)]);
     let outcome = cell.enforcer.pass(Some(&more), false).unwrap();
     assert!(outcome.repaired && !outcome.drift.is_empty(), "{outcome:?}");
+    assert_eq!(outcome.connections_cut, 1);
+    assert_eq!(*cell.connections.list.lock().unwrap(), [connection(1)]);
 }
 
 #[test]
@@ -55,13 +58,37 @@ fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
     let allowed = answer(&["db"], &[("web", 1, "db", 2)]);
     let removed = answer(&["db"], &[]);
     cell.enforcer.pass(Some(&allowed), true).unwrap();
-    let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
+    *cell.connections.list.lock().unwrap() = [connection(1), connection(9)].into();
+    let outcome = cell.enforcer.pass(Some(&removed), true).unwrap();
     assert_eq!(outcome.shadow.removals, ["web -> db tcp 8080"]);
+    assert_eq!(
+        *cell.connections.list.lock().unwrap(),
+        [connection(1)],
+        "the other was never let in"
+    );
     assert!(cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 
     let promoted = cell.enforcer.promote(&Kind::ALL.into()).unwrap();
     assert_eq!(promoted.removals, ["web -> db tcp 8080"]);
     let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
     assert_eq!(outcome.shadow, Report::default());
+    assert_eq!(outcome.connections_cut, 1);
     assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
+}
+
+#[test]
+fn who_got_in_while_our_rules_were_away_for_a_moment_is_cut() {
+    let mut cell = Cell::new();
+    cell.run("h", "10.255.30.3", "db");
+    cell.kernel.lock().unwrap().generation = Some(1);
+    let known = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&known), true).unwrap();
+    // They are back before anyone looks, and nothing is to be repaired.
+    let mut kernel = cell.kernel.lock().unwrap();
+    kernel.generation = kernel.generation.map(|number| number + 2);
+    drop(kernel);
+    *cell.connections.list.lock().unwrap() = [connection(1), connection(9)].into();
+    let outcome = cell.enforcer.pass(Some(&known), false).unwrap();
+    assert_eq!((outcome.repaired, outcome.connections_cut), (false, 1));
+    assert_eq!(*cell.connections.list.lock().unwrap(), [connection(1)]);
 }
