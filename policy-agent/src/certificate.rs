@@ -7,7 +7,10 @@ use std::{
 };
 
 use time::{Duration, OffsetDateTime};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval_at},
+};
 use tokio_util::sync::CancellationToken;
 use x509_parser::pem::Pem;
 
@@ -110,6 +113,7 @@ pub(crate) async fn watch(
     shutdown: CancellationToken,
 ) {
     let mut told = None;
+    let mut days = interval_at(Instant::now() + DAY, DAY);
     loop {
         let now = fault(&path);
         if let Some(fault) = now.as_ref().filter(|now| told.as_ref() != Some(*now)) {
@@ -125,7 +129,7 @@ pub(crate) async fn watch(
         };
         tokio::select! {
             result = failed => if result.is_err() { return },
-            () = sleep(DAY) => told = None,
+            _ = days.tick() => told = None,
             () = shutdown.cancelled() => return,
         }
     }

@@ -17,11 +17,10 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         Ok(found) => found,
         Err(error) => return vec![Finding::broken("overlay", error)],
     };
-    let Some(link) = link else {
-        let says = format!("there is no device {vtep}; is the overlay daemon running?");
-        return vec![Finding::broken("overlay", says)];
-    };
     let subnet = config.subnet.read().map_err(|error| chain(&error));
+    let Some(link) = link else {
+        return vec![judge_absence(vtep, subnet.as_ref().ok())];
+    };
     vec![
         judge_device(&link),
         judge_mtu(&link, underlay.as_ref(), subnet.as_ref()),
@@ -43,6 +42,16 @@ fn look(name: &str) -> Result<(Option<Link>, Option<Link>), String> {
         Ok::<_, LinkError>((link, underlay))
     });
     found.map_err(|error| chain(&error))
+}
+
+/// A host that is the whole network has nobody to reach by it.
+fn judge_absence(vtep: &str, subnet: Option<&CellSubnet>) -> Finding {
+    if let Some(subnet) = subnet.filter(|subnet| subnet.block == subnet.overlay) {
+        let says = format!("{} is all there is, so no device leads to other cells", subnet.block);
+        return Finding::fine("overlay", says);
+    }
+    let says = format!("there is no device {vtep}; is the overlay daemon running?");
+    Finding::broken("overlay", says)
 }
 
 fn judge_device(link: &Link) -> Finding {
@@ -114,6 +123,17 @@ mod tests {
         assert_eq!(mtu(1450, 1500, 1500), Verdict::Fine);
         assert_eq!(mtu(1500, 1450, 1550), Verdict::Broken);
         assert_eq!(mtu(1460, 1460, 1500), Verdict::Broken);
+    }
+
+    #[test]
+    fn only_a_host_with_others_beside_it_needs_a_device() {
+        let block = "10.255.30.0/24".parse().unwrap();
+        let of = |overlay: &str| CellSubnet::new(overlay.parse().unwrap(), block, 1450);
+        let (alone, among_others) = (of("10.255.30.0/24"), of("10.255.0.0/16"));
+        let verdict = |subnet| judge_absence("silk-vtep", subnet).verdict;
+        assert_eq!(verdict(Some(&alone)), Verdict::Fine);
+        assert_eq!(verdict(Some(&among_others)), Verdict::Broken);
+        assert_eq!(verdict(None), Verdict::Broken);
     }
 
     #[test]
