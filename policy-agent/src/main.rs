@@ -88,7 +88,7 @@ fn start(config: policy_agent::Config) -> ExitCode {
 }
 
 fn explain(words: &[String]) -> ExitCode {
-    let parsed = match flags::parse_with(&["address", "from"], &["json"], words.iter().cloned()) {
+    let parsed = match flags::parse_anywhere(&["address", "from"], &["json"], words.iter().cloned()) {
         Ok(parsed) => parsed,
         Err(error) => return command::explain(&error, NAME, usage::EXPLAIN),
     };
@@ -118,7 +118,7 @@ fn explain(words: &[String]) -> ExitCode {
 }
 
 fn promote(words: &[String]) -> ExitCode {
-    let parsed = match flags::parse(&["address"], words.iter().cloned()) {
+    let parsed = match flags::parse_anywhere(&["address"], &[], words.iter().cloned()) {
         Ok(parsed) => parsed,
         Err(error) => return command::explain(&error, NAME, usage::PROMOTE),
     };

@@ -102,6 +102,28 @@ pub fn parse_with(
     Ok(parsed)
 }
 
+/// [`parse_with`] for commands of our own, whose flags may stand among and behind the other words.
+pub fn parse_anywhere(
+    flags: &[&'static str],
+    switches: &[&'static str],
+    words: impl IntoIterator<Item = String>,
+) -> Result<Parsed, FlagError> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    let dashes = words.iter().position(|word| word == "--");
+    let behind = dashes.map(|place| words.split_off(place)).unwrap_or_default();
+    let mut all = Parsed::default();
+    while !words.is_empty() {
+        let Parsed { values, switches, rest } = parse_with(flags, switches, words)?;
+        all.values.extend(values);
+        all.switches.extend(switches);
+        let mut rest = rest.into_iter();
+        all.rest.extend(rest.next());
+        words = rest.collect();
+    }
+    all.rest.extend(behind.into_iter().skip(1));
+    Ok(all)
+}
+
 /// The words Go's `strconv.ParseBool` knows.
 fn is_true(switch: &'static str, value: Option<&str>) -> Result<bool, FlagError> {
     match value {
@@ -135,6 +157,19 @@ mod tests {
         assert_eq!(parsed.value("configFile"), None);
         assert_eq!(read("-- -action up").unwrap().rest, ["-action", "up"]);
         assert_eq!(read("-").unwrap().rest, ["-"]);
+    }
+
+    #[test]
+    fn flags_of_our_own_commands_may_stand_anywhere() {
+        let read = |line: &str| {
+            parse_anywhere(&["from"], &["json"], line.split_whitespace().map(str::to_owned))
+        };
+        let parsed = read("--from x web db --json 8080 -from=y -- --z").unwrap();
+        assert_eq!(parsed.rest, ["web", "db", "8080", "--z"]);
+        assert_eq!((parsed.value("from"), parsed.is_on("json")), (Some("y"), true));
+        assert_eq!(read("web db 80 --bogus"), Err(FlagError::Unknown("bogus".into())));
+        assert_eq!(read("web db 80 --from"), Err(FlagError::NoValue("from".into())));
+        assert_eq!(read("web --help"), Err(FlagError::Help));
     }
 
     #[test]
