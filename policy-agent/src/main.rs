@@ -88,7 +88,8 @@ fn start(config: policy_agent::Config) -> ExitCode {
 }
 
 fn explain(words: &[String]) -> ExitCode {
-    let parsed = match flags::parse_anywhere(&["address", "from"], &["json"], words.iter().cloned()) {
+    let parsed = match flags::parse_anywhere(&["address", "from"], &["json"], words.iter().cloned())
+    {
         Ok(parsed) => parsed,
         Err(error) => return command::explain(&error, NAME, usage::EXPLAIN),
     };
