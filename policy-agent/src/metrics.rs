@@ -40,7 +40,7 @@ pub(crate) struct Sources {
     pub told: Told,
     pub vtep: Interface,
     pub networker: networker::Told,
-    /// Why what is enforced is not on disk, or will hardly be, if so; not on the page.
+    /// Why what is enforced is not on disk, or will hardly be, if so.
     pub disk: watch::Receiver<Option<String>>,
 }
 
@@ -75,6 +75,8 @@ pub(crate) fn page(
     let mut page = String::new();
     let mut registry = levels(status, server_answers, &sources.told.ledger(), &devices);
     let ours = registry.sub_registry_with_prefix(PREFIX);
+    let on_disk = ConstGauge::new(u64::from(sources.disk.borrow().is_none()));
+    ours.register("state_on_disk", "Whether a restart finds what is enforced on disk", on_disk);
     of_guards(status, sources.networker.get().as_ref(), ours);
     if let Some(groups) = groups {
         of_groups(groups, ours);
@@ -124,6 +126,13 @@ fn of_passes(status: &Status, server_answers: bool, to: &mut Registry) {
         "server_answers",
         "Whether the policy server gives usable answers",
         server_answers.into(),
+    );
+    let unknown = status.containers_failure.is_some();
+    level("containers_unknown", "Whether it is not known which are here", unknown.into());
+    level(
+        "rules_of_former_run",
+        "Whether rules of a former run are in force, for want of any answer",
+        status.of_former_run.into(),
     );
     level("containers", "Containers with an identity", length(status.containers));
     level("apps", "Apps of these containers", length(status.apps.len()));
@@ -232,6 +241,7 @@ mod tests {
     use netfilter_events::nflog::Packet;
 
     use super::*;
+    use crate::status::Enforced;
 
     #[test]
     fn a_page_tells_passes_chains_and_devices() {
@@ -284,5 +294,23 @@ mod tests {
         ] {
             assert!(page.lines().any(|told| told == line), "{line} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn a_cell_that_claims_nothing_is_not_said_to_enforce() {
+        let enforces = |status: &Status| {
+            let mut registry = Registry::default();
+            of_passes(status, true, &mut registry);
+            let mut page = String::new();
+            text::encode(&mut page, &registry).unwrap();
+            page.contains("\nenforcing 1\n")
+        };
+        let enforced = Some(Enforced { apps: Default::default(), version: None });
+        let whole = Status { enforced, held: None, ..Status::unknown() };
+        assert!(enforces(&whole));
+        let why = || Some("no such file".to_owned());
+        assert!(!enforces(&Status { containers_failure: why(), ..whole.clone() }));
+        assert!(!enforces(&Status { policies_disabled: true, ..whole.clone() }));
+        assert!(!enforces(&Status { held: why(), ..whole }));
     }
 }
