@@ -249,3 +249,16 @@ fn follower(config: &Config, servers: Vec<Client>, kept: Option<&answer::Answer>
     }
     follower
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_is_told_from_one_that_ends() {
+        let mut beside = Beside::default();
+        beside.start(async {});
+        beside.start(async { panic!("a defect") });
+        assert!(beside.panicked().await.is_panic());
+    }
+}

@@ -153,16 +153,10 @@ impl Connections for Conntrack {
     ///
     /// A kernel that is too old to leave any out tells all in any case.
     fn pick(&mut self, picks: &BTreeSet<Pick>) -> Result<Vec<Connection>, ConntrackError> {
-        let means_any = |one: &Connection| picks.iter().any(|pick| pick.means(one));
-        let table = Table::read().unwrap_or_default();
-        let patience = table.told_during(picks.len().saturating_sub(1));
-        if let Some(listing) = entry::listing_of_all(picks)
-            && let Some(found) = self.few(&listing, patience, means_any)?
+        if picks.len() > 1
+            && let Some(found) = self.pick_at_once(picks)?
         {
             return Ok(found);
-        }
-        if table.connections < patience {
-            return self.entries(|entry| entry.connection().filter(means_any));
         }
         let mut found = HashSet::new();
         for pick in picks {
@@ -219,6 +213,23 @@ impl Conntrack {
             ControlFlow::Continue(())
         });
         listed.map_err(ConntrackError::List)
+    }
+
+    /// The same by one look, unless that would take longer than one for each.
+    fn pick_at_once(
+        &mut self,
+        picks: &BTreeSet<Pick>,
+    ) -> Result<Option<Vec<Connection>>, ConntrackError> {
+        let means_any = |one: &Connection| picks.iter().any(|pick| pick.means(one));
+        let table = Table::read().unwrap_or_default();
+        let patience = table.told_during(picks.len() - 1);
+        if let Some(listing) = entry::listing_of_all(picks)
+            && let Some(found) = self.few(&listing, patience, means_any)?
+        {
+            return Ok(Some(found));
+        }
+        let are_few = table.connections < patience;
+        are_few.then(|| self.entries(|entry| entry.connection().filter(means_any))).transpose()
     }
 
     /// Those of a listing that are `meant`; `None` if it goes on after so many.

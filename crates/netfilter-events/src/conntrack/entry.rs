@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use netfilter::Family;
 use netlink_packet_core::DefaultNla;
+use nfnetlink::{Message, Request, attribute, attributes, nest};
 use policy::Protocol;
 
 use super::{Connection, DELETE, GET, Pick, Portless};
-use nfnetlink::{Message, Request, attribute, attributes, nest};
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -157,8 +157,9 @@ pub(super) fn listing(pick: Pick) -> Request {
         Pick::From(..) => {}
     }
     if let Some(port) = pick.port() {
-        attributes.push(answered_by(port));
-        filters.push(fields(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD));
+        let (reply, filter) = answered_by(port);
+        attributes.push(reply);
+        filters.push(filter);
     }
     attributes.extend((!filters.is_empty()).then(|| nest(FILTER, &filters)));
     of_family(pick.family(), attributes)
@@ -166,14 +167,11 @@ pub(super) fn listing(pick: Pick) -> Request {
 
 /// The request for what several picks have in common; `None` if that is nothing but what all have.
 pub(super) fn listing_of_all(picks: &BTreeSet<Pick>) -> Option<Request> {
-    let (first, others) = (picks.first()?, picks.iter().skip(1));
+    let first = picks.first()?;
     let (family, port) = (first.family(), first.port()?);
-    let is_common = |pick: &Pick| (pick.family(), pick.port()) == (family, Some(port));
-    if picks.len() < 2 || !others.clone().all(is_common) {
-        return None;
-    }
-    let filter = nest(FILTER, &[fields(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD)]);
-    Some(of_family(family, vec![answered_by(port), filter]))
+    let have_it = picks.iter().all(|pick| (pick.family(), pick.port()) == (family, Some(port)));
+    let (reply, filter) = answered_by(port);
+    have_it.then(|| of_family(family, vec![reply, nest(FILTER, &[filter])]))
 }
 
 fn of_family(family: Family, attributes: Vec<DefaultNla>) -> Request {
@@ -188,10 +186,11 @@ fn marked(mark: u32) -> [DefaultNla; 2] {
     [(MARK, mark), (MARK_MASK, u32::MAX)].map(|(kind, value)| attribute(kind, value.to_be_bytes()))
 }
 
-/// The part of a reply that names who answers.
-fn answered_by((protocol, port): (Protocol, u16)) -> DefaultNla {
+/// A reply in which this port answers, and that this is what matters of it.
+fn answered_by((protocol, port): (Protocol, u16)) -> (DefaultNla, DefaultNla) {
     let ends = [attribute(NUMBER, [number(protocol)]), attribute(SOURCE_PORT, port.to_be_bytes())];
-    nest(TUPLE_REPLY, &[nest(TUPLE_PROTOCOL, &ends)])
+    let reply = nest(TUPLE_REPLY, &[nest(TUPLE_PROTOCOL, &ends)]);
+    (reply, fields(REPLY_FIELDS, PROTOCOL_FIELD | SOURCE_PORT_FIELD))
 }
 
 fn fields(tuple: u16, fields: u32) -> DefaultNla {

@@ -168,13 +168,15 @@ impl<'a> Lowering<'a> {
             Lookup::Address(_, side) => side.to_string(),
             Lookup::Allowed(_) => "ok".into(),
         };
+        let is_plain = then.limit.is_none() && then.too_many.is_none();
+        if is_plain && then.action == Action::Accept {
+            return (set.part(&side), Action::Accept);
+        }
         let lines = iptables::lines(then, self.family);
         // Eight digits stand for what it does.
         let hash = &digest(&lines.join("\n"))[..8];
         let beside = set.part(&format!("{side}-{hash}"));
-        let is_plain = matches!(then, Rule { limit: None, too_many: None, .. });
         match &then.action {
-            Action::Accept if is_plain => (set.part(&side), Action::Accept),
             // The end of that chain leads back behind the root, as that of a leaf does.
             Action::Jump(chain) if is_plain => (beside, Action::Goto(chain.clone())),
             _ => {
