@@ -97,7 +97,9 @@ impl Shadow {
     /// With what was kept at `path`.
     pub fn open(modes: Modes, path: Option<PathBuf>) -> Self {
         let memory = Memory::at(path);
-        let mut kept = memory.load().unwrap_or_else(|error| {
+        let loaded = memory.load();
+        let known = loaded.as_ref().ok().cloned();
+        let mut kept = loaded.unwrap_or_else(|error| {
             let error = chain(&error);
             tracing::warn!(
                 error,
@@ -106,6 +108,15 @@ impl Shadow {
             Kept::everything_promoted()
         });
         kept.forget_modes_that_are_off(modes);
+        if known.is_some_and(|known| known != kept)
+            && let Err(error) = memory.store(&kept)
+        {
+            let error = chain(&error);
+            tracing::warn!(
+                error,
+                "What a mode that is off had watched could not be forgotten; it may be watched again once the mode is on. Remove the file."
+            );
+        }
         let shadow = Self { modes, memory, kept, groups: watch::Sender::new(false), last: None };
         shadow.tell();
         shadow
@@ -175,6 +186,7 @@ impl Shadow {
                 Kind::DefaultDeny | Kind::SecurityGroups => _ = kept.promoted.insert(*kind),
             }
         }
+        kept.forget_modes_that_are_off(self.modes);
         self.memory.store(&kept)?;
         self.kept = kept;
         self.tell();

@@ -72,9 +72,27 @@ fn a_mode_that_is_turned_off_and_on_begins_anew() {
     let mut shadow = open(ALL, &folder);
     shadow.promote(&Kind::ALL.into()).unwrap();
     assert_eq!(shadow.report(), Report::default());
-    let mut off = open(Modes::default(), &folder);
-    off.promote(&BTreeSet::new()).unwrap();
+    open(Modes::default(), &folder);
     assert!(open(ALL, &folder).report().default_deny);
+}
+
+#[test]
+fn what_a_mode_that_was_turned_off_let_in_stays_out_when_it_is_on_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shadow = open(ALL, &folder);
+    shadow.follow(&answer(&["web 1 db tcp 80"]));
+    shadow.follow(&answer(&[]));
+    assert_eq!(removals(&open(ALL, &folder)), ["web -> db tcp 80"]);
+    open(Modes::default(), &folder);
+    assert_eq!(removals(&open(ALL, &folder)), [""; 0]);
+}
+
+#[test]
+fn promoting_what_is_off_promotes_nothing_for_later() {
+    let folder = tempfile::tempdir().unwrap();
+    open(Modes::default(), &folder).promote(&Kind::ALL.into()).unwrap();
+    let later = open(ALL, &folder).report();
+    assert!(later.default_deny && later.security_groups);
 }
 
 #[test]
