@@ -9,7 +9,9 @@ pub(crate) mod fake;
 
 use std::{
     collections::BTreeSet,
+    fmt, io,
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
 };
 
 use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError};
@@ -41,6 +43,15 @@ pub(crate) enum Source {
     Inherited,
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(pid) => write!(f, "process {pid}"),
+            Self::Inherited => f.write_str("file descriptor 3"),
+        }
+    }
+}
+
 /// What the firewall should hold, and nothing else of what `scope` owns.
 #[derive(Debug)]
 pub(crate) struct Wanted {
@@ -56,10 +67,16 @@ pub(crate) trait Host {
     /// Whether a container could be connected at all: configuration, plugins, kernel settings.
     fn check(&self) -> Result<(), HostError>;
 
-    /// Which namespace `source` leads to.
+    /// Which namespace `source` leads to. The host's own is refused: undone, it would lose its links.
     fn namespace(&self, source: Source) -> Result<NetnsId, HostError>;
     /// Which namespace is pinned for `handle`, if any.
     fn pinned(&self, handle: &Handle) -> Option<NetnsId>;
+    /// Where else than for `handle` the namespace is pinned, if anywhere.
+    fn pinned_elsewhere(
+        &self,
+        handle: &Handle,
+        namespace: NetnsId,
+    ) -> Result<Option<PathBuf>, HostError>;
     /// Pins the namespace `source` leads to, and says which that is.
     fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError>;
     /// Gives up the pinned namespace.
@@ -159,6 +176,16 @@ pub(crate) trait Host {
 pub(crate) enum HostError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    #[error(
+        "{0} is in this host's own network namespace, not in a container's; name a process that is in the container"
+    )]
+    OwnNamespace(Source),
+    #[error("looking at what is pinned in {}", dir.display())]
+    Pins {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Ports(#[from] PortsError),
     #[error(transparent)]

@@ -3,6 +3,7 @@ mod links;
 
 use std::{
     collections::BTreeSet,
+    fs, io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
@@ -163,10 +164,14 @@ fn warn_rebuilt(error: &(dyn std::error::Error + 'static)) {
 }
 
 fn open(source: Source) -> Result<Netns, HostError> {
-    Ok(match source {
+    let netns = match source {
         Source::Process(pid) => Netns::of_process(pid)?,
         Source::Inherited => Netns::open("/proc/self/fd/3")?,
-    })
+    };
+    if netns.id() == Netns::current()?.id() {
+        return Err(HostError::OwnNamespace(source));
+    }
+    Ok(netns)
 }
 
 impl Host for CellHost<'_> {
@@ -190,6 +195,27 @@ impl Host for CellHost<'_> {
 
     fn pinned(&self, handle: &Handle) -> Option<NetnsId> {
         Netns::open(self.pin_file(handle)).ok().map(|pinned| pinned.id())
+    }
+
+    fn pinned_elsewhere(
+        &self,
+        handle: &Handle,
+        namespace: NetnsId,
+    ) -> Result<Option<PathBuf>, HostError> {
+        let (dir, own) = (&self.config.bind_mount_dir, self.pin_file(handle));
+        let failed = |source| HostError::Pins { dir: dir.clone(), source };
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let pin = entry.map_err(failed)?.path();
+            // Who cannot be opened is a mount point nothing is mounted on.
+            if pin != own && Netns::open(&pin).is_ok_and(|pinned| pinned.id() == namespace) {
+                return Ok(Some(pin));
+            }
+        }
+        Ok(None)
     }
 
     fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError> {

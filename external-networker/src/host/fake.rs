@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
 };
 
 use cni::{Attachment, SpecVersion};
@@ -22,7 +23,10 @@ use crate::{
     rules,
 };
 
-/// A cell in memory. Processes 1, 2, … have namespaces of the same number.
+/// The process that is in the host's own namespace.
+pub(crate) const ON_THE_HOST: u32 = 1;
+
+/// A cell in memory. Processes 2, 3, … have namespaces of the same number.
 #[derive(Default)]
 pub(crate) struct FakeHost {
     state: RefCell<State>,
@@ -147,6 +151,7 @@ impl Host for FakeHost {
     fn namespace(&self, source: Source) -> Result<NetnsId, HostError> {
         self.step()?;
         match source {
+            Source::Process(ON_THE_HOST) => Err(HostError::OwnNamespace(source)),
             Source::Process(pid) => Ok(NetnsId { device: 4, inode: pid.into() }),
             Source::Inherited => Err(HostError::Told),
         }
@@ -154,6 +159,18 @@ impl Host for FakeHost {
 
     fn pinned(&self, handle: &Handle) -> Option<NetnsId> {
         self.state.borrow().left.pins.get(handle).copied()
+    }
+
+    fn pinned_elsewhere(
+        &self,
+        handle: &Handle,
+        namespace: NetnsId,
+    ) -> Result<Option<PathBuf>, HostError> {
+        self.step()?;
+        let pins = self.left().pins;
+        let other =
+            pins.into_iter().find(|(other, pinned)| other != handle && *pinned == namespace);
+        Ok(other.map(|(other, _)| other.as_str().into()))
     }
 
     fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError> {

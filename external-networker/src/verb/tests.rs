@@ -13,7 +13,10 @@ use serde_json::json;
 
 use super::{up::UpError, *};
 use crate::{
-    host::fake::{FakeHost, Left, Trouble},
+    host::{
+        HostError,
+        fake::{FakeHost, Left, ON_THE_HOST, Trouble},
+    },
     wire,
 };
 

@@ -1,4 +1,7 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use cni::Attachment;
 use containers::Container;
@@ -39,6 +42,10 @@ pub(crate) enum UpError {
     NoPid(#[source] HostError),
     #[error("finding the container's network namespace")]
     Namespace(#[source] HostError),
+    #[error(
+        "the network namespace of {of} is pinned as {} already: two containers cannot have one; take the other down first", pin.display()
+    )]
+    Shared { of: Source, pin: PathBuf },
     #[error("port mapping {number}")]
     Mapping {
         /// Which mapping, from 1.
@@ -105,6 +112,10 @@ pub(crate) fn up(
         return Ok(live.reply.clone());
     }
     host.check().map_err(UpError::Check)?;
+    let elsewhere = host.pinned_elsewhere(handle, plan.namespace).map_err(UpError::Namespace)?;
+    if let Some(pin) = elsewhere {
+        return Err(UpError::Shared { of: plan.source, pin });
+    }
     if known.is_some() || pinned.is_some() {
         down(host, handle)
             .map_err(|source| UpError::Leftovers { handle: handle.clone(), source })?;
@@ -266,8 +277,11 @@ impl Plan {
         let egress = egress::read(&request.netout_rules, config.families())?;
         let (source, namespace) = match request.pid {
             0 => {
-                let handed_down = host.namespace(Source::Inherited);
-                (Source::Inherited, handed_down.map_err(UpError::NoPid)?)
+                let handed_down = host.namespace(Source::Inherited).map_err(|error| match error {
+                    HostError::OwnNamespace(_) => UpError::Namespace(error),
+                    error => UpError::NoPid(error),
+                });
+                (Source::Inherited, handed_down?)
             }
             pid => {
                 let source = Source::Process(pid);

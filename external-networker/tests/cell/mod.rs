@@ -215,6 +215,11 @@ impl Cell {
         Ran::new(output)
     }
 
+    /// A process in the cell's own network namespace.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// The cell's network namespace.
     pub fn netns(&self) -> Netns {
         self.process.netns()

@@ -1,6 +1,6 @@
 //! A container comes, is changed, and goes.
 
-use std::thread;
+use std::{process::Command, thread};
 
 use hostnet::netns::{Netns, read_sysctl};
 use serde_json::{Value, json};
@@ -61,6 +61,50 @@ fn up_again_answers_the_same_and_for_another_process_starts_over() {
     assert_eq!(cell.rules().len(), rules.len());
     assert_eq!(cell.links().len(), 1);
     cell.down("web").fine();
+    cell.is_bare();
+}
+
+/// Undone, or gone through with, it would take the host's own links and addresses.
+#[test]
+fn the_hosts_own_namespace_is_nobodys() {
+    let cell = Cell::new();
+    cell.tool("ip", "link add eth0 type veth peer name peer0");
+    let links = cell.links();
+    let refused = cell.up("web", cell.process());
+    let complaint = format!(
+        "cell: finding the container's network namespace: process {} is in this host's own network namespace, not in a container's",
+        cell.process().pid()
+    );
+    assert!(refused.complaint().starts_with(&complaint), "{refused:?}");
+    let handed_down = cell.inside(|| {
+        Command::new("sh")
+            .args(["-c", "echo '{}' | \"$@\" 3</proc/self/ns/net", "sh"])
+            .arg(env!("CARGO_BIN_EXE_external-networker"))
+            .arg(format!("--configFile={}", cell.path("config.json").display()))
+            .args(["--action", "up", "--handle", "web"])
+            .output()
+            .unwrap()
+    });
+    let complaint = String::from_utf8(handed_down.stderr).unwrap();
+    assert!(complaint.contains("file descriptor 3 is in this host's own"), "{complaint}");
+    assert_eq!(cell.links(), links);
+    cell.tool("ip", "link del eth0");
+    cell.is_bare();
+}
+
+#[test]
+fn a_namespace_is_one_containers_alone() {
+    let (cell, container) = (Cell::new(), Process::start());
+    cell.up("web", &container).answer();
+    let rules = cell.rules();
+    let refused = cell.up("db", &container);
+    let pin = cell.path("netns/web");
+    let complaint = format!("is pinned as {} already", pin.display());
+    assert!(refused.complaint().contains(&complaint), "{refused:?}");
+    assert_eq!((cell.rules(), cell.stored()), (rules, vec!["web".to_owned()]));
+    cell.down("web").fine();
+    cell.up("db", &container).answer();
+    cell.down("db").fine();
     cell.is_bare();
 }
 

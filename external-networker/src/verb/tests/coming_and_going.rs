@@ -50,6 +50,21 @@ fn up_for_another_namespace_takes_the_old_one_down_first() {
 }
 
 #[test]
+fn a_namespace_that_is_the_hosts_or_anothers_is_refused_and_nothing_is_done() {
+    let host = FakeHost::default();
+    bring_up(&host, &web(), 7).unwrap();
+    bring_up(&host, &handle("db"), 8).unwrap();
+    let (left, commits) = (host.left(), host.commits());
+    let error = bring_up(&host, &handle("cache"), ON_THE_HOST).unwrap_err();
+    assert!(matches!(error, UpError::Namespace(HostError::OwnNamespace(_))), "{error:?}");
+    for handle in ["cache", "db"].map(handle) {
+        let error = bring_up(&host, &handle, 7).unwrap_err();
+        assert!(matches!(error, UpError::Shared { .. }), "{error:?}");
+    }
+    assert_eq!((host.left(), host.commits()), (left, commits));
+}
+
+#[test]
 fn nothing_is_left_of_an_up_that_failed_at_any_step() {
     at_every_step(
         Trouble::At,
