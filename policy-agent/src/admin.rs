@@ -31,7 +31,7 @@ use crate::{
     networker::Repairs,
     poll::{Reach, Taken},
     probe::Attempt,
-    shadow::{Kind, Report},
+    shadow::{Kind, Promoted},
     status::Status,
 };
 
@@ -223,15 +223,15 @@ async fn denied(
 
 /// What is to be enforced from now on; all of it, if nothing is named.
 #[derive(Deserialize)]
-struct Promoted {
+struct Promotion {
     what: Option<String>,
 }
 
 /// Enforces what was only watched, and answers once the kernel does.
 async fn promote(
     State(mut admin): State<Admin>,
-    Query(Promoted { what }): Query<Promoted>,
-) -> Result<Json<Report>, (StatusCode, String)> {
+    Query(Promotion { what }): Query<Promotion>,
+) -> Result<Json<Promoted>, (StatusCode, String)> {
     let kinds = match what.as_deref() {
         None => Kind::ALL.into(),
         Some(what) => {
@@ -240,15 +240,15 @@ async fn promote(
         }
     };
     let (tell, told) = oneshot::channel();
-    let report = admin.ask(Question::Promote(kinds, tell), told).await?;
+    let promoted = admin.ask(Question::Promote(kinds, tell), told).await?;
     let unavailable = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
     if let Err(Shut::Failed(why) | Shut::Pending(why)) = admin.pass().await {
         return Err(unavailable(why));
     }
     let held = admin.statuses.borrow().held.clone();
-    let held = if report.security_groups { held.or(admin.groups_held().await) } else { held };
+    let held = if promoted.now.security_groups { held.or(admin.groups_held().await) } else { held };
     match held {
-        None => Ok(Json(report)),
+        None => Ok(Json(promoted)),
         Some(why) => Err(unavailable(format!("promoted, but not enforced yet: {why}"))),
     }
 }

@@ -9,7 +9,7 @@ use ureq::{Body, http::Response};
 use crate::{
     explain::{Explanation, Flow, InvalidFlow},
     probe::{self, Attempt, Probe, ProbeError},
-    shadow::{Kind, Report},
+    shadow::{Kind, Promoted},
 };
 
 /// As long as it may take to read 50,000 rules back, and some more.
@@ -108,8 +108,8 @@ fn denied(
 }
 
 /// Has the agent that listens on `address` enforce what was only watched: `kind`, or all of it. Returns
-/// what that is, once the kernel does.
-pub fn promote(address: SocketAddr, kind: Option<Kind>) -> Result<Report, AskError> {
+/// what that is, once the kernel does, and what is only watched all the same.
+pub fn promote(address: SocketAddr, kind: Option<Kind>) -> Result<Promoted, AskError> {
     let mut request = caller().post(format!("http://{address}/promote"));
     if let Some(kind) = kind {
         request = request.query("what", kind.as_str());

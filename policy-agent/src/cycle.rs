@@ -22,7 +22,7 @@ use crate::{
     drift,
     explain::{Explanation, Flow},
     pass::{Enforcer, Held, Outcome},
-    shadow::{Kind, Report},
+    shadow::{Kind, Promoted},
     status::{Enforced, Status, Why},
     waiting::{Locks, Waiting},
     world,
@@ -59,7 +59,7 @@ pub(crate) enum Question {
     /// The rules that are wanted.
     Rules(oneshot::Sender<Result<String, String>>),
     /// To enforce what was only watched; what that is.
-    Promote(BTreeSet<Kind>, oneshot::Sender<Result<Report, String>>),
+    Promote(BTreeSet<Kind>, oneshot::Sender<Result<Promoted, String>>),
 }
 
 /// The loop and what it remembers.
@@ -178,9 +178,15 @@ impl Cycle {
             }
             Question::Promote(kinds, tell) => {
                 let promoted = self.beside(move |enforcer, _| enforcer.promote(&kinds)).await;
-                if let Ok(report) = &promoted {
-                    let promoted = report.to_string();
-                    tracing::info!(promoted, "What was only watched is enforced now.");
+                match &promoted {
+                    Ok(report) if report.is_empty() => {
+                        tracing::info!("Nothing of what was to be promoted was only watched.");
+                    }
+                    Ok(report) => {
+                        let promoted = report.to_string();
+                        tracing::info!(promoted, "What was only watched is enforced now.");
+                    }
+                    Err(_) => {}
                 }
                 let _ = tell.send(promoted.map_err(|error| chain(&error)));
             }
@@ -248,6 +254,7 @@ impl Cycle {
             connections_cut,
             shadow,
             unguarded,
+            bypassed,
             networker_changes,
         } = outcome;
         let writers = self.writers.take();
@@ -281,6 +288,17 @@ impl Cycle {
             }
         }
         status.unguarded = unguarded;
+        if status.bypassed != bypassed {
+            match bypassed.first() {
+                Some(first) => tracing::warn!(
+                    first,
+                    all = bypassed.len(),
+                    "Somebody else's rule stands in front of those of containers."
+                ),
+                None => tracing::info!("No rule of others stands in front of those of containers."),
+            }
+        }
+        status.bypassed = bypassed;
         status.networker_changes = networker_changes;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {

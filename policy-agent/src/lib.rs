@@ -17,6 +17,7 @@ mod allowances;
 mod answer;
 mod ask;
 mod backend;
+mod bypass;
 mod certificate;
 mod config;
 mod connections;
@@ -64,7 +65,9 @@ pub use config::Config;
 pub use explain::Explanation;
 pub use probe::{Attempt, Met, Probe, ProbeError, Transport};
 pub use run::run;
-pub use shadow::{Kind as ShadowKind, Modes as ShadowModes, Report as ShadowReport, UnknownKind};
+pub use shadow::{
+    Kind as ShadowKind, Modes as ShadowModes, Promoted, Report as ShadowReport, UnknownKind,
+};
 pub use single::Taken;
 
 /// Why the agent cannot run at all. Everything that may pass by itself is waited for instead.

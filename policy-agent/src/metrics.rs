@@ -152,6 +152,9 @@ fn of_passes(status: &Status, server_answers: bool, to: &mut Registry) {
 fn of_guards(status: &Status, repairs: Option<&Repairs>, to: &mut Registry) {
     let missing = ConstGauge::new(length(status.unguarded.len()));
     to.register("unguarded", "Chains of the networker that are not whole", missing);
+    let bypassed = ConstGauge::new(length(status.bypassed.len()));
+    let help = "Rules of others that let containers' packets go before they come to those of the networker";
+    to.register("bypassed", help, bypassed);
     let Some(Repairs { runs, failures, containers, .. }) = repairs else { return };
     let mut count = |name, help, value: u64| to.register(name, help, ConstCounter::new(value));
     count("networker_runs", "Times the networker was started to repair its rules", *runs);

@@ -9,7 +9,7 @@ use std::{
 use containers::Store;
 use ipnet::Ipv6Net;
 use netfilter::{
-    Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
+    Dialect, Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
 };
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
@@ -19,6 +19,7 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
+    bypass::{self, Bypass},
     connections::{self, Suspects},
     denied::Accepted,
     desired, drift,
@@ -29,7 +30,7 @@ use crate::{
     lists::Lists,
     masquerade,
     routers::Routers,
-    shadow::{Kind, PromoteError, Report, Shadow},
+    shadow::{Kind, PromoteError, Promoted, Report, Shadow},
     stale,
     world::{Resident, World},
 };
@@ -57,6 +58,7 @@ pub(crate) struct Enforcer {
     took: Duration,
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
+    bypassed: Vec<String>,
     /// What the kernel was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
@@ -92,6 +94,8 @@ pub(crate) struct Outcome {
     pub connections_cut: u64,
     /// What is wrong with what the networker wrote.
     pub unguarded: Vec<String>,
+    /// What of somebody else's lets packets go before they come to that.
+    pub bypassed: Vec<String>,
     /// How often it was seen to be other than before.
     pub networker_changes: u64,
     /// What is only watched.
@@ -142,6 +146,7 @@ impl Enforcer {
             guards: Guards::default(),
             took: Duration::ZERO,
             unguarded: Vec::new(),
+            bypassed: Vec::new(),
             promised: None,
         }
     }
@@ -216,7 +221,7 @@ impl Enforcer {
         };
         let as_seen =
             stands && before.is_some_and(|agreed| world.residents == agreed.world.residents);
-        let drift = match before.filter(|_| unchanged || !stands) {
+        let mut drift = match before.filter(|_| unchanged || !stands) {
             Some(agreed) => drift::found(&agreed.rules, firewall)?,
             None => Vec::new(),
         };
@@ -231,8 +236,8 @@ impl Enforcer {
         let settled = settle(world, agreed, stands, firewall);
         let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
         // Nobody else has written, and nobody else is here.
-        if !as_seen && let Some(observed) = firewall.known() {
-            self.unguarded = self.guards.missing(self.files.handles(), observed);
+        if !as_seen {
+            drift.extend(self.look_at_what_others_wrote(firewall)?);
         }
         // Somebody else may have let in whomever, and put back what was there since.
         let judged = unchanged && plan.is_empty() && as_we_left_it != Some(false);
@@ -244,6 +249,25 @@ impl Enforcer {
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })
+    }
+
+    /// Whether the networker's rules are whole, and none of anybody else's goes before them. In a table of
+    /// our own nobody else's is in its place: what was taken out there is returned.
+    fn look_at_what_others_wrote(
+        &mut self,
+        firewall: &mut Firewall,
+    ) -> Result<Vec<Drift>, KernelError> {
+        let Some(observed) = firewall.known() else { return Ok(Vec::new()) };
+        self.unguarded = self.guards.missing(self.files.handles(), observed);
+        let bypasses = bypass::found(observed);
+        if firewall.dialect() != Dialect::Nft {
+            self.bypassed = bypasses.iter().map(Bypass::told).collect();
+            return Ok(Vec::new());
+        }
+        if !bypasses.is_empty() {
+            firewall.commit(&bypass::removal(&bypasses, Dialect::Nft))?;
+        }
+        Ok(bypasses.iter().map(Bypass::drift).collect())
     }
 
     /// What failed may have left the kernel as it was, which is then said to be held, and is not if
@@ -282,6 +306,7 @@ impl Enforcer {
             chains: Arc::new(firewall.known().map(lengths).unwrap_or_default()),
             shadow: self.shadow.report(),
             unguarded: self.unguarded.clone(),
+            bypassed: self.bypassed.clone(),
             networker_changes: self.guards.changes(),
             ..Outcome::default()
         };
@@ -348,7 +373,7 @@ impl Enforcer {
     }
 
     /// Has the next pass enforce what was only watched, and returns what that is.
-    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Report, PromoteError> {
+    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Promoted, PromoteError> {
         self.shadow.promote(kinds)
     }
 

@@ -13,9 +13,10 @@
 //! as promoted, since nothing may open because a file was lost half-way.
 
 mod kept;
+mod promoted;
 mod removals;
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 
 use policy::AppGuid;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ use tokio::sync::watch;
 use crate::{allowances::Allowances, answer::Answer};
 
 use kept::{Kept, KeptError, Memory};
+
+pub use promoted::Promoted;
 
 /// Something that can be watched before it is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +78,8 @@ pub struct Report {
     pub removals: Vec<String>,
     /// Whether what no security group allows passes.
     pub security_groups: bool,
+    /// Whether policies that are removed later go on to let packets in.
+    pub later_removals: bool,
 }
 
 /// What is promoted could not be remembered, so it was not.
@@ -94,8 +99,26 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// With what was kept at `path`.
+    /// With what was kept at `path`, where what modes that are off had watched is forgotten.
     pub fn open(modes: Modes, path: Option<PathBuf>) -> Self {
+        let (shadow, forgets) = Self::read(modes, path);
+        if forgets && let Err(error) = shadow.memory.store(&shadow.kept) {
+            let error = chain(&error);
+            tracing::warn!(
+                error,
+                "What a mode that is off had watched could not be forgotten; it may be watched again once the mode is on. Remove the file."
+            );
+        }
+        shadow
+    }
+
+    /// What an agent that started now would only watch; nothing is written.
+    pub fn foreseen(modes: Modes, path: Option<PathBuf>) -> Report {
+        Self::read(modes, path).0.report()
+    }
+
+    /// Beside it, whether something is to be forgotten on disk.
+    fn read(modes: Modes, path: Option<PathBuf>) -> (Self, bool) {
         let memory = Memory::at(path);
         let loaded = memory.load();
         let known = loaded.as_ref().ok().cloned();
@@ -108,18 +131,10 @@ impl Shadow {
             Kept::everything_promoted()
         });
         kept.forget_modes_that_are_off(modes);
-        if known.is_some_and(|known| known != kept)
-            && let Err(error) = memory.store(&kept)
-        {
-            let error = chain(&error);
-            tracing::warn!(
-                error,
-                "What a mode that is off had watched could not be forgotten; it may be watched again once the mode is on. Remove the file."
-            );
-        }
+        let forgets = known.is_some_and(|known| known != kept);
         let shadow = Self { modes, memory, kept, groups: watch::Sender::new(false), last: None };
         shadow.tell();
-        shadow
+        (shadow, forgets)
     }
 
     /// Says whether security groups are only watched, now and when that changes.
@@ -176,8 +191,8 @@ impl Shadow {
         }
     }
 
-    /// Makes `kinds` real, and returns what was not before.
-    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Report, PromoteError> {
+    /// Makes `kinds` real, and returns what was not before, and what still is not.
+    pub fn promote(&mut self, kinds: &BTreeSet<Kind>) -> Result<Promoted, PromoteError> {
         let before = self.report();
         let mut kept = self.kept.clone();
         for kind in kinds {
@@ -191,11 +206,13 @@ impl Shadow {
         self.kept = kept;
         self.tell();
         let is = |kind| kinds.contains(&kind);
-        Ok(Report {
+        let now = Report {
             default_deny: before.default_deny && is(Kind::DefaultDeny),
             removals: if is(Kind::Removals) { before.removals } else { Vec::new() },
             security_groups: before.security_groups && is(Kind::SecurityGroups),
-        })
+            later_removals: false,
+        };
+        Ok(Promoted { now, still_watched: self.report() })
     }
 
     /// What is only watched now.
@@ -204,6 +221,7 @@ impl Shadow {
             default_deny: self.is_lenient(Kind::DefaultDeny),
             removals: self.kept.removed.iter().map(ToString::to_string).collect(),
             security_groups: self.is_lenient(Kind::SecurityGroups),
+            later_removals: self.is_lenient(Kind::Removals),
         }
     }
 
@@ -271,25 +289,6 @@ impl Report {
             count => what.push(format!("{count} removed policies are still let in")),
         }
         (!what.is_empty()).then(|| format!("shadow mode: {}", what.join("; ")))
-    }
-}
-
-/// For operators to read, after `promote`.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { default_deny, removals, security_groups } = self;
-        let mut lines = Vec::new();
-        if *default_deny {
-            lines.push("What no policy allows is denied from now on.".to_owned());
-        }
-        lines.extend(removals.iter().map(|policy| format!("Removed for good: {policy}")));
-        if *security_groups {
-            lines.push("What no security group allows is denied from now on.".to_owned());
-        }
-        if lines.is_empty() {
-            lines.push("Nothing was only watched; everything is enforced.".to_owned());
-        }
-        f.write_str(&lines.join("\n"))
     }
 }
 

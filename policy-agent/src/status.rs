@@ -73,6 +73,9 @@ pub(crate) struct Status {
     pub shadow: Report,
     /// What is wrong with what the networker wrote for containers, which is its to put right.
     pub unguarded: Vec<String>,
+    /// Rules of others that let containers' packets go before they come to that, which is an operator's to
+    /// put right.
+    pub bypassed: Vec<String>,
     /// How often something the networker wrote for a container was seen to be other than before, by its
     /// own doing or somebody else's.
     #[serde(skip)]
@@ -112,6 +115,7 @@ impl Status {
             repairs: 0,
             drift: drift::History::default(),
             unguarded: Vec::new(),
+            bypassed: Vec::new(),
             networker_changes: 0,
             connections_cut: 0,
             policies_disabled: false,

@@ -67,6 +67,8 @@ what is named. Of removals that is what was removed so far; later ones are watch
 
   --address HOST:PORT  where the agent listens, if not on 127.0.0.1:8722
 
-Exit code: 0 it is denied, 1 it is not, or not yet, 2 the command line is wrong.
+It says what is denied from now on, and what is only watched all the same.
+
+Exit code: 0 what was named is denied, 1 it is not, or not yet, 2 the command line is wrong.
 
 Example: policy-agent promote removals";

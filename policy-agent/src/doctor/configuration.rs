@@ -5,13 +5,16 @@ use std::path::Path;
 use gocompat::json::Stray;
 
 use super::Finding;
-use crate::{Config, saved, shadow::Shadow};
+use crate::{
+    Config, saved,
+    shadow::{Report, Shadow},
+};
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
-    let watched = Shadow::open(config.shadow, config.shadow_file()).watched();
+    let watched = Shadow::foreseen(config.shadow, config.shadow_file());
     vec![
         keys(&config.strays),
-        shadow(watched.as_deref(), config.policies_disabled),
+        shadow(&watched, config.policies_disabled),
         state_file(config.state_file.as_deref()),
     ]
 }
@@ -24,22 +27,30 @@ fn keys(strays: &[Stray]) -> Finding {
     }
 }
 
-fn shadow(watched: Option<&str>, policies_disabled: bool) -> Finding {
+fn shadow(watched: &Report, policies_disabled: bool) -> Finding {
     const NAME: &str = "enforcement";
     if policies_disabled {
         let says = "disable_container_network_policy is on: containers reach each other whatever policies say";
         return Finding::warning(NAME, says);
     }
-    match watched {
-        Some(watched) => {
-            let says = format!(
-                "shadow mode: {watched} is only watched, so what it is about passes, and this cell confirms \
-                 nothing; `policy-agent promote` has it enforced"
-            );
-            Finding::warning(NAME, says)
-        }
-        None => Finding::fine(NAME, "what policies do not allow is denied, not only watched"),
+    let mut says = Vec::new();
+    if let Some(why) = watched.policies_are_lenient() {
+        says.push(format!("{why}, so this cell confirms no policies"));
     }
+    if watched.security_groups {
+        says.push(
+            "shadow mode: what no security group allows passes, so this cell confirms no groups"
+                .to_owned(),
+        );
+    }
+    if says.is_empty() && watched.later_removals {
+        let says = "shadow mode: policies removed from now on go on to let packets in until `policy-agent promote removals`";
+        return Finding::warning(NAME, says);
+    }
+    if says.is_empty() {
+        return Finding::fine(NAME, "what policies do not allow is denied, not only watched");
+    }
+    Finding::warning(NAME, format!("{}; `policy-agent promote` has it enforced", says.join("; ")))
 }
 
 fn state_file(path: Option<&Path>) -> Finding {
@@ -65,11 +76,21 @@ mod tests {
 
     #[test]
     fn what_is_only_watched_or_said_to_nobody_is_a_warning() {
-        assert_eq!(shadow(None, false).verdict, Verdict::Fine);
-        let watched = shadow(Some("default_deny"), false);
-        assert_eq!(watched.verdict, Verdict::Warning);
-        assert!(watched.says.contains("default_deny is only watched"), "{}", watched.says);
-        assert_eq!(shadow(None, true).verdict, Verdict::Warning);
+        let nothing = Report::default();
+        assert_eq!(shadow(&nothing, false).verdict, Verdict::Fine);
+        assert_eq!(shadow(&nothing, true).verdict, Verdict::Warning);
+        let told = |watched: Report, what: &str| {
+            let finding = shadow(&watched, false);
+            assert_eq!(finding.verdict, Verdict::Warning);
+            assert!(finding.says.contains(what), "{}", finding.says);
+            finding.says.contains("confirms no")
+        };
+        let all = Report { default_deny: true, ..nothing.clone() };
+        assert!(told(all, "no policy allows is let through, so this cell confirms no policies"));
+        let groups = Report { security_groups: true, ..nothing.clone() };
+        assert!(told(groups, "confirms no groups"));
+        let later = Report { later_removals: true, ..nothing };
+        assert!(!told(later, "removed from now on"));
         assert_eq!(keys(&[]).verdict, Verdict::Fine);
         let stray = Stray { key: "backened".to_owned(), meant: Some("backend".to_owned()) };
         let told = keys(&[stray]);

@@ -105,6 +105,7 @@ impl Cell {
             guards: Guards::default(),
             took: Duration::ZERO,
             unguarded: Vec::new(),
+            bypassed: Vec::new(),
             promised: None,
         }
     }

@@ -42,7 +42,7 @@ fn a_removal_is_watched_until_it_is_promoted_and_the_next_one_again() {
     shadow.follow(&answer(&["web 1 db tcp 81"]));
     assert_eq!(removals(&shadow), ["web -> db tcp 80"]);
     let promoted = shadow.promote(&[Kind::Removals].into()).unwrap();
-    assert_eq!(promoted.removals, ["web -> db tcp 80"]);
+    assert_eq!(promoted.now.removals, ["web -> db tcp 80"]);
     assert!(shadow.leniency().removed.is_empty());
     shadow.follow(&answer(&[]));
     assert_eq!(removals(&shadow), ["web -> db tcp 81"]);
@@ -71,7 +71,7 @@ fn a_mode_that_is_turned_off_and_on_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let mut shadow = open(ALL, &folder);
     shadow.promote(&Kind::ALL.into()).unwrap();
-    assert_eq!(shadow.report(), Report::default());
+    assert_eq!(shadow.report(), Report { later_removals: true, ..Report::default() });
     open(Modes::default(), &folder);
     assert!(open(ALL, &folder).report().default_deny);
 }
@@ -85,6 +85,27 @@ fn what_a_mode_that_was_turned_off_let_in_stays_out_when_it_is_on_again() {
     assert_eq!(removals(&open(ALL, &folder)), ["web -> db tcp 80"]);
     open(Modes::default(), &folder);
     assert_eq!(removals(&open(ALL, &folder)), [""; 0]);
+}
+
+#[test]
+fn who_only_looks_leaves_what_is_kept_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shadow = open(ALL, &folder);
+    shadow.follow(&answer(&["web 1 db tcp 80"]));
+    shadow.follow(&answer(&[]));
+    let path = folder.path().join("shadow.json");
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(Shadow::foreseen(ALL, Some(path.clone())), shadow.report());
+    assert_eq!(Shadow::foreseen(Modes::default(), Some(path.clone())), Report::default());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn what_is_still_only_watched_is_told() {
+    let mut shadow = open(ALL, &tempfile::tempdir().unwrap());
+    let promoted = shadow.promote(&[Kind::SecurityGroups].into()).unwrap();
+    let still = Report { default_deny: true, later_removals: true, ..Report::default() };
+    assert_eq!(promoted.still_watched, still);
 }
 
 #[test]
@@ -111,8 +132,7 @@ fn security_groups_are_watched_until_they_are_promoted_and_whoever_writes_them_i
     shadow.promote(&[Kind::DefaultDeny, Kind::Removals].into()).unwrap();
     assert!(*watches.borrow_and_update());
     let promoted = shadow.promote(&[Kind::SecurityGroups].into()).unwrap();
-    let said = "What no security group allows is denied from now on.";
-    assert_eq!(promoted.to_string(), said);
+    assert!(promoted.now.security_groups && !promoted.still_watched.security_groups);
     assert!(watches.has_changed().unwrap() && !*watches.borrow_and_update());
     assert!(!*open(ALL, &folder).watches_groups().borrow(), "it is remembered");
     assert!(!*Shadow::off().watches_groups().borrow());
@@ -132,7 +152,8 @@ fn what_cannot_be_remembered_is_not_promoted() {
 fn the_server_is_told_what_is_not_enforced() {
     let lenient = |default_deny, removals: &[&str]| {
         let removals = removals.iter().map(ToString::to_string).collect();
-        Report { default_deny, removals, security_groups: true }.policies_are_lenient()
+        let report = Report { default_deny, removals, security_groups: true, later_removals: true };
+        report.policies_are_lenient()
     };
     assert_eq!(lenient(false, &[]), None);
     let both =

@@ -69,9 +69,9 @@ fn a_removal_that_is_watched_cuts_nothing_until_it_is_promoted() {
     assert!(cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 
     let promoted = cell.enforcer.promote(&Kind::ALL.into()).unwrap();
-    assert_eq!(promoted.removals, ["web -> db tcp 8080"]);
+    assert_eq!(promoted.now.removals, ["web -> db tcp 8080"]);
     let outcome = cell.enforcer.pass(Some(&removed), false).unwrap();
-    assert_eq!(outcome.shadow, Report::default());
+    assert_eq!(outcome.shadow, Report { later_removals: true, ..Report::default() });
     assert_eq!(outcome.connections_cut, 1);
     assert!(!cell.rules("vpa--to-db").unwrap().iter().any(|rule| rule.contains("still")));
 }
