@@ -5,6 +5,7 @@
 //! file.
 
 mod agent;
+mod cell;
 mod certificate;
 mod clock;
 mod configuration;
@@ -27,13 +28,15 @@ pub use finding::{Finding, Report, Verdict};
 /// Examines the cell the file `config` is for. Blocks, for some seconds if the server is away.
 pub fn examine(config: &Config) -> Report {
     let mut findings = configuration::examine(config);
+    let stored = cell::stored(config);
+    findings.extend(cell::examine(config, &stored));
     findings.extend(features::examine(config.backend));
     findings.extend(overlay::examine(config));
-    findings.extend(second::examine(config));
+    findings.extend(second::examine(config, &stored));
     findings.push(limits::neighbours());
     findings.push(limits::connections());
     findings.extend(lock::examine(config.iptables_lock_file.as_deref()));
-    findings.push(former::examine(config));
+    findings.push(former::examine(config, &stored));
     findings.push(tags::examine(config));
     findings.extend(certificate::examine(config));
     findings.push(match Runtime::new() {

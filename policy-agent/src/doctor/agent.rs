@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[serde(default)]
 struct Body {
     enforcement: Enforcement,
+    networker_repair: Option<Repairs>,
     server_failure: Option<String>,
     state_file_failure: Option<String>,
 }
@@ -27,7 +28,14 @@ struct Enforcement {
     containers: u64,
     repairs: u64,
     unguarded: Vec<String>,
+    bypassed: Vec<String>,
     waiting: Option<Waiting>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Repairs {
+    failure: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,13 +81,19 @@ fn judge(body: &Body) -> Finding {
         let says = format!("it does not know which containers are here now: {why}");
         return Finding::broken("agent", says);
     }
+    let failure = body.networker_repair.as_ref().and_then(|repairs| repairs.failure.as_deref());
     if let Some(first) = unguarded.first() {
+        let failed = failure.map(|why| format!("; the networker it started could not: {why}"));
         let says = format!(
             "what the networker wrote is not whole; external-networker --action repair puts it right, \
-             which the agent starts if networker_repair says how: {first}; in all: {}",
-            unguarded.len()
+             which the agent starts if networker_repair says how: {first}; in all: {}{}",
+            unguarded.len(),
+            failed.unwrap_or_default()
         );
         return Finding::broken("agent", says);
+    }
+    if let Some(first) = body.enforcement.bypassed.first() {
+        return Finding::broken("agent", format!("containers are open to the world: {first}"));
     }
     if body.enforcement.of_former_run {
         let failure = body.server_failure.as_deref().unwrap_or("it has not answered yet");
@@ -94,6 +108,12 @@ fn judge(body: &Body) -> Finding {
     }
     if let Some(failure) = &body.state_file_failure {
         let says = format!("what it enforces is not on disk, so a restart may undo it: {failure}");
+        return Finding::warning("agent", says);
+    }
+    if let Some(why) = failure {
+        let says = format!(
+            "the networker, which it starts to repair what that wrote for containers (networker_repair), failed: {why}"
+        );
         return Finding::warning("agent", says);
     }
     if enforced.is_none() {
@@ -120,6 +140,15 @@ mod tests {
         let open = judged(r#"{"enforcement":{"enforced":{},"unguarded":["container web: gone"]}}"#);
         assert_eq!(open.verdict, Verdict::Broken);
         assert!(open.says.contains("container web: gone; in all: 1"), "{}", open.says);
+        let failed = r#"{"enforcement":{"enforced":{},"unguarded":["container web: gone"]},"networker_repair":{"failure":"exit status: 3"}}"#;
+        assert!(judged(failed).says.ends_with("could not: exit status: 3"), "{failed}");
+        let failed =
+            r#"{"enforcement":{"enforced":{}},"networker_repair":{"failure":"exit status: 3"}}"#;
+        assert_eq!(judged(failed).verdict, Verdict::Warning);
+        let bypassed =
+            judged(r#"{"enforcement":{"enforced":{},"bypassed":["`-j ACCEPT` in FORWARD"]}}"#);
+        assert_eq!(bypassed.verdict, Verdict::Broken);
+        assert!(bypassed.says.ends_with("`-j ACCEPT` in FORWARD"), "{}", bypassed.says);
         let waits = judged(
             r#"{"enforcement":{"waiting":{"lock":"/l","holder":"process 7 (sh)","seconds":9}}}"#,
         );

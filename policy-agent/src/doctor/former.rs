@@ -1,26 +1,23 @@
 //! Containers whose rules stand in the firewall that is not configured: the networker takes them along
 //! when it is next called for any container, unless something is in the way.
 
-use containers::Store;
 use netfilter::{Backend, Kernel, Observed, Table, egress, probe};
 
-use super::Finding;
+use super::{Finding, cell::Stored};
 use crate::{Config, backend};
 
 /// How the chains begin that the networker, or the CNI wrapper, writes for a container.
 const PREFIXES: [&str; 4] = ["netout--", "overlay--", "input--", "netin--"];
 
-pub(super) fn examine(config: &Config) -> Finding {
+pub(super) fn examine(config: &Config, stored: &Stored) -> Finding {
     let chosen = match config.backend {
         Backend::Auto => Backend::Auto.choose(&probe()).unwrap_or_default(),
         chosen => chosen,
     };
     let other = backend::other_than(chosen);
-    let handles = match Store::at(&config.datastore).read() {
-        Ok(contents) => contents.containers.into_iter().map(|one| one.handle).collect(),
-        // That it cannot be read is the agent's to say.
-        Err(_) => Vec::new(),
-    };
+    // That it cannot be read is said elsewhere.
+    let contents = stored.iter().flatten().flat_map(|contents| &contents.containers);
+    let handles: Vec<_> = contents.map(|one| one.handle.clone()).collect();
     match other.open(None).and_then(|mut kernel: Box<dyn Kernel>| kernel.observe()) {
         Ok(observed) => judge(other, &observed, &handles),
         Err(_) => {

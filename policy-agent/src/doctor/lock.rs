@@ -6,6 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, thread, time::Duration};
 use nix::sys::stat::{major, minor};
 
 use super::Finding;
+use crate::saved;
 
 /// The lock of iptables itself; its nf_tables engine does without.
 pub(crate) const XTABLES: &str = "/run/xtables.lock";
@@ -54,6 +55,9 @@ pub(crate) fn named(process: u32) -> String {
 
 fn look(name: &str, path: &Path) -> Finding {
     if !path.exists() {
+        if let Some(why) = saved::obstacle(path) {
+            return Finding::broken(name, format!("{why}; without it no rule is written"));
+        }
         return Finding::fine(name, format!("{} is not there, so nobody holds it", path.display()));
     }
     let mut holder = None;
@@ -129,6 +133,8 @@ mod tests {
         assert_eq!(look("lock", &path).verdict, crate::doctor::Verdict::Fine);
         let file = fs::File::create(&path).unwrap();
         assert_eq!(look("lock", &path).verdict, crate::doctor::Verdict::Fine);
+        let below_a_file = look("lock", &path.join("lock"));
+        assert_eq!(below_a_file.verdict, crate::doctor::Verdict::Broken, "{below_a_file:?}");
         file.lock().unwrap();
         let finding = look("lock", &path);
         assert_eq!(finding.verdict, crate::doctor::Verdict::Warning, "{finding:?}");

@@ -2,19 +2,18 @@
 
 use std::thread;
 
-use containers::Store;
 use hostnet::netns::read_sysctl;
 use netfilter::{Backend, Capabilities, probe};
 use nix::sched::{CloneFlags, unshare};
 
-use super::Finding;
+use super::{Finding, cell::Stored};
 use crate::{Config, world};
 
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config, stored: &Stored) -> Vec<Finding> {
     let Some(network) = config.second_network else { return Vec::new() };
-    let containers = Store::at(&config.datastore).read().map(|read| read.containers);
-    // That it cannot be read is the agent's to say.
-    let containers = containers.unwrap_or_default();
+    // That it cannot be read is said elsewhere.
+    let contents = stored.iter().flatten().flat_map(|contents| &contents.containers);
+    let containers: Vec<_> = contents.collect();
     let dual =
         containers.iter().filter(|one| world::second_address(one, network).is_some()).count();
     let forwarding = read_sysctl("net/ipv6/conf/all/forwarding").ok();

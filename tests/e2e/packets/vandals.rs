@@ -250,6 +250,51 @@ fn what_is_missing_of_the_networkers_rules_is_told() {
     });
 }
 
+/// In front of containers' rules, a plain accept opens the world to them, though nothing of theirs is missing.
+#[test]
+fn a_foreign_accept_in_front_of_containers_rules_is_told_or_taken_out() {
+    story("a foreign accept in front of containers' rules is told, or taken out", |world| {
+        let three = Three::start(world)?;
+        let cell = world.cell(1);
+        let repairs = enforcement(cell)?["repairs"].as_u64();
+        let outside = world.outside_a().address();
+        let reaches = || Ok::<_, anyhow::Error>(three.web.dial(outside, tcp(8080))?.outcome);
+        ensure!(reaches()? == Outcome::Refused, "web reaches the world at first");
+        cell.insert_rule("filter/FORWARD", Firewall::either(ACCEPT))?;
+        match Firewall::of_this_run() {
+            Firewall::Nftables => {
+                poll::until("it is taken out of our own table", || {
+                    let status = enforcement(cell)?;
+                    ensure!(status["repairs"].as_u64() > repairs, "{status:#}");
+                    let drift = status["drift"].to_string();
+                    ensure!(drift.contains("`accept` let packets of container"), "{drift}");
+                    ensure!(reaches()? == Outcome::Refused, "web reaches the world");
+                    Ok(())
+                })?;
+            }
+            Firewall::Iptables => {
+                poll::until("it is told, and how to be rid of it", || {
+                    let told = enforcement(cell)?["bypassed"].to_string();
+                    ensure!(told.contains("iptables -D FORWARD -j ACCEPT"), "{told}");
+                    Ok(())
+                })?;
+                let doctor = cell.agent_program(["doctor"])?.output()?;
+                let says = String::from_utf8_lossy(&doctor.stdout).into_owned();
+                ensure!(says.contains("containers are open to the world: `-j ACCEPT`"), "{says}");
+                ensure!(doctor.status.code() == Some(1), "the doctor ends with {}", doctor.status);
+                cell.meddle("-D FORWARD -j ACCEPT", "")?;
+                poll::until("it is not told any more", || {
+                    let told = enforcement(cell)?["bypassed"].to_string();
+                    ensure!(told == "[]", "{told}");
+                    Ok(())
+                })?;
+                ensure!(reaches()? == Outcome::Refused, "web reaches the world");
+            }
+        }
+        three.matrix(world).sweep()
+    });
+}
+
 /// Waits until the agent tells all of this, or nothing.
 fn tells(cell: &Cell, expected: &[&str]) -> Result<()> {
     poll::until("the agent tells what is missing", || {

@@ -1,0 +1,138 @@
+//! What the cell's files say, which the agent can do nothing without: its block of the overlay, and its
+//! containers. And who puts back what the networker wrote for these.
+
+use std::{env, path::Path};
+
+use containers::{Contents, Store, StoreError};
+use nix::unistd::{AccessFlags, access};
+use policy::CellSubnet;
+use service::log::chain;
+
+use super::Finding;
+use crate::Config;
+
+/// The containers in the store; `None` if there is no store. Reading one that is not there would make its
+/// lock, and a doctor makes nothing.
+pub(super) type Stored = Option<Result<Contents, StoreError>>;
+
+pub(super) fn stored(config: &Config) -> Stored {
+    let there = config.datastore.exists();
+    there.then(|| Store::at(&config.datastore).read())
+}
+
+pub(super) fn examine(config: &Config, stored: &Stored) -> Vec<Finding> {
+    vec![
+        subnet(config.subnet.read().map_err(|error| chain(&error))),
+        containers(&config.datastore, stored),
+        repair(config.networker_repair.first().map(String::as_str)),
+    ]
+}
+
+fn subnet(subnet: Result<CellSubnet, String>) -> Finding {
+    match subnet {
+        Ok(CellSubnet { block, overlay, .. }) => Finding::fine(
+            "subnet",
+            format!("containers here are in {block}, all of them in {overlay}"),
+        ),
+        Err(why) => Finding::broken("subnet", format!("{why}; without it no rule is written")),
+    }
+}
+
+fn containers(path: &Path, stored: &Stored) -> Finding {
+    const NAME: &str = "containers";
+    let path = path.display();
+    match stored {
+        None => Finding::unknown(
+            NAME,
+            format!(
+                "there is no store {path}, which the networker writes with the first container; it is \
+                 cni_datastore_path here, and datastore in the networker's configuration"
+            ),
+        ),
+        Some(Err(error)) => Finding::broken(NAME, chain(error)),
+        Some(Ok(Contents { containers, faults })) => match faults.first() {
+            None => Finding::fine(NAME, format!("{} in {path}", containers.len())),
+            Some(first) => {
+                let says = format!(
+                    "{} in {path} can be understood, {} cannot, and get no policies: {first}",
+                    containers.len(),
+                    faults.len()
+                );
+                Finding::warning(NAME, says)
+            }
+        },
+    }
+}
+
+/// Whether there is the program that is started to repair.
+fn repair(program: Option<&str>) -> Finding {
+    const NAME: &str = "networker repair";
+    let Some(program) = program else {
+        let says = "networker_repair names no program, so what somebody takes away of the networker's rules is \
+                    told, and not put back";
+        return Finding::unknown(NAME, says);
+    };
+    let folders = match program.contains('/') {
+        true => Vec::new(),
+        false => env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect(),
+    };
+    let mut places: Vec<_> = folders.iter().map(|folder| folder.join(program)).collect();
+    if places.is_empty() {
+        places.push(program.into());
+    }
+    let can_run = |place: &&std::path::PathBuf| {
+        place.is_file() && access(place.as_path(), AccessFlags::X_OK).is_ok()
+    };
+    match places.iter().find(can_run) {
+        Some(found) => Finding::fine(NAME, format!("{} is started for it", found.display())),
+        None => {
+            let says = format!(
+                "networker_repair names {program}, which cannot be run; nothing is put back"
+            );
+            Finding::broken(NAME, says)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn without_its_block_a_cell_is_broken() {
+        assert_eq!(subnet(Err("there is no subnet file".into())).verdict, Verdict::Broken);
+        let block = "10.255.30.0/24".parse().unwrap();
+        let known = CellSubnet::new("10.255.0.0/16".parse().unwrap(), block, 1450);
+        let told = subnet(Ok(known));
+        assert_eq!(told.verdict, Verdict::Fine);
+        assert!(told.says.contains("10.255.30.0/24"), "{}", told.says);
+    }
+
+    #[test]
+    fn a_store_is_missing_damaged_doubtful_or_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.json");
+        let told = |text: &str| {
+            fs::write(&path, text).unwrap();
+            containers(&path, &Some(Store::at(&path).read()))
+        };
+        assert_eq!(containers(&path, &None).verdict, Verdict::Unknown);
+        assert_eq!(told("{\"web\":").verdict, Verdict::Broken);
+        let doubtful = told(r#"{"web": 7}"#);
+        assert_eq!(doubtful.verdict, Verdict::Warning);
+        assert!(doubtful.says.contains("1 cannot"), "{}", doubtful.says);
+        assert_eq!(told("{}").verdict, Verdict::Fine);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_repairs_nothing() {
+        assert_eq!(repair(None).verdict, Verdict::Unknown);
+        assert_eq!(repair(Some("sh")).verdict, Verdict::Fine);
+        assert_eq!(repair(Some("/bin/sh")).verdict, Verdict::Fine);
+        assert_eq!(repair(Some("/does/not/exist")).verdict, Verdict::Broken);
+        assert_eq!(repair(Some("/etc/passwd")).verdict, Verdict::Broken);
+    }
+}
