@@ -184,7 +184,7 @@ fn not_watched(error: &ClientError) -> String {
 }
 
 /// What the server said, in one line: which request it was is for `--verbose`.
-fn in_short(error: &ClientError) -> String {
+pub(crate) fn in_short(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { request, source } => {
             let address = request.split_whitespace().last().unwrap_or_default();

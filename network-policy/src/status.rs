@@ -15,10 +15,9 @@ use serde::Serialize;
 use crate::{
     args::StatusArgs,
     failure::Failure,
-    progress,
     receipts::Tally,
     table::table,
-    words::{ago, shown},
+    words::{self, ago, shown},
 };
 
 pub(crate) fn run(
@@ -65,7 +64,11 @@ fn policy(status: &PolicyStatus) -> [String; 7] {
     let tally = Tally::of(status);
     let PolicyStatus { source, destination, revision, relevant, enforced, waiting: _ } = status;
     let Destination { id, tag: _, protocol, ports } = destination;
-    let waiting = if tally.missing() == 0 { "-".to_owned() } else { progress::names(&tally) };
+    let waiting = if tally.missing() == 0 {
+        "-".to_owned()
+    } else {
+        words::few(&tally.waiting, tally.missing())
+    };
     [
         shown(&source.id),
         shown(id),

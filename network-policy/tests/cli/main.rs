@@ -16,10 +16,14 @@ struct Ran {
     stderr: String,
 }
 
-fn run(line: &str, environment: &[(&str, &str)]) -> Ran {
+fn command(line: &str, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_network-policy"));
     command.args(line.split_whitespace()).env_clear().envs(environment.iter().copied());
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    command
+}
+
+fn run(line: &str, environment: &[(&str, &str)]) -> Ran {
+    let Output { status, stdout, stderr } = command(line, environment).output().unwrap();
     Ran {
         code: status.code().unwrap(),
         stdout: String::from_utf8(stdout).unwrap(),
