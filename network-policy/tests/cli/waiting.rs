@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ADD, Server, against, changed, command, count, refused, server::Reply, status};
+use crate::{ADD, Server, against, changed, command, count, refused, status, troubled};
 
 /// Times differ from run to run.
 fn timeless(text: &str) -> String {
@@ -118,17 +118,6 @@ fn what_was_done_is_said_before_it_is_waited_for() {
         running.wait().unwrap();
         assert_eq!(first, format!("{said} web -> db, tcp 5432.\n"));
     }
-}
-
-/// A policy that one of two cells does not enforce, by the count and by its own word.
-fn troubled() -> Reply {
-    let (_, _, counted) = count(1, &["cell-2"]);
-    let cells = [("cell-1", Some(7), 0.0), ("cell-2", Some(6), 0.0)];
-    let (_, _, told) = status("life", &cells);
-    let told = told.replace("\"apps\":2}]}", "\"apps\":2,\"error\":\"no such table\"}]}");
-    let (front, rest) = counted.split_once("\"policies\"").unwrap();
-    let (_, cells) = told.split_once("\"cells\"").unwrap();
-    (200, "", format!("{front}\"cells\"{},\"policies\"{rest}", cells.trim_end_matches('}')))
 }
 
 #[test]
