@@ -9,6 +9,7 @@ mod audit;
 mod change;
 mod completions;
 mod connect;
+mod connection;
 mod explanation;
 mod failure;
 mod hints;

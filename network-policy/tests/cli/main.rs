@@ -3,6 +3,7 @@
 
 mod completions;
 mod server;
+mod tls;
 mod waiting;
 
 use std::process::{Command, Output};
@@ -266,7 +267,8 @@ fn the_scheme_of_an_address_is_told_when_it_is_the_other() {
 
     error: the server refused with status 400: Client sent an HTTP request to an HTTPS server.
 
-    Give the address with https:// in --server (or NETWORK_POLICY_SERVER).
+    Give the address with https:// in --server (or NETWORK_POLICY_SERVER), unless it has the port
+    for cells in the place of the external one, 4002 by custom.
     ");
 }
 
