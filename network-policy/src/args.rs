@@ -93,7 +93,7 @@ server without Cloud Controller knows of no spaces, and shows network.write none
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
-  # On how many cells is each policy of web in force, and which ones are late?
+  # On how many cells is each policy of web in force, which ones are late, and why?
   network-policy status web
 
   # How are the cells that run web or db: what do they enforce, and what troubles them?

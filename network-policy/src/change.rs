@@ -59,16 +59,18 @@ pub(crate) fn run(
     let version = version.map_err(Failure::Client)?;
     let before = before.as_deref();
     let mut say = Say { json, version: version.as_ref(), was_there, before, out };
+    // A reader that is gone does not shorten the waiting: others may look at the exit code.
+    let told = say.change(verb, &policy);
     if !wait {
-        return say.done(verb, &policy, None);
+        return told.and_then(|()| say.end(&policy, None));
     }
     let Some(change) = &version else {
-        say.done(verb, &policy, None)?;
+        told.and_then(|()| say.end(&policy, None))?;
         return Err(Failure::Unconfirmed(Unconfirmed::NoRevision));
     };
     let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let waited = watched(client, change, verb, &policy, timeout)?;
-    say.done(verb, &policy, Some(&waited))?;
+    told.and_then(|()| say.end(&policy, Some(&waited)))?;
     match waited.last {
         Last::Confirmed(_) => Ok(()),
         Last::Standing(standing) => {
@@ -92,8 +94,8 @@ fn watched(
         Verb::Add => Watch::added(client, change, policy),
         Verb::Remove => Watch::removed(client, change, policy),
     };
-    let progress = Progress::start();
-    let waited = wait(timeout, |look| watch.look(look), |seen| progress.show(seen));
+    let mut progress = Progress::start();
+    let waited = wait(timeout, |look| watch.look(look), |look, seen| progress.show(look, seen));
     waited.map_err(|source| Failure::Watching { source })
 }
 
@@ -109,18 +111,28 @@ struct Say<'a> {
 }
 
 impl Say<'_> {
-    fn done(
-        &mut self,
-        verb: Verb,
-        policy: &Policy,
-        waited: Option<&Waited>,
-    ) -> Result<(), Failure> {
-        let text = if self.json {
-            self.as_json(policy, waited)
-        } else {
-            self.in_words(verb, policy, waited)
-        };
-        writeln!(self.out, "{text}").map_err(Failure::Output)
+    /// What was done, at once; a script is told everything in the end, in one document.
+    fn change(&mut self, verb: Verb, policy: &Policy) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        let text = self.done(verb, policy);
+        self.line(&text)
+    }
+
+    /// How the waiting ended, if there was any.
+    fn end(&mut self, policy: &Policy, waited: Option<&Waited>) -> Result<(), Failure> {
+        if self.json {
+            let text = self.as_json(policy, waited);
+            return self.line(&text);
+        }
+        // What is missing is for standard error to say.
+        let Some(Waited { last: Last::Confirmed(receipts), took }) = waited else { return Ok(()) };
+        self.line(&in_force(policy, receipts, *took))
+    }
+
+    fn line(&mut self, text: &str) -> Result<(), Failure> {
+        writeln!(self.out, "{text}").and_then(|()| self.out.flush()).map_err(Failure::Output)
     }
 
     fn as_json(&self, policy: &Policy, waited: Option<&Waited>) -> String {
@@ -138,27 +150,7 @@ impl Say<'_> {
         serde_json::to_string(&answer).expect("the answer has text keys")
     }
 
-    fn in_words(&self, verb: Verb, policy: &Policy, waited: Option<&Waited>) -> String {
-        let change = self.change(verb, policy);
-        match waited {
-            Some(Waited { last: Last::Confirmed(receipts), took }) if !receipts.is_empty() => {
-                let (cells, took) = (words::cells(receipts.len()), words::took(*took));
-                format!("{change}\nEnforced by {cells} after {took}.")
-            }
-            Some(Waited { last: Last::Confirmed(_), .. }) => {
-                let Policy { source, destination, .. } = policy;
-                let (source, destination) =
-                    (words::shown(source.as_str()), words::shown(destination.as_str()));
-                format!(
-                    "{change}\nNo cell runs {source} or {destination}, so nobody need confirm it."
-                )
-            }
-            // What is missing is for standard error to say.
-            _ => change,
-        }
-    }
-
-    fn change(&self, verb: Verb, policy: &Policy) -> String {
+    fn done(&self, verb: Verb, policy: &Policy) -> String {
         let named = words::policy(policy);
         match (verb, self.before) {
             (Verb::Add, _) if self.was_there => format!("There was {named} already."),
@@ -174,4 +166,13 @@ impl Say<'_> {
             (Verb::Remove, _) => format!("Removed {named}."),
         }
     }
+}
+
+fn in_force(policy: &Policy, receipts: &[Receipt], took: Duration) -> String {
+    if receipts.is_empty() {
+        let [source, destination] =
+            [&policy.source, &policy.destination].map(|app| words::shown(app.as_str()));
+        return format!("No cell runs {source} or {destination}, so nobody need confirm it.");
+    }
+    format!("Enforced by {} after {}.", words::cells(receipts.len()), words::took(took))
 }

@@ -6,6 +6,7 @@ use policy_client::external::{ClientError, SettingsError, TokenError};
 use thiserror::Error;
 
 use crate::{
+    connection,
     receipts::{Receipt, Standing},
     stragglers,
     verb::Verb,
@@ -32,7 +33,7 @@ pub(crate) enum Failure {
     Token(TokenError),
     #[error("the token cannot be read from {}: {source}", path.display())]
     TokenFile { path: PathBuf, source: io::Error },
-    #[error("{}", with_cause(.0))]
+    #[error("{}", unusable(.0))]
     Settings(#[source] SettingsError),
     #[error("{}", in_short(.0))]
     Client(#[source] ClientError),
@@ -152,8 +153,13 @@ impl Failure {
                  http://127.0.0.1:4002 or https://api.example.org."
                     .to_owned()
             }
-            Self::Settings(_) => {
+            Self::Settings(SettingsError::ReadAuthority { .. }) => {
                 "Give --ca-cert a PEM file with the authority behind the server's certificate."
+                    .to_owned()
+            }
+            Self::Settings(_) => {
+                "Give --ca-cert a PEM file with the certificate of the authority behind the server's, not a key\n\
+                 and not DER."
                     .to_owned()
             }
             Self::MayNotWatch(ClientError::Refused { status: 403, .. }) | Self::Output(_) => {
@@ -184,7 +190,7 @@ fn not_watched(error: &ClientError) -> String {
 }
 
 /// What the server said, in one line: which request it was is for `--verbose`.
-fn in_short(error: &ClientError) -> String {
+pub(crate) fn in_short(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { request, source } => {
             let address = request.split_whitespace().last().unwrap_or_default();
@@ -216,27 +222,13 @@ fn in_short(error: &ClientError) -> String {
 
 fn advice(error: &ClientError) -> Option<String> {
     Some(match error {
-        ClientError::Unreachable { source, .. } if wants_our_certificate(source) => {
-            "This is the server's internal API, for cells. --server (or NETWORK_POLICY_SERVER) must be\n\
-             the address of the external one, port 4002 by custom."
-                .to_owned()
+        ClientError::Unreachable { request, source } => {
+            connection::advice(request, source).to_owned()
         }
-        ClientError::Unreachable { source, .. } if speaks_no_tls(source) => {
-            "What answers there does not speak TLS. Try the same address with http:// in --server (or\n\
-             NETWORK_POLICY_SERVER)."
+        ClientError::Refused { status: 400, reason, .. } if connection::wants_tls(reason) => {
+            "Give the address with https:// in --server (or NETWORK_POLICY_SERVER), unless it has the port\n\
+             for cells in the place of the external one, 4002 by custom."
                 .to_owned()
-        }
-        ClientError::Unreachable { source, .. } if is_about_certificates(source) => {
-            "Is --ca-cert the authority behind the server's certificate, and is the address in\n\
-             --server one of the names in it?"
-                .to_owned()
-        }
-        ClientError::Unreachable { .. } => {
-            "Is the policy server running, and is --server (or NETWORK_POLICY_SERVER) its address?"
-                .to_owned()
-        }
-        ClientError::Refused { status: 400, reason, .. } if wants_tls(reason) => {
-            "Give the address with https:// in --server (or NETWORK_POLICY_SERVER).".to_owned()
         }
         ClientError::Refused { status: 401, .. } => {
             format!("Your token may have expired.\n{HOW_TO_GET_A_TOKEN}")
@@ -281,23 +273,14 @@ fn code(error: &ClientError) -> u8 {
     }
 }
 
-fn is_about_certificates(error: &dyn Error) -> bool {
-    let text = error.to_string().to_lowercase();
-    text.contains("certificate") || text.contains("rustls")
-}
-
-/// What rustls makes of a server that answers its greeting in clear text.
-fn speaks_no_tls(error: &dyn Error) -> bool {
-    error.to_string().contains("InvalidContentType")
-}
-
-/// What Go's servers, and ours, say in clear text where they expect TLS.
-fn wants_tls(reason: &str) -> bool {
-    reason.contains("HTTP request to an HTTPS server")
-}
-
-fn wants_our_certificate(error: &dyn Error) -> bool {
-    error.to_string().contains("CertificateRequired")
+/// Where a PEM file is damaged is said in numbers: for `--verbose`.
+fn unusable(error: &SettingsError) -> String {
+    match error {
+        SettingsError::Authority { path, .. } => {
+            format!("{} is not a sound PEM file", path.display())
+        }
+        other => with_cause(other),
+    }
 }
 
 /// An error and its direct cause, which says why.

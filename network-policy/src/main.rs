@@ -9,9 +9,13 @@ mod audit;
 mod change;
 mod completions;
 mod connect;
+mod connection;
+mod explanation;
 mod failure;
+mod hints;
 mod policies;
 mod progress;
+mod reasons;
 mod receipts;
 mod run;
 mod status;
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
         return failure::usage();
     }
     // Ends here with code 2 when the arguments cannot be used, and with 0 for --help.
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| hints::with_hint(error).exit());
     let verbose = args.verbose;
     match run::run(args, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,

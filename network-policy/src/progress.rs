@@ -1,17 +1,19 @@
-//! How many cells have confirmed, on standard error, where a person is looking.
+//! How far a wait has got, on standard error: a bar where a person is looking, and sentences for everybody
+//! when it takes long.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
+    explanation::Explanation,
     receipts::{Standing, Tally},
-    wait::Last,
+    wait::{Last, Look},
     words,
 };
-
-/// How many stragglers are named before the rest is a number.
-const NAMED: usize = 3;
 
 /// What is over sooner than this is not worth a word.
 const BRIEF: Duration = Duration::from_millis(500);
@@ -24,15 +26,22 @@ const NO_COUNT: &str = "{spinner} {elapsed} {wide_msg}";
 pub(crate) struct Progress {
     bar: ProgressBar,
     began: Instant,
+    explanation: Explanation,
 }
 
 impl Progress {
     pub(crate) fn start() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        Self { bar, began: Instant::now() }
+        Self { bar, began: Instant::now(), explanation: Explanation::default() }
     }
 
-    pub(crate) fn show(&self, seen: &Last) {
+    pub(crate) fn show(&mut self, look: Look, seen: &Last) {
+        if look == Look::Explaining
+            && let Some(text) = self.explanation.news(seen)
+        {
+            // Who has closed standard error does not want to know.
+            self.bar.suspend(|| drop(writeln!(io::stderr(), "{text}")));
+        }
         match seen {
             Last::Standing(standing) => {
                 let tally = standing.tally();
@@ -53,7 +62,8 @@ impl Progress {
     fn count(&self, tally: &Tally) {
         self.bar.set_length(tally.relevant as u64);
         self.bar.set_position(tally.enforced as u64);
-        self.draw(COUNT, format!("waiting for {}", names(tally)));
+        let names = words::few(&tally.waiting, tally.missing());
+        self.draw(COUNT, format!("waiting for {names}"));
     }
 
     fn say(&self, what: &'static str) {
@@ -76,32 +86,16 @@ impl Drop for Progress {
     }
 }
 
-/// Who is waited for; a few by name.
-pub(crate) fn names(tally: &Tally) -> String {
-    let named: Vec<String> =
-        tally.waiting.iter().take(NAMED).map(|cell| words::shown(cell)).collect();
-    match tally.missing().saturating_sub(named.len()) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_can_be_drawn_and_names_a_few() {
-        let tally = |missing: usize| Tally {
-            relevant: 9,
-            enforced: 9 - missing,
-            waiting: (0..missing.min(4)).map(|index| format!("cell-{index}")).collect(),
-        };
-        let progress = Progress::start();
-        progress.show(&Last::Standing(Standing::Counted(tally(5))));
+    fn the_bar_can_be_drawn() {
+        let waiting = vec!["cell-1".to_owned()];
+        let tally = Tally { relevant: 9, enforced: 4, waiting };
+        let mut progress = Progress::start();
+        progress.show(Look::Passing, &Last::Standing(Standing::Counted(tally)));
         progress.draw(NO_COUNT, String::new());
-        assert_eq!(names(&tally(5)), "cell-0, cell-1, cell-2 and 2 more");
-        assert_eq!(names(&tally(2)), "cell-0, cell-1");
-        assert_eq!(names(&tally(0)), "");
     }
 }

@@ -1,5 +1,7 @@
 //! `status`: how far policies have got, or how cells fare.
 
+mod lateness;
+
 use std::{collections::BTreeSet, io::Write};
 
 use policy::{
@@ -15,10 +17,9 @@ use serde::Serialize;
 use crate::{
     args::StatusArgs,
     failure::Failure,
-    progress,
     receipts::Tally,
     table::table,
-    words::{ago, shown},
+    words::{self, ago, shown},
 };
 
 pub(crate) fn run(
@@ -35,7 +36,12 @@ pub(crate) fn run(
     } else {
         let filter = apps.map_or(Filter::All, Filter::Concerning);
         let status = client.policies_status(&filter).map_err(Failure::Client)?;
-        if json { as_json(&status) } else { of_policies(status) }
+        if json {
+            as_json(&status)
+        } else {
+            let why = lateness::reasons(client, &status.policies);
+            of_policies(status, &why)
+        }
     };
     writeln!(out, "{text}").map_err(Failure::Output)
 }
@@ -45,7 +51,8 @@ fn as_json<T: Serialize>(status: &T) -> String {
     serde_json::to_string(status).expect("wire types have text keys")
 }
 
-fn of_policies(status: PoliciesStatus) -> String {
+/// `why` is who is late, and why, on lines of their own.
+fn of_policies(status: PoliciesStatus, why: &[String]) -> String {
     let PoliciesStatus { life: _, revision: _, complete, mut policies } = status;
     if policies.is_empty() {
         return with_doubts("No policies.".to_owned(), complete);
@@ -53,7 +60,11 @@ fn of_policies(status: PoliciesStatus) -> String {
     policies.sort_by(|one, other| key(one).cmp(&key(other)));
     let names =
         ["source", "destination", "protocol", "ports", "revision", "enforced", "waiting for"];
-    with_doubts(table(names, policies.iter().map(policy)), complete)
+    let mut told = table(names, policies.iter().map(policy));
+    if !why.is_empty() {
+        told = format!("{told}\n\n{}", why.join("\n"));
+    }
+    with_doubts(told, complete)
 }
 
 fn key(status: &PolicyStatus) -> (&str, &str, &str, i64, i64) {
@@ -65,7 +76,11 @@ fn policy(status: &PolicyStatus) -> [String; 7] {
     let tally = Tally::of(status);
     let PolicyStatus { source, destination, revision, relevant, enforced, waiting: _ } = status;
     let Destination { id, tag: _, protocol, ports } = destination;
-    let waiting = if tally.missing() == 0 { "-".to_owned() } else { progress::names(&tally) };
+    let waiting = if tally.missing() == 0 {
+        "-".to_owned()
+    } else {
+        words::few(&tally.waiting, tally.missing())
+    };
     [
         shown(&source.id),
         shown(id),
@@ -163,10 +178,14 @@ mod tests {
         let four = ["c1", "c\u{1b}2", "c3", "c4"];
         let policies = vec![told("web", 1000, &four), told("api", 3, &[])];
         let status = PoliciesStatus { complete: true, policies, ..PoliciesStatus::default() };
-        insta::assert_snapshot!(of_policies(status), @r"
+        let why = ["c1: no such table".to_owned(), "c3: shadow mode".to_owned()];
+        insta::assert_snapshot!(of_policies(status, &why), @r"
         source  destination  protocol  ports  revision  enforced     waiting for
         api     db           tcp       5432   41        3 of 3       -
         web     db           tcp       5432   41        996 of 1000  c1, c�2, c3 and 1 more
+
+        c1: no such table
+        c3: shadow mode
         ");
     }
 
@@ -218,7 +237,7 @@ mod tests {
     fn nothing_is_told_as_such() {
         let complete = true;
         let status = PoliciesStatus { complete, ..PoliciesStatus::default() };
-        assert_eq!(of_policies(status), "No policies.");
+        assert_eq!(of_policies(status, &[]), "No policies.");
         assert_eq!(of_cells(&Status { complete, ..Status::default() }), "No cells.");
     }
 }

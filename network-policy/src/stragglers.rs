@@ -2,14 +2,11 @@
 
 use std::{fmt::Write, time::Duration};
 
-use crate::{receipts::Receipt, verb::Verb, words};
+use crate::{reasons::LONG, receipts::Receipt, verb::Verb, words};
 
 /// A cell that has not been heard of for so long is forgotten by the server (docs/policy-server.md, "Cells
 /// that are gone").
 const FORGOTTEN_AFTER: f64 = 24.0 * 60.0 * 60.0;
-
-/// Who is silent for longer is not just between two polls.
-const LONG: f64 = 60.0;
 
 /// What there is to do about one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,10 @@ use crate::receipts::{Receipt, Standing};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// What lasts longer than this is explained, and as often as this is looked at for whether the
+/// explanation still holds: it takes the long answer, with each cell's word.
+const EXPLAINED: Duration = Duration::from_secs(2);
+
 /// A server that limits how often one may ask takes a second to allow more.
 const LIMITED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,21 +45,30 @@ pub(crate) enum Last {
 pub(crate) enum Look {
     /// How many cells are missing, and each cell's word when none is.
     Passing,
-    /// Each cell's word.
+    /// Each cell's word, to explain why it takes so long.
+    Explaining,
+    /// Each cell's word, for the end.
     Last,
 }
 
-/// Asks until the change is in force or `timeout` is over; `seen` is told what every look but the
-/// successful one has brought.
+/// Asks until the change is in force or `timeout` is over; `seen` is told what every look has brought
+/// after which it is waited on.
 pub(crate) fn wait(
     timeout: Duration,
     mut ask: impl FnMut(Look) -> Result<Standing, ClientError>,
-    mut seen: impl FnMut(&Last),
+    mut seen: impl FnMut(Look, &Last),
 ) -> Result<Waited, ClientError> {
     let began = Instant::now();
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut explained) = (FIRST_PAUSE, EXPLAINED);
     loop {
-        let look = if began.elapsed() < timeout { Look::Passing } else { Look::Last };
+        let look = match began.elapsed() {
+            took if took >= timeout => Look::Last,
+            took if took >= explained => {
+                explained = took + EXPLAINED;
+                Look::Explaining
+            }
+            _ => Look::Passing,
+        };
         let last = match ask(look) {
             Ok(standing) if standing.is_settled() => {
                 let last = Last::Confirmed(standing.into_receipts());
@@ -66,12 +79,12 @@ pub(crate) fn wait(
             Err(error) if is_passing(&error) => Last::Silence(error),
             Err(error) => return Err(error),
         };
-        seen(&last);
         let took = began.elapsed();
         let hopeless = matches!(last, Last::Standing(Standing::OtherLife));
         if hopeless || look == Look::Last {
             return Ok(Waited { last, took });
         }
+        seen(look, &last);
         let now = if is_limited(&last) { LIMITED_PAUSE } else { pause };
         sleep(now.min(timeout.saturating_sub(took)));
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -79,7 +92,7 @@ pub(crate) fn wait(
 }
 
 /// Whether it was asked too often.
-fn is_limited(last: &Last) -> bool {
+pub(crate) fn is_limited(last: &Last) -> bool {
     matches!(last, Last::Silence(ClientError::Refused { status: TOO_MANY_REQUESTS, .. }))
 }
 
@@ -138,7 +151,7 @@ mod tests {
             };
             status.map(|status| Standing::of(&change, 7, &status))
         };
-        wait(timeout, ask, |_| {})
+        wait(timeout, ask, |_, _| {})
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -159,6 +172,21 @@ mod tests {
             waited(LONG, [refused(429), status("life", &[Some(8)])]).unwrap();
         assert!(matches!(last, Last::Confirmed(_)));
         assert!(took >= LIMITED_PAUSE);
+    }
+
+    #[test]
+    fn what_lasts_is_explained_and_what_ends_is_not() {
+        let change: Version = "life.7".parse().unwrap();
+        let ask = |_| status("life", &[None]).map(|status| Standing::of(&change, 7, &status));
+        let began = Instant::now();
+        let mut explained = vec![];
+        let seen = |look, _: &Last| match look {
+            Look::Passing => {}
+            Look::Explaining => explained.push(began.elapsed()),
+            Look::Last => panic!("the end has its own words"),
+        };
+        wait(EXPLAINED + LONGEST_PAUSE * 2, ask, seen).unwrap();
+        assert!(matches!(explained[..], [after] if after >= EXPLAINED), "{explained:?}");
     }
 
     #[test]

@@ -33,8 +33,8 @@ impl<'a> Watch<'a> {
         Self { client, change, policy, apps, has_count: false }
     }
 
-    /// How far it has got. The list of all cells is long where there are many, so it is asked for only
-    /// if it is the last, or if nobody is missing.
+    /// How far it has got. The list of all cells is long where there are many, so in passing it is asked
+    /// for only if nobody is missing.
     pub(crate) fn look(&mut self, look: Look) -> Result<Standing, ClientError> {
         let mut needed = self.change.revision.0;
         if self.has_count {
@@ -47,7 +47,7 @@ impl<'a> Watch<'a> {
                     }
                     if let Some(status) = find(self.policy, &status) {
                         let tally = Tally::of(status);
-                        if tally.missing() > 0 && look != Look::Last {
+                        if tally.missing() > 0 && look == Look::Passing {
                             return Ok(Standing::Counted(tally));
                         }
                         // It may have been there before.

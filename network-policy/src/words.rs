@@ -8,6 +8,9 @@ use clap::{
 };
 use policy::{AppGuid, EmptyAppGuid, InvalidPortRange, Policy, PortRange, Protocol};
 
+/// How many of several are named before the rest is a number.
+const NAMED: usize = 3;
+
 /// Reads one end of a policy. The server's API separates names by commas, so none may have one: asked
 /// for, it would be two others.
 pub(crate) fn app(text: &str) -> Result<AppGuid, String> {
@@ -95,6 +98,15 @@ pub(crate) fn ago(seconds: f64) -> String {
     }
 }
 
+/// The first few of `names`, and how many of `count` these leave out.
+pub(crate) fn few(names: &[impl AsRef<str>], count: usize) -> String {
+    let named: Vec<String> = names.iter().take(NAMED).map(|name| shown(name.as_ref())).collect();
+    match count.saturating_sub(named.len()) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 /// `1 cell`, `3 cells`.
 pub(crate) fn cells(count: usize) -> String {
     if count == 1 { "1 cell".to_owned() } else { format!("{count} cells") }
@@ -115,6 +127,14 @@ mod tests {
         let other = "\"http\" is not a port or a range of ports such as 8080 or 7000-7010";
         assert_eq!(refusal("http"), other);
         assert_eq!(ports("7000-7010").unwrap().to_string(), "7000-7010");
+    }
+
+    #[test]
+    fn of_many_a_few_are_named() {
+        let four = ["a", "b\u{1b}", "c", "d"];
+        assert_eq!(few(&four, 5), "a, b\u{fffd}, c and 2 more");
+        assert_eq!(few(&four[..2], 2), "a, b\u{fffd}");
+        assert_eq!(few(&four[..0], 0), "");
     }
 
     #[test]

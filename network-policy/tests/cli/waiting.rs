@@ -1,6 +1,12 @@
 //! `--wait`: what is asked, when it ends, and what is said of those who have not confirmed.
 
-use crate::{ADD, Server, against, changed, count, refused, status};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use crate::{ADD, Server, against, changed, command, count, refused, status, troubled};
 
 /// Times differ from run to run.
 fn timeless(text: &str) -> String {
@@ -92,6 +98,48 @@ fn stragglers_are_named_and_the_exit_code_is_5() {
     assert_eq!(ran.code, 5);
     assert!(ran.stdout.contains(r#"{"cell":"cell-3","enforced":null,"confirmed":false}"#));
     insta::assert_snapshot!("stragglers-of-a-removal", timeless(&ran.stderr));
+}
+
+/// What was done is on the screen while it is waited for the rest.
+#[test]
+fn what_was_done_is_said_before_it_is_waited_for() {
+    let late = status("life", &[("cell-1", Some(6), 0.0)]);
+    let removal = "remove-policy web db --protocol tcp --port 5432";
+    for (line, said) in [(ADD, "Allowed"), (removal, "Removed")] {
+        let server = Server::saying(vec![changed(), late.clone()]);
+        let line = format!("{line} --wait --timeout 60 --token x --server {}", server.url);
+        let began = Instant::now();
+        let mut running =
+            command(&line, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(running.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(30), "it is said in the end");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(first, format!("{said} web -> db, tcp 5432.\n"));
+    }
+}
+
+#[test]
+fn a_long_wait_is_explained_once_beside_the_answer() {
+    // Long enough for two explanations, and the second would be the same.
+    let server = Server::saying(vec![changed(), troubled()]);
+    let ran = against(&server, &format!("{ADD} --wait --timeout 5"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (5, "Allowed web -> db, tcp 5432.\n"));
+    let (explained, end) = ran.stderr.split_once("error: ").unwrap();
+    assert_eq!(explained, "Waiting for 1 of 2 cells:\n  cell-2: no such table\n");
+    assert!(end.starts_with("the change is stored, but 1 of 2 cells did not confirm it"), "{end}");
+    let of_cells = |request: &&String| request.starts_with("GET /networking/v1/external/status?");
+    let asked = server.asked();
+    let asked = asked.iter().filter(of_cells).count();
+    assert!((2..=3).contains(&asked), "the long answer is asked for rarely: {asked} times");
+
+    let server = Server::saying(vec![changed(), troubled()]);
+    let ran = against(&server, &format!("{ADD} --wait --timeout 3 --json"));
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr.starts_with(explained), "{}", ran.stderr);
+    let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(answer["cells"][1]["error"], "no such table", "one document: {}", ran.stdout);
 }
 
 #[test]
