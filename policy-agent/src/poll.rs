@@ -136,6 +136,9 @@ impl Poller {
                     (None, None)
                 }
             };
+            if failure.is_some() {
+                self.follower.look_in();
+            }
             let taken = taken.or_else(|| self.reach.borrow().taken.clone());
             self.report(Reach { apps: question.apps, failure, taken });
         }

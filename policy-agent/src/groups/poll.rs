@@ -135,13 +135,15 @@ impl<S: Server> Poller<S> {
         }
     }
 
-    /// The first question of a life is not held: only an answer says that what is on disk still stands.
+    /// The first question of a life is not held: only an answer says that what is on disk still stands. Nor is
+    /// one after a failure, as it tells whether the server is there again.
     fn question(&mut self, answered: bool) -> GroupsQuestion {
         let status = self.statuses.borrow_and_update();
         let spaces = status.spaces.clone();
         let known = self.known.as_ref().filter(|known| known.spaces == spaces);
         let known = known.and_then(|known| known.version.clone()).filter(|_| answered);
-        let wait = known.is_some().then_some(follow::HOLD);
+        let wait =
+            (known.is_some() && self.reach.borrow().failure.is_none()).then_some(follow::HOLD);
         let receipt = known.as_ref().map(|known| words(&status, known));
         GroupsQuestion { spaces, known, wait, receipt }
     }

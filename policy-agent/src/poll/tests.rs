@@ -252,6 +252,26 @@ async fn an_unreadable_answer_is_refused_whole_and_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_answers_again_is_known_to_before_a_question_is_held() {
+    let script = [
+        (StatusCode::OK, Some("\"life.7\""), EMPTY),
+        (StatusCode::INTERNAL_SERVER_ERROR, None, "{}"),
+        (StatusCode::NOT_MODIFIED, Some("\"life.7\""), ""),
+    ];
+    let mut scene = Scene::play(script).await;
+    scene.server.next_question().await;
+    let answer = scene.next_answer().await;
+    scene.enforce(&answer);
+    let held = Some("wait=55");
+    assert_eq!(text(&scene.server.next_question().await, "prefer").as_deref(), held);
+    assert_eq!(text(&scene.server.next_question().await, "prefer"), None);
+    let again = scene.server.next_question().await;
+    assert_eq!(text(&again, "prefer").as_deref(), held);
+    assert_eq!(text(&again, "if-none-match").as_deref(), Some("\"life.7\""));
+    assert_eq!(scene.reach.borrow().failure, None);
+}
+
+#[tokio::test]
 async fn a_receipt_for_more_apps_is_one_for_these() {
     let both = apps(&["web", "db"]);
     let first = Status { pass: 1, held: None, apps: both, ..Status::unknown() };

@@ -80,6 +80,8 @@ pub struct Follower<S = Client> {
     doubt: bool,
     reluctance: Backoff,
     rest: Option<Rest>,
+    /// Until the next answer, questions are not held.
+    looks_in: bool,
     /// When the last answer had come, or failed to.
     answered: Option<Instant>,
     counts: Counts,
@@ -157,6 +159,7 @@ impl<S: Server> Follower<S> {
             doubt: false,
             reluctance: Backoff::new(FIRST_RELUCTANCE, poll_interval),
             rest: None,
+            looks_in: false,
             answered: None,
             counts: Counts::default(),
             poll_interval,
@@ -207,6 +210,12 @@ impl<S: Server> Follower<S> {
         pause
     }
 
+    /// Has questions not be held until one is answered: for who wants to know at once whether a server that
+    /// failed is there again.
+    pub fn look_in(&mut self) {
+        self.looks_in = true;
+    }
+
     /// Whether there is a server that has not failed since the last answer: after a failure, the next
     /// question may have better luck at once.
     pub fn has_another(&self) -> bool {
@@ -240,7 +249,7 @@ impl<S: Server> Follower<S> {
         Question {
             apps: apps.clone(),
             known: known.cloned(),
-            wait: self.hold.wait(),
+            wait: self.hold.wait().filter(|_| !self.looks_in),
             receipt: receipt.clone(),
             changes,
         }
@@ -255,11 +264,18 @@ impl<S: Server> Follower<S> {
         now: Instant,
     ) -> Option<News> {
         let took = now - asked;
-        if told.is_ok() && question.wait.is_none() {
+        let looked_in = self.looks_in && question.wait.is_none();
+        self.looks_in &= told.is_err();
+        // It was not to be held, so nothing is learned of holds.
+        if told.is_ok() && question.wait.is_none() && !looked_in {
             self.hold.kept();
         }
         let rest = told.as_ref().map_or(Duration::ZERO, |told| told.rest);
         let (news, pause) = match told {
+            Ok(Told { answer: Answer::NotModified(_), .. }) if looked_in => {
+                self.course.answered();
+                (News::Unchanged, Duration::ZERO)
+            }
             Ok(Told { answer: Answer::NotModified(_), wait, .. }) => {
                 (News::Unchanged, self.unchanged(Kept::of(question.wait, wait, took), now))
             }

@@ -170,3 +170,17 @@ async fn a_failure_is_told_and_changes_nothing() {
     let well = |reach: &Reach| reach.failure.is_none();
     timeout(DEADLINE, scene.reach.wait_for(well)).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_answers_again_is_known_to_before_a_question_is_held() {
+    let unchanged =
+        Ok(GroupsTold { answer: GroupsAnswer::NotModified("life.7".parse().unwrap()), wait: None });
+    let mut scene = Scene::play(None, vec![told(vec![], "life.7"), nonsense(), unchanged]);
+    scene.answer().await;
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        waits.push(scene.question().await.wait);
+    }
+    assert_eq!(waits, [None, Some(follow::HOLD), None, Some(follow::HOLD)]);
+    assert_eq!(scene.reach.borrow().failure, None);
+}

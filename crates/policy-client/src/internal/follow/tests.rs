@@ -241,6 +241,30 @@ async fn a_proxy_that_cuts_is_learned_from() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_looks_in_is_not_held_until_an_answer_and_learns_nothing_of_holds() {
+    let mut cell = Cell::beside(1);
+    cell.will(Duration::ZERO, whole(&["a"], "x.7"));
+    cell.ask().await;
+    // A proxy cuts, as above, but each time it is looked in between.
+    for _ in 0..2 {
+        cell.will(seconds(30), refused(504));
+        cell.will(Duration::ZERO, refused(503));
+        cell.will(Duration::ZERO, told(Answer::NotModified(version("x.7")), None));
+        assert!(matches!(cell.ask().await, News::Failed { .. }));
+        cell.follower.look_in();
+        assert!(matches!(cell.ask().await, News::Failed { .. }));
+        assert_eq!(cell.last().question.wait, None);
+        assert!(matches!(cell.ask().await, News::Unchanged));
+        assert_eq!(cell.last().question.wait, None);
+    }
+    cell.will(seconds(27), told(Answer::NotModified(version("x.7")), Some(27)));
+    let asked = Instant::now();
+    cell.ask().await;
+    assert_eq!(cell.last().question.wait, Some(HOLD / 2));
+    assert_eq!(asked.elapsed(), seconds(27), "there is no pause after looking in");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_every_hold_is_cut_the_server_is_asked_now_and_then() {
     let mut cell = Cell::beside(1);
     cell.will(Duration::ZERO, whole(&["a"], "x.7"));
