@@ -1,5 +1,7 @@
 //! Why a packet passes, or does not: the model's verdict in words, for operators.
 
+mod verdict;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use netfilter::{Family, judge::Packet};
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use policy::{AppGuid, Protocol};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -16,9 +19,11 @@ use thiserror::Error;
 use crate::{
     allowances::Allowance,
     model::{self, Fate, Why},
-    probe::Probe,
+    probe::{Met, Probe},
     world::World,
 };
+
+pub use verdict::Verdict;
 
 /// The first packet of a connection somebody asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +57,8 @@ pub struct Explanation {
     pub source: Option<IpAddr>,
     /// The address it is for, likewise.
     pub destination: Option<IpAddr>,
-    /// `passes`, `is refused`, `is not for policies to decide`, or `is for rules of a former run to decide`.
-    pub verdict: String,
+    /// What becomes of it.
+    pub verdict: Verdict,
     /// Why, in a sentence.
     pub why: String,
     /// The policy that decided, as `source -> destination protocol ports`.
@@ -79,9 +84,22 @@ pub struct Explanation {
 struct Found<'a> {
     app: Option<&'a AppGuid>,
     address: IpAddr,
-    is_here: bool,
+    place: Place,
     /// Whether the address stands for any of another cell.
     is_made_up: bool,
+}
+
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// This cell's own.
+    Host,
+    /// A container's of this cell, or one of its block.
+    Here,
+    /// Elsewhere in the overlay.
+    OtherCell,
+    /// No container's.
+    Outside,
 }
 
 impl FromStr for End {
@@ -109,16 +127,24 @@ impl Flow {
     }
 }
 
-/// What the world makes of `flow`.
-pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
+/// The addresses of this machine. Where they cannot be had, none is known to be its own.
+pub(crate) fn own_addresses() -> BTreeSet<IpAddr> {
+    let all = getifaddrs().into_iter().flatten().filter_map(|one| one.address);
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|at| at.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|at| at.ip().into()))
+    };
+    all.filter_map(ip).collect()
+}
+
+/// What the world makes of `flow`, on a host with these addresses.
+pub(crate) fn explain(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow) -> Explanation {
     let family = family(flow);
     let [source, destination] =
-        [&flow.source, &flow.destination].map(|end| find(world, end, family));
+        [&flow.source, &flow.destination].map(|end| find(world, host, end, family));
     let told = |end: &Found<'_>| end.app.and_then(|app| world.mark_of(app));
     let away = |end: &Found<'_>| {
-        let in_overlay =
-            matches!(end.address, IpAddr::V4(ip) if world.subnet.overlay.contains(&ip));
-        let over_the_overlay = !end.is_here && in_overlay;
+        let over_the_overlay = end.place == Place::OtherCell && end.address.is_ipv4();
         over_the_overlay.then(|| world.vtep.clone())
     };
     let (from, to) = (source.address, destination.address);
@@ -128,54 +154,59 @@ pub(crate) fn explain(world: &World, flow: &Flow) -> Explanation {
     if packet.input.is_some() {
         packet.mark = told(&source).map_or(0, u32::from);
     }
-    let verdict = model::verdict(world, &packet);
+    let judged = model::verdict(world, &packet);
     let by_name = permitting(world, &source, &destination, flow);
-    let policy = match &verdict.why {
+    let policy = match &judged.why {
         Why::Policy(allowance) => Some(*allowance),
         Why::MayLeave => by_name,
         _ => None,
     };
-    let wanted =
-        |end: &Found<'_>| end.app.map_or_else(|| end.address.to_string(), ToString::to_string);
-    let needed = matches!(verdict.why, Why::NoPolicy | Why::Nobody)
-        || (verdict.why == Why::MayLeave && destination.app.is_some() && by_name.is_none());
-    let missing = needed.then(|| {
-        let [from, to] = [&source, &destination].map(wanted);
-        format!("{from} -> {to} {} {}", flow.protocol, flow.port)
-    });
-    let verdict_there = if needed { Fate::Refused } else { verdict.fate };
+    let needed = matches!(judged.why, Why::NoPolicy | Why::Nobody)
+        || (judged.why == Why::MayLeave && destination.app.is_some() && by_name.is_none());
     let address = |end: &Found<'_>| (!end.is_made_up).then_some(end.address);
-    Explanation {
+    let explanation = Explanation {
         source: address(&source),
         destination: address(&destination),
-        verdict: verdict_there.to_string(),
-        why: reason(&verdict.why, policy, &destination, world.second_network.is_some()),
+        verdict: if needed { Verdict::Refused } else { judged.fate.into() },
+        why: verdict::reason(&judged.why, policy, &destination, world.second_network.is_some()),
         policy: policy.map(ToString::to_string),
-        missing,
+        missing: needed.then(|| missing(flow, [&source, &destination])),
         unknown: unknown(world, [&source, &destination]),
         version: None,
-        mark: verdict.mark,
+        mark: judged.mark,
         kernel_differs_in: Vec::new(),
         probe: None,
+    };
+    match verdict::beyond_policies(source.place, destination.place) {
+        // In shadow mode, say, or where policies are disabled.
+        Some(_) if judged.fate == Fate::Accepted => explanation,
+        Some((verdict, why)) => {
+            Explanation { verdict, why: why.to_owned(), policy: None, missing: None, ..explanation }
+        }
+        None => explanation,
     }
 }
 
+/// The policy that would be needed.
+fn missing(flow: &Flow, ends: [&Found<'_>; 2]) -> String {
+    let [from, to] =
+        ends.map(|end| end.app.map_or_else(|| end.address.to_string(), ToString::to_string));
+    format!("{from} -> {to} {} {}", flow.protocol, flow.port)
+}
+
 /// The same where rules of a former run are in force, of which only the kernel knows what they say.
-pub(crate) fn of_former_run(world: &World, flow: &Flow) -> Explanation {
+pub(crate) fn of_former_run(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow) -> Explanation {
     Explanation {
-        verdict: OF_FORMER_RUN.to_owned(),
+        verdict: Verdict::OfFormerRun,
         why: "The policy server has not answered since this agent started, and no answer of it is on disk: \
               until it does, rules of a former run stay in force, whatever they say of it."
             .to_owned(),
         policy: None,
         missing: None,
         unknown: Vec::new(),
-        ..explain(world, flow)
+        ..explain(world, host, flow)
     }
 }
-
-/// The verdict where nobody here knows it.
-const OF_FORMER_RUN: &str = "is for rules of a former run to decide";
 
 /// What is asked about: IPv6 if an address of it is named.
 fn family(flow: &Flow) -> Family {
@@ -183,27 +214,46 @@ fn family(flow: &Flow) -> Family {
     if v6(&flow.source) || v6(&flow.destination) { Family::V6 } else { Family::V4 }
 }
 
-fn find<'a>(world: &'a World, end: &'a End, family: Family) -> Found<'a> {
+fn find<'a>(world: &'a World, host: &BTreeSet<IpAddr>, end: &'a End, family: Family) -> Found<'a> {
     let mut ours = world.residents.iter().filter(|resident| Family::of(resident.ip) == family);
     match end {
         End::Address(address) => {
             let app = world.app_at(*address);
-            let in_block = matches!(address, IpAddr::V4(ip) if world.subnet.block.contains(ip));
-            let is_here = app.is_some() || in_block;
-            Found { app, address: *address, is_here, is_made_up: false }
+            let place = place(world, host, *address);
+            Found { app, address: *address, place, is_made_up: false }
         }
         End::App(app) => match ours.find(|resident| resident.app == *app) {
-            Some(resident) => {
-                Found { app: Some(app), address: resident.ip, is_here: true, is_made_up: false }
-            }
-            // Which address it has elsewhere is known there; any of the overlay stands for it.
-            None => Found {
+            Some(resident) => Found {
                 app: Some(app),
-                address: elsewhere(world, family),
-                is_here: false,
-                is_made_up: true,
+                address: resident.ip,
+                place: Place::Here,
+                is_made_up: false,
             },
+            // Which address it has elsewhere is known there; any of the overlay stands for it. One that runs
+            // here may have none of this family.
+            None => {
+                let is_here = world.residents.iter().any(|resident| resident.app == *app);
+                let place = if is_here { Place::Here } else { Place::OtherCell };
+                Found { app: Some(app), address: elsewhere(world, family), place, is_made_up: true }
+            }
         },
+    }
+}
+
+fn place(world: &World, host: &BTreeSet<IpAddr>, address: IpAddr) -> Place {
+    if host.contains(&address) {
+        return Place::Host;
+    }
+    let (in_block, in_overlay) = match address {
+        IpAddr::V4(ip) => (world.subnet.block.contains(&ip), world.subnet.overlay.contains(&ip)),
+        IpAddr::V6(ip) => (false, world.second_network.is_some_and(|net| net.contains(&ip))),
+    };
+    if world.is_container(address) || in_block {
+        Place::Here
+    } else if in_overlay {
+        Place::OtherCell
+    } else {
+        Place::Outside
     }
 }
 
@@ -244,77 +294,31 @@ fn permitting<'a>(
     })
 }
 
-/// `dual` says whether containers have second addresses.
-fn reason(
-    why: &Why<'_>,
-    policy: Option<&Allowance>,
-    destination: &Found<'_>,
-    dual: bool,
-) -> String {
-    match (why, policy) {
-        (Why::Established, _) => "Its connection was let in before.",
-        (Why::Mapped, _) => "It came in through a mapped port of the cell.",
-        (Why::Policy(_), _) => "A policy allows it.",
-        (Why::MayLeave, Some(_)) => {
-            "A policy allows it; the cell of its destination enforces the same."
-        }
-        (Why::MayLeave, None) if destination.app.is_some() => {
-            "It may leave this cell, as other policies of its app are about this port; the cell of \
-             its destination refuses it."
-        }
-        (Why::MayLeave, None) => {
-            "It may leave this cell; whether it arrives is for the cell of its destination to say."
-        }
-        (Why::NoPolicy, _) => "No policy allows it.",
-        (Why::Nobody, _) if destination.address.is_ipv6() => {
-            "It is for an address of IPv6 at which no known app of this cell runs; containers of other \
-             cells are not reached over IPv6."
-        }
-        (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
-        (Why::Removed, _) => {
-            "A policy allowed it that was removed; shadow mode lets it in, and tells of it, until \
-             that is promoted."
-        }
-        (Why::Tolerated, _) => {
-            "No policy allows it; shadow mode lets it through, and tells of it, until that is \
-             promoted."
-        }
-        (Why::Disabled, _) => "Policies are disabled on this cell, by its configuration.",
-        (Why::Stray, _) => "It belongs to no connection.",
-        (Why::Elsewhere, _) if destination.address.is_ipv6() && !dual => {
-            "It is of IPv6, which containers of this cell do not have: dual_stack is off."
-        }
-        (Why::Elsewhere, _) => {
-            "It does not concern containers of this cell and the overlay; security groups may."
-        }
-    }
-    .to_owned()
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Accepted => "passes",
-            Self::Refused => "is refused",
-            Self::Passed => "is not for policies to decide",
-        })
-    }
-}
-
 impl Explanation {
     /// For programs.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("texts and numbers are JSON")
     }
 
-    /// Whether what was tried came out otherwise.
+    /// Whether what was tried came out otherwise: it was denied, or not answered, though it passes, or answered
+    /// though it does not. What is for others to decide cannot be contradicted.
     pub fn is_contradicted(&self) -> bool {
-        // What was not told cannot be contradicted.
-        if self.verdict == OF_FORMER_RUN {
-            return false;
+        let Some(probe) = &self.probe else { return false };
+        match self.verdict {
+            Verdict::Passes => probe.failed(),
+            Verdict::Refused => probe.met == Met::Answer,
+            Verdict::NotForPolicies | Verdict::NotForThisCell | Verdict::OfFormerRun => false,
         }
-        let is_refused = self.verdict == Fate::Refused.to_string();
-        self.probe.as_ref().is_some_and(|probe| probe.contradicts(!is_refused))
+    }
+
+    /// What is to be said of what was tried, if it is not what this says.
+    fn contradiction(&self) -> &'static str {
+        let denied = self.probe.as_ref().is_some_and(|probe| probe.denied.is_some());
+        match (self.is_contradicted(), self.verdict) {
+            (false, _) => "",
+            (true, Verdict::Passes) if !denied => ". Our rules let it pass, and it got no answer.",
+            (true, _) => ". That is not what the rules should do.",
+        }
     }
 }
 
@@ -340,15 +344,14 @@ impl fmt::Display for Explanation {
         writeln!(f, "  mark     {mark:#x}")?;
         writeln!(f, "  version  {}", version.as_deref().unwrap_or("none: the server has none"))?;
         match &kernel_differs_in[..] {
-            [] if verdict == OF_FORMER_RUN => write!(f, "  kernel   holds rules of a former run"),
+            [] if *verdict == Verdict::OfFormerRun => {
+                write!(f, "  kernel   holds rules of a former run")
+            }
             [] => write!(f, "  kernel   holds the rules this follows from"),
             differing => write!(f, "  kernel   differs in {}", differing.join(", ")),
         }?;
         match probe {
-            Some(probe) if self.is_contradicted() => {
-                write!(f, "\n  probe    {probe}. That is not what the rules should do.")
-            }
-            Some(probe) => write!(f, "\n  probe    {probe}"),
+            Some(probe) => write!(f, "\n  probe    {probe}{}", self.contradiction()),
             None => Ok(()),
         }
     }
@@ -359,13 +362,17 @@ mod tests {
     use super::*;
     use crate::world::tests::world;
 
+    fn host() -> BTreeSet<IpAddr> {
+        ["10.255.30.1", "10.0.16.14"].iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
     fn of(source: &str, destination: &str, port: &str) -> String {
         let world = world(
             &[("10.255.30.2", "web"), ("10.255.30.3", "db")],
             &["web 1 db tcp 8080", "far 9 db udp 53-54", "web 1 log tcp 514"],
         );
         let flow = Flow::parse(source, destination, port).unwrap();
-        let Explanation { verdict, policy, missing, mark, .. } = explain(&world, &flow);
+        let Explanation { verdict, policy, missing, mark, .. } = explain(&world, &host(), &flow);
         let policy = policy.map(|policy| format!(" by {policy}")).unwrap_or_default();
         let missing = missing.map(|missing| format!(" for want of {missing}")).unwrap_or_default();
         format!("{verdict}{policy}{missing}, mark {mark}")
@@ -394,7 +401,7 @@ mod tests {
     #[test]
     fn nobody_says_what_rules_of_a_former_run_say() {
         let world = world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &[]);
-        let told = of_former_run(&world, &Flow::parse("web", "db", "80").unwrap());
+        let told = of_former_run(&world, &host(), &Flow::parse("web", "db", "80").unwrap());
         assert_eq!((told.missing.as_deref(), told.source), (None, "10.255.30.2".parse().ok()));
         let text = told.to_string();
         assert!(
@@ -410,7 +417,7 @@ mod tests {
     fn an_app_nobody_has_heard_of_is_told_as_such() {
         let world = world(&[("10.255.30.2", "web")], &["web 1 log tcp 514"]);
         let of = |source: &str, destination: &str| {
-            explain(&world, &Flow::parse(source, destination, "514").unwrap())
+            explain(&world, &host(), &Flow::parse(source, destination, "514").unwrap())
         };
         assert_eq!(of("web", "log").unknown, [""; 0]);
         assert_eq!(of("log", "web").unknown, [""; 0]);
@@ -422,6 +429,50 @@ mod tests {
     #[test]
     fn what_leaves_the_overlay_is_for_others_to_decide() {
         assert_eq!(of("web", "192.0.2.1", "443"), "is not for policies to decide, mark 1");
+    }
+
+    #[test]
+    fn what_no_policy_could_be_about_misses_none() {
+        let refused = "is refused, mark 0";
+        assert_eq!(of("192.0.2.1", "db", "8080"), refused);
+        assert_eq!(of("10.255.30.1", "db", "8080"), "passes, mark 0");
+        assert_eq!(of("10.0.16.14", "log", "8080"), refused);
+        assert_eq!(of("web", "10.0.16.14", "61000"), "is not for policies to decide, mark 1");
+        assert_eq!(of("192.0.2.1", "10.0.16.14", "61000"), "is not for policies to decide, mark 0");
+        assert_eq!(of("10.255.31.2", "far", "80"), "is not for this cell to decide, mark 0");
+        assert_eq!(of("wbe", "far", "80"), "is not for this cell to decide, mark 0");
+    }
+
+    #[test]
+    fn what_was_tried_is_held_against_what_is_said() {
+        let explained = |source: &str, port: &str| {
+            let world =
+                world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &["web 1 db tcp 80"]);
+            explain(&world, &host(), &Flow::parse(source, "db", port).unwrap())
+        };
+        let code = |said: &Explanation, met, denied: Option<&str>, protocol| {
+            let end = ([10, 255, 30, 2], 80).into();
+            let attempt = crate::probe::Attempt { protocol, source: end, destination: end };
+            let probe = Probe { attempt, met, denied: denied.map(ToOwned::to_owned) };
+            let said = Explanation { probe: Some(probe), ..said.clone() };
+            (said.is_contradicted(), said.contradiction())
+        };
+        let (tcp, udp) = (crate::probe::Transport::Tcp, crate::probe::Transport::Udp);
+        let (fine, wrong) = ((false, ""), (true, ". That is not what the rules should do."));
+        let unanswered = (true, ". Our rules let it pass, and it got no answer.");
+        let passes = explained("web", "80");
+        assert_eq!(code(&passes, Met::Answer, None, tcp), fine);
+        assert_eq!(code(&passes, Met::Refusal, Some("no_policy"), tcp), wrong);
+        assert_eq!(code(&passes, Met::Refusal, None, tcp), unanswered);
+        assert_eq!(code(&passes, Met::Silence, None, tcp), unanswered);
+        assert_eq!(code(&passes, Met::Silence, None, udp), fine, "a datagram tells no more");
+        let refused = explained("web", "81");
+        assert_eq!(code(&refused, Met::Answer, None, tcp), wrong);
+        assert_eq!(code(&refused, Met::Refusal, Some("no_policy"), tcp), fine);
+        assert_eq!(code(&refused, Met::Silence, None, tcp), fine);
+        let world = world(&[("10.255.30.2", "web")], &[]);
+        let outside = explain(&world, &host(), &Flow::parse("web", "192.0.2.1", "443").unwrap());
+        assert_eq!(code(&outside, Met::Refusal, Some("egress"), tcp), fine);
     }
 
     #[test]
@@ -437,7 +488,7 @@ mod tests {
             crate::world::tests::dual(&containers, &["web 1 db tcp 8080", "web 1 log tcp 1"]);
         let of = |source: &str, destination: &str, port: &str| {
             let flow = Flow::parse(source, destination, port).unwrap();
-            let Explanation { source, verdict, policy, .. } = explain(&world, &flow);
+            let Explanation { source, verdict, policy, .. } = explain(&world, &host(), &flow);
             let source = source.map(|ip| ip.to_string()).unwrap_or_default();
             format!("{source} {verdict} {}", policy.unwrap_or_default())
         };
@@ -452,7 +503,7 @@ mod tests {
     fn of_ipv6_nothing_is_said_where_there_is_none() {
         let world = world(&[("10.255.30.2", "web")], &[]);
         let flow = Flow::parse("web", "2001:db8::1", "80").unwrap();
-        let Explanation { source, why, .. } = explain(&world, &flow);
+        let Explanation { source, why, .. } = explain(&world, &host(), &flow);
         assert_eq!(source, None);
         assert!(why.contains("dual_stack is off"), "{why}");
     }

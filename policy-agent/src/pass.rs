@@ -326,17 +326,17 @@ impl Enforcer {
     pub fn explain(&mut self, answer: Option<&Answer>, flow: &Flow) -> Result<Explanation, Held> {
         let shared = self.firewall.clone();
         let firewall = &mut *shared.lock();
-        let world = self.look(answer, firewall)?;
+        let (world, host) = (self.look(answer, firewall)?, explain::own_addresses());
         firewall.forget();
         if self.holds_those_of_former_run(answer, firewall)? {
-            return Ok(explain::of_former_run(&world, flow));
+            return Ok(explain::of_former_run(&world, &host, flow));
         }
         let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
         let difference = Plan::new(&rules, firewall.observed()?, &desired::scope());
         Ok(Explanation {
             version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
             kernel_differs_in: difference.touched().into_iter().collect(),
-            ..explain::explain(&world, flow)
+            ..explain::explain(&world, &host, flow)
         })
     }
 

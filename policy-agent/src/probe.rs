@@ -116,11 +116,12 @@ impl Attempt {
 }
 
 impl Probe {
-    /// Whether this is what became of a packet that is said to pass (or not).
-    pub fn contradicts(&self, passes: bool) -> bool {
-        match (passes, self.met) {
-            (true, _) => self.denied.is_some(),
-            (false, met) => met == Met::Answer,
+    /// Whether it did not get there, as far as that can be told: of a datagram, silence says nothing.
+    pub fn failed(&self) -> bool {
+        match (self.met, self.attempt.protocol) {
+            (Met::Answer, _) => false,
+            (Met::Silence, Transport::Udp) => self.denied.is_some(),
+            (Met::Refusal | Met::Silence, _) => true,
         }
     }
 }
@@ -204,24 +205,6 @@ fn met(result: io::Result<()>) -> io::Result<Met> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn probe(met: Met, denied: Option<&str>) -> Probe {
-        let end = SocketAddr::from(([10, 255, 30, 2], 80));
-        let attempt = Attempt { protocol: Transport::Tcp, source: end, destination: end };
-        Probe { attempt, met, denied: denied.map(ToOwned::to_owned) }
-    }
-
-    #[test]
-    fn only_what_cannot_be_otherwise_contradicts() {
-        let denied = Some("no_policy");
-        assert!(probe(Met::Refusal, denied).contradicts(true));
-        assert!(probe(Met::Silence, denied).contradicts(true));
-        assert!(!probe(Met::Refusal, None).contradicts(true), "nobody may listen there");
-        assert!(!probe(Met::Answer, None).contradicts(true));
-        assert!(probe(Met::Answer, None).contradicts(false));
-        assert!(!probe(Met::Refusal, denied).contradicts(false));
-        assert!(!probe(Met::Silence, None).contradicts(false), "it may be lost");
-    }
 
     #[test]
     fn a_listener_is_told_from_none_and_from_silence() {

@@ -54,7 +54,7 @@ it or is missing, and whether the kernel holds the rules.
   --json               for programs
 
 Exit code: 0 it is explained, whether it passes or not; 1 the agent does not answer, or cannot tell;
-2 the command line is wrong; 4 with --from, what happened is not what the rules should do.
+2 the command line is wrong; 4 with --from, what passes was denied or not answered, or what is refused was.
 
 Examples: policy-agent explain web db 8080
           policy-agent explain --from /proc/4711/ns/net 10.255.30.2 10.255.31.2 53/udp";

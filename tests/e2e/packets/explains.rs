@@ -86,6 +86,38 @@ fn what_is_explained_can_be_tried() {
             let told = explain(world.cell(1), &["--from", &container, "web", to, port])?;
             ensure!(told.contains(verdict) && told.contains(met), "{to} {port}:\n{told}");
         }
+        // A policy allows it, and nobody listens.
+        let cell = world.cell(1);
+        world.allow(&web, &neighbour, tcp(6380))?;
+        let unanswered = cell
+            .netns()
+            .command(binaries::path("policy-agent")?)
+            .args(["explain", "--from", &container, "web", &to_neighbour, "6380"])
+            .output()?;
+        let told = String::from_utf8_lossy(&unanswered.stdout).into_owned();
+        ensure!(told.contains("Our rules let it pass, and it got no answer."), "{told}");
+        ensure!(unanswered.status.code() == Some(4), "it ends with {}", unanswered.status);
+        Ok(())
+    });
+}
+
+/// The host's own packets, and those from the world, are no matter of policies.
+#[test]
+fn what_no_policy_could_be_about_is_told_as_it_is() {
+    story("what no policy could be about is told as it is", |world| {
+        let cell = world.cell(1);
+        let web = cell.start(Spec::app("web").tcp(8080))?;
+        let [_, gateway] = cell.overlay_addresses()?;
+        for own in [gateway, cell.address()] {
+            let told = explain(cell, &[&own.to_string(), "web", "8080"])?;
+            ensure!(told.contains("It passes. It comes from this host itself"), "{own}: {told}");
+        }
+        let seen = cell.dial(web.address(), tcp(8080))?;
+        ensure!(seen.outcome == Outcome::Open, "the host does not reach it: {seen}");
+        let outside = world.outside_a().address().to_string();
+        let told = explain(cell, &[&outside, "web", "8080"])?;
+        ensure!(told.contains("It is refused. It comes from outside the overlay"), "{told}");
+        ensure!(!told.contains("missing"), "{told}");
         Ok(())
     });
 }

@@ -15,12 +15,15 @@ fn what_rules_of_a_former_run_say_is_not_told_as_if_it_were_known() {
     }
     let flow = Flow::parse("web", "db", "80").unwrap();
     let told = cell.enforcer.explain(None, &flow).unwrap();
-    assert_eq!(told.verdict, "is for rules of a former run to decide");
+    assert_eq!(told.verdict.to_string(), "is for rules of a former run to decide");
     let of_former_run = "# Rules of a former run are in force";
     assert!(cell.enforcer.rules(None).unwrap().contains(of_former_run));
 
     assert!(!cell.enforcer.pass(Some(&answer), false).unwrap().of_former_run);
-    assert_eq!(cell.enforcer.explain(Some(&answer), &flow).unwrap().verdict, "is refused");
+    assert_eq!(
+        cell.enforcer.explain(Some(&answer), &flow).unwrap().verdict.to_string(),
+        "is refused"
+    );
     assert!(!cell.enforcer.rules(Some(&answer)).unwrap().contains(of_former_run));
 }
 
@@ -32,7 +35,7 @@ fn rules_of_this_run_are_not_those_of_a_former_one_though_the_server_has_said_no
         assert!(!outcome.enforced && !outcome.of_former_run && outcome.rules > 0, "{outcome:?}");
     }
     let flow = Flow::parse("10.255.31.2", "10.255.30.9", "80").unwrap();
-    assert_eq!(cell.enforcer.explain(None, &flow).unwrap().verdict, "is refused");
+    assert_eq!(cell.enforcer.explain(None, &flow).unwrap().verdict.to_string(), "is refused");
 }
 
 #[test]
