@@ -13,6 +13,10 @@ const HIGHEST_VNI: i64 = (1 << 24) - 1;
 /// The kernel's limit for names of devices.
 const LONGEST_LINK_NAME: usize = 15;
 
+/// Keys of silk-daemon's file that say nothing to us.
+pub const FOR_OTHERS: [&str; 5] =
+    ["vxlan_interface_name", "debug_server_port", "metron_port", "log_prefix", "single_ip_only"];
+
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

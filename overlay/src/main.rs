@@ -4,7 +4,11 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use overlay::Config;
-use service::{command, config, log, shutdown};
+use service::{
+    command,
+    config::{self, ConfigError},
+    log, shutdown,
+};
 
 const USAGE: &str = "\
 Usage: overlay --config-file PATH
@@ -28,7 +32,7 @@ async fn main() -> ExitCode {
     match overlay(&path).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("overlay: {error:#}");
+            eprintln!("overlay: {}", log::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -36,9 +40,14 @@ async fn main() -> ExitCode {
 
 async fn overlay(path: &Path) -> anyhow::Result<()> {
     service::install_crypto_provider();
-    let raw: overlay::config::File = config::read(path)?;
-    let config = Config::check(&raw).with_context(|| path.display().to_string())?;
+    let (raw, strays) =
+        config::read_noting::<overlay::config::File>(path, &overlay::config::FOR_OTHERS)?;
+    let checked = Config::check(&raw).map_err(|faults| ConfigError::from(faults).beside(&strays));
+    let config = checked.with_context(|| path.display().to_string())?;
     log::init(Some(&raw.log_level));
+    for stray in &strays {
+        tracing::warn!(key = stray.key, "The configuration says what nobody reads: {stray}");
+    }
     overlay::run(config, shutdown::on_signal()).await?;
     Ok(())
 }

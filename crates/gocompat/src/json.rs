@@ -34,13 +34,24 @@ pub enum JsonError {
         complaint: Option<String>,
     },
     /// A value is not what was expected in its place.
-    #[error("{path}: {source}")]
+    #[error("{}{source}", place(.path))]
     Shape {
         /// Where, such as `policies[0].destination.ports.start`; `.` for the whole.
         path: String,
         /// What is there, and what was expected.
         source: Box<Fault>,
     },
+    /// Several values are not.
+    #[error("{}", join(.0))]
+    Shapes(Vec<JsonError>),
+}
+
+fn place(path: &str) -> String {
+    if path == "." { String::new() } else { format!("{path}: ") }
+}
+
+fn join(errors: &[JsonError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Reads exactly one JSON value; anything but white space after it is an error.
@@ -50,19 +61,32 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
 }
 
 /// [`from_slice`], and the keys it passed over because no struct has a field of that name, but for those
-/// whose path is in `for_others`.
+/// whose path is in `for_others`. An error tells of every key of the whole whose value is of no use, not of
+/// the first alone.
 pub fn from_slice_noting<T: DeserializeOwned>(
     bytes: &[u8],
     for_others: &[&str],
 ) -> Result<(T, Vec<Stray>), JsonError> {
     let text = String::from_utf8_lossy(bytes);
-    let mut node: Node =
-        serde_json::from_str(&text).map_err(|error| JsonError::new(error, bytes))?;
-    let strays = Strays::default();
-    node.noting("", &strays);
-    let value = shape(node)?;
+    let node: Node = serde_json::from_str(&text).map_err(|error| JsonError::new(error, bytes))?;
+    let (strays, mut noting) = (Strays::default(), node.clone());
+    noting.noting("", &strays);
+    let value = shape(noting).map_err(|first| all_of::<T>(first, node))?;
     let is_for_us = |stray: &Stray| !for_others.iter().any(|of| stray.key.eq_ignore_ascii_case(of));
     Ok((value, strays.take().into_iter().filter(is_for_us).collect()))
+}
+
+/// Beside the `first` error those of the other keys of the whole: it is read again without those that are
+/// known to be wrong.
+fn all_of<T: DeserializeOwned>(first: JsonError, mut node: Node) -> JsonError {
+    let mut errors = vec![first];
+    while errors.last().and_then(JsonError::key).is_some_and(|key| node.remove(key)) {
+        match shape::<T>(node.clone()) {
+            Ok(_) => break,
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.len() == 1 { errors.remove(0) } else { JsonError::Shapes(errors) }
 }
 
 /// Reads the first JSON value and leaves whatever follows unread, as Go's stream decoder does.
@@ -110,8 +134,15 @@ impl JsonError {
             Self::Eof => None,
             Self::Invalid { complaint, .. } => complaint.clone(),
             Self::Shape { source, .. } => source.in_go_words(),
+            Self::Shapes(errors) => errors.first().map(Self::in_go_words),
         }
         .unwrap_or_else(|| self.to_string())
+    }
+
+    /// The key of the whole below which a value is not what was expected.
+    fn key(&self) -> Option<&str> {
+        let Self::Shape { path, .. } = self else { return None };
+        path.split(['.', '[']).next().filter(|key| !key.is_empty())
     }
 
     fn new(source: serde_json::Error, bytes: &[u8]) -> Self {

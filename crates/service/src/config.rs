@@ -52,15 +52,8 @@ pub struct Check {
     faults: Vec<String>,
 }
 
-/// Reads a JSON configuration file with the leniency of `gocompat::json`.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    json::from_slice(&bytes).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
-}
-
-/// [`read`], and the keys nobody asked for but those in `for_others`, which the programs we replace
-/// have and we do without.
+/// Reads a JSON configuration file with the leniency of `gocompat::json`, and tells the keys nobody asked for
+/// but those in `for_others`, which the programs we replace have and we do without.
 pub fn read_noting<T: DeserializeOwned>(
     path: &Path,
     for_others: &[&str],
@@ -255,7 +248,8 @@ mod tests {
 
     #[test]
     fn an_unreadable_file_is_named() {
-        let error = read::<serde::de::IgnoredAny>(Path::new("/does/not/exist")).unwrap_err();
+        let error =
+            read_noting::<serde::de::IgnoredAny>(Path::new("/does/not/exist"), &[]).unwrap_err();
         assert_eq!(error.to_string(), "reading config /does/not/exist");
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Number;
 use super::{fault::Fault, go_type, stray::Stray};
 
 /// A JSON value that remembers every key of an object, in order.
+#[derive(Clone)]
 pub(super) enum Node {
     Null,
     Bool(bool),
@@ -23,12 +24,14 @@ pub(super) enum Node {
 }
 
 /// The entries of an object, and where those are noted that no struct asks for, if they are to be.
+#[derive(Clone)]
 pub(super) struct Object {
     entries: Vec<(String, Node)>,
     noted: Option<Noted>,
 }
 
 /// Where an object is, and what is known of all that surrounds it.
+#[derive(Clone)]
 struct Noted {
     path: String,
     strays: Strays,
@@ -140,6 +143,16 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Takes an entry out of an object, whatever the case of its key. Says whether there was one.
+    pub(super) fn remove(&mut self, key: &str) -> bool {
+        let Self::Object(Object { entries, .. }) = self else { return false };
+        let before = entries.len();
+        entries.retain(|(name, _)| !name.eq_ignore_ascii_case(key));
+        entries.len() < before
+    }
+}
+
 impl<'de> IntoDeserializer<'de, Fault> for Node {
     type Deserializer = Self;
 
@@ -217,8 +230,10 @@ impl<'de> Deserializer<'de> for Node {
         match self {
             Self::Object(object) => visitor.visit_map(Fields::new(name, object, fields)),
             Self::Null => visitor.visit_map(MapDeserializer::new(no_entries())),
+            // What the struct is called here tells nobody anything.
             node => {
-                Err(Fault::invalid_type(node.unexpected(), &visitor).wanting(|| name.to_owned()))
+                Err(Fault::invalid_type(node.unexpected(), &"an object")
+                    .wanting(|| name.to_owned()))
             }
         }
     }

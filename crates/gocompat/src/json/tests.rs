@@ -70,6 +70,23 @@ fn keys_no_struct_asks_for_are_told_to_who_wants_to_know() {
 }
 
 #[test]
+fn every_key_whose_value_is_of_no_use_is_told_to_who_wants_to_know() {
+    let refused = |text: &str| match from_slice_noting::<Request>(text.as_bytes(), &[]) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{text} is read"),
+    };
+    assert_eq!(
+        refused(r#"{"Port":"x","name":[],"inner":7,"list":[{"id":"d"},{"id":5}]}"#),
+        "port: invalid type: string \"x\", expected i64; \
+         name: invalid type: sequence, expected a string; \
+         inner: invalid type: integer `7`, expected an object; \
+         list[1].id: invalid type: integer `5`, expected a string"
+    );
+    assert_eq!(refused("7"), "invalid type: integer `7`, expected an object");
+    assert_eq!(refused(r#"{"port":"x"}"#), "port: invalid type: string \"x\", expected i64");
+}
+
+#[test]
 fn unknown_keys_are_ignored() {
     assert_eq!(read(r#"{"other":{"deep":[1,2,{}]},"name":"a"}"#).name, "a");
 }
@@ -88,7 +105,7 @@ fn a_value_out_of_place_is_named() {
         refused(r#"{"list":[{"id":"a"},{"ID":5}]}"#),
         "list[1].id: invalid type: integer `5`, expected a string"
     );
-    assert_eq!(refused("[]"), ".: invalid type: sequence, expected struct Request");
+    assert_eq!(refused("[]"), "invalid type: sequence, expected an object");
 }
 
 #[test]
