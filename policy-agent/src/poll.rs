@@ -54,6 +54,8 @@ pub(crate) struct Poller {
     reach: watch::Sender<Reach>,
     /// What we show the server.
     certificate: Option<PathBuf>,
+    /// Whether any question was answered.
+    answered: bool,
 }
 
 /// Why the kernel enforces nothing newer.
@@ -82,8 +84,8 @@ impl Poller {
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach::default());
         let last = last.unwrap_or_default();
-        let certificate = None;
-        (Self { follower, last, keeper, wake, statuses, reach, certificate }, reaching)
+        let (certificate, answered) = (None, false);
+        (Self { follower, last, keeper, wake, statuses, reach, certificate, answered }, reaching)
     }
 
     /// A server that refuses a certificate says nothing of it, but ends the connection: so who has failed to
@@ -151,10 +153,18 @@ impl Poller {
         news: News,
     ) -> Result<Option<Taken>, Failure> {
         let (policies, version) = match news {
-            News::Unchanged => return Ok(None),
-            News::Failed { error, retry_in: _ } => return Err(Failure::Server(chain(&error))),
+            News::Failed { error, retry_in: _ } => {
+                let step = error.next_step(!self.answered);
+                let step = step.map(|step| format!("; {step}")).unwrap_or_default();
+                return Err(Failure::Server(chain(&error) + &step));
+            }
+            News::Unchanged => {
+                self.answered = true;
+                return Ok(None);
+            }
             News::Policies { all, version } => (all, version),
         };
+        self.answered = true;
         let came = self.follower.answered();
         let taken = self.take(apps.clone(), policies, version.clone()).await;
         if taken.is_err() {

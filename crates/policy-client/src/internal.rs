@@ -4,6 +4,7 @@
 //! A [`Client`] asks each address once, and repeats nothing. When to ask again, and whom, is what a
 //! [`Follower`] decides.
 
+mod advice;
 mod clock;
 mod door;
 mod error;

@@ -44,14 +44,14 @@ pub enum SettingsError {
         source: reqwest::Error,
     },
     /// The bundle of authorities is empty.
-    #[error("{} holds no certificate", .0.display())]
+    #[error("{} holds no certificate; that of the authority behind the server's is meant", .0.display())]
     NoAuthority(PathBuf),
     /// The cell's name does not fit into a header.
     #[error("cell name {0:?} cannot be sent: expected visible ASCII characters")]
     Cell(String),
     /// The pieces do not make a client, e.g. certificate and key do not belong together.
     #[error(
-        "preparing the TLS client with the certificate in {} and the key in {}",
+        "preparing the TLS client with the certificate in {} and the key in {}, which must be the certificate's",
         certificate.display(), key.display()
     )]
     Client {

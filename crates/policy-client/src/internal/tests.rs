@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use axum::http::Method;
 use policy::{AppGuid, Lease, Tag, TagLength, TaggedPolicy, Version, wire::v1};
 use proptest::prelude::*;
+use tokio::net::TcpListener;
 
 use super::*;
 use server::{Reply, Server};
@@ -281,6 +282,34 @@ async fn a_server_of_another_authority_is_not_spoken_to() {
 }
 
 #[tokio::test]
+async fn what_to_do_about_a_connection_that_comes_to_nothing_is_known() {
+    let (server, stranger) = (Server::start().await, Server::start().await);
+    let step = async |change: &dyn Fn(&mut Settings), never_answered| {
+        let mut settings = server.settings();
+        change(&mut settings);
+        let client = Client::new(&settings).unwrap();
+        let error = client.leases(None, None).await.unwrap_err();
+        error.next_step(never_answered).unwrap_or_else(|| panic!("{error:?}"))
+    };
+    let other = step(&|settings| settings.urls = vec![stranger.url.clone()], false).await;
+    assert!(other.starts_with("ca_cert_file must be"), "{other}");
+    let server_as_client = |settings: &mut Settings| {
+        settings.client_cert_file = server.files.path().join("server.crt");
+        settings.client_key_file = server.files.path().join("server.key");
+    };
+    let not_accepted = step(&server_as_client, true).await;
+    assert!(not_accepted.starts_with("client_cert_file must be"), "{not_accepted}");
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", plain.local_addr().unwrap());
+    tokio::spawn(axum::serve(plain, axum::Router::new()).into_future());
+    let no_tls = step(&|settings| settings.urls = vec![url.clone()], true).await;
+    assert!(no_tls.contains("port 4003 by custom"), "{no_tls}");
+    let named = |s: &mut Settings| s.urls = vec![s.urls[0].replace("127.0.0.1", "127.0.0.2")];
+    let nobody = step(&named, true).await;
+    assert!(nobody.contains("running there"), "{nobody}");
+}
+
+#[tokio::test]
 async fn settings_that_cannot_work_are_refused_by_name() {
     let server = Server::start().await;
     let refused = |change: &dyn Fn(&mut Settings)| {
@@ -299,7 +328,10 @@ async fn settings_that_cannot_work_are_refused_by_name() {
     let key = server.settings().client_key_file;
     assert_eq!(
         refused(&|settings| settings.ca_cert_file = key.clone()),
-        format!("{} holds no certificate", key.display())
+        format!(
+            "{} holds no certificate; that of the authority behind the server's is meant",
+            key.display()
+        )
     );
     assert_eq!(
         refused(&|settings| settings.cell = Some("a\nb".into())),
