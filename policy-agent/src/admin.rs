@@ -112,6 +112,15 @@ pub(crate) fn routes(
         .with_state(Admin { wake, statuses, reach, groups, pages, patience: PATIENCE })
 }
 
+/// Beside `routes`, a word for who asks for what is not there, or by another method.
+pub(crate) fn or_a_word(routes: Router) -> Router {
+    let nothing = || async { (StatusCode::NOT_FOUND, "there is no such page; GET / lists them\n") };
+    let otherwise = || async {
+        (StatusCode::METHOD_NOT_ALLOWED, "this page takes another method; GET / lists them\n")
+    };
+    routes.fallback(nothing).method_not_allowed_fallback(otherwise)
+}
+
 /// For who comes by and wants to know what there is; each is told of in README.md.
 const CONTENTS: &str = "\
 policy-agent
@@ -344,17 +353,6 @@ mod tests {
     use super::*;
     use crate::status::Enforced;
 
-    #[test]
-    fn every_path_is_listed_for_who_comes_by() {
-        let of = [include_str!("admin.rs"), include_str!("groups/admin.rs")].concat();
-        let paths = of.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
-        let paths: Vec<_> = paths.filter(|path| path.starts_with('/') && *path != "/").collect();
-        assert!(paths.len() > 7, "{paths:?}");
-        for path in paths {
-            assert!(CONTENTS.contains(&format!(" {path}")), "{path}");
-        }
-    }
-
     #[tokio::test]
     async fn an_address_that_is_freed_a_moment_later_is_waited_for() {
         let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -437,6 +435,48 @@ mod tests {
         let (status, text) = timeout(NETWORKER, forced(&fake)).await.unwrap();
         assert_eq!(status, 500);
         assert!(text.ends_with("not done after 25 seconds"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn every_page_that_is_listed_is_there_and_who_asks_for_others_gets_a_word() {
+        let fake = fake(&[]);
+        let Admin { wake, statuses, reach, groups, pages, .. } = fake.admin.clone();
+        let routes = routes(wake, (statuses, reach, groups), pages);
+        let routes = or_a_word(routes.merge(groups::disabled()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, routes).into_future());
+        let asked = move |method: &str, path: &str| {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let request = axum::http::Request::builder().method(method);
+            let request = request.uri(format!("http://{address}{path}")).body(()).unwrap();
+            let mut answer = agent.run(request).unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+        };
+        tokio::task::spawn_blocking(move || {
+            let nothing = "there is no such page; GET / lists them\n";
+            let mut listed = 0;
+            for line in CONTENTS.lines() {
+                let words: Vec<_> = line.split_whitespace().collect();
+                let [method @ ("GET" | "POST"), page, ..] = words[..] else { continue };
+                let (code, word) = asked(method, page.split('?').next().unwrap());
+                assert!(
+                    word != nothing && !word.contains("another method"),
+                    "{line}: {code} {word}"
+                );
+                listed += 1;
+            }
+            assert!(listed > 8, "{CONTENTS}");
+            assert_eq!(asked("GET", "/stauts"), (404, nothing.to_owned()));
+            let (code, word) = asked("GET", "/promote");
+            assert!(code == 405 && word.contains("another method"), "{code} {word}");
+            let (code, word) = asked("GET", "/status/security-groups");
+            assert!(code == 404 && word.contains("enable_asg_syncing"), "{code} {word}");
+            assert_eq!(asked("GET", "/").0, 200);
+        })
+        .await
+        .unwrap();
     }
 
     #[tokio::test]

@@ -37,9 +37,9 @@ pub enum AskError {
     /// The agent does not know, and says why.
     #[error("the agent cannot tell: {0}")]
     Refused(String),
-    /// Another version of the agent, most likely.
-    #[error("the agent's answer is unreadable")]
-    Unreadable(#[source] serde_json::Error),
+    /// Another program, or another version of the agent.
+    #[error("what listens at {0} does not answer as a policy agent of this version does")]
+    Stranger(SocketAddr, #[source] Option<serde_json::Error>),
     /// It was explained, but could not be tried.
     #[error("trying it out")]
     Probe(#[from] ProbeError),
@@ -134,7 +134,12 @@ fn told<T: DeserializeOwned>(
     let mut response = response.map_err(unreachable)?;
     let text = response.body_mut().read_to_string().map_err(unreachable)?;
     if !response.status().is_success() {
-        return Err(AskError::Refused(text));
+        // An agent says why; a page is somebody else's.
+        let is_a_page = text.is_empty() || text.trim_start().starts_with('<');
+        return Err(match is_a_page {
+            true => AskError::Stranger(address, None),
+            false => AskError::Refused(text),
+        });
     }
-    serde_json::from_str(&text).map_err(AskError::Unreadable)
+    serde_json::from_str(&text).map_err(|error| AskError::Stranger(address, Some(error)))
 }

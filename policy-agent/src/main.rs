@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Some((verb, words)) if verb == "doctor" => return doctor(words.iter().cloned()),
         Some((verb, words)) if verb == "explain" => return explain(words),
         Some((verb, words)) if verb == "promote" => return promote(words),
+        Some((word, _)) if !word.starts_with('-') => {
+            let why = format!("there is no {word}; there are doctor, explain and promote");
+            return wrong(&why, usage::AGENT);
+        }
         _ => {}
     }
     let path = match command::config_file_or_usage(NAME, usage::AGENT) {

@@ -68,7 +68,7 @@ pub async fn run(
     };
     let debug = debug::routes(level, accepted, wake.clone());
     let sources = (statuses, reach.clone(), groups.as_ref().map(Groups::statuses));
-    let admin = admin::routes(wake, sources, pages).merge(of_groups);
+    let admin = admin::or_a_word(admin::routes(wake, sources, pages).merge(of_groups));
 
     tell_of_start(&config, backend, shadow.as_deref());
     let mut beside = Beside::default();

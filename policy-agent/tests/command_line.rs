@@ -120,6 +120,9 @@ fn a_wrong_command_line_shows_the_usage() {
     assert_eq!(code, Some(2));
     assert!(stderr.contains("flag provided but not defined: -confg-file"), "{stderr}");
     assert!(stderr.contains("Usage: policy-agent --config-file PATH"), "{stderr}");
+    let (code, stderr) = agent(&["docter", "--config-file", "x"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("there is no docter; there are doctor, explain"), "{stderr}");
 }
 
 #[test]
@@ -159,4 +162,25 @@ fn an_explanation_needs_a_packet_and_an_agent() {
     let (code, stderr) = agent(&["explain", "--address", "127.0.0.1:1", "web", "db", "80"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("asking the agent at 127.0.0.1:1; is it running?"), "{stderr}");
+}
+
+#[test]
+fn another_program_in_the_agents_place_is_told_as_such_and_not_printed() {
+    for answer in [
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 22\r\n\r\n<html>no such</html>\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello!",
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stranger = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        });
+        let (code, stderr) = agent(&["explain", "--address", &address, "web", "db", "80"]);
+        stranger.join().unwrap();
+        assert_eq!(code, Some(1), "{stderr}");
+        let told = format!("what listens at {address} does not answer as a policy agent");
+        assert!(stderr.contains(&told) && !stderr.contains("html"), "{stderr}");
+    }
 }

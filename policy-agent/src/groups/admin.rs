@@ -21,6 +21,7 @@ use super::{
 };
 
 const UPDATE: &str = "/force-asgs-for-container";
+const STATUS: &str = "/status/security-groups";
 const CLEAN_UP: &str = "/force-orphaned-asgs-cleanup";
 
 #[derive(Clone)]
@@ -47,7 +48,7 @@ pub(super) fn routes(
     Router::new()
         .route(UPDATE, any(update))
         .route(CLEAN_UP, any(clean_up))
-        .route("/status/security-groups", get(status))
+        .route(STATUS, get(status))
         .with_state(Admin { wake, statuses, reach, patience })
 }
 
@@ -57,7 +58,10 @@ pub(crate) fn disabled() -> Router {
     let refuse = || async {
         (StatusCode::METHOD_NOT_ALLOWED, "ASG syncing has been disabled administratively")
     };
-    Router::new().route(UPDATE, any(refuse)).route(CLEAN_UP, any(refuse))
+    let untold = || async {
+        (StatusCode::NOT_FOUND, "security groups are the networker's: enable_asg_syncing is off\n")
+    };
+    Router::new().route(UPDATE, any(refuse)).route(CLEAN_UP, any(refuse)).route(STATUS, get(untold))
 }
 
 async fn status(State(admin): State<Admin>) -> Json<Status> {
