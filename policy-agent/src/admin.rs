@@ -353,6 +353,18 @@ mod tests {
     use super::*;
     use crate::status::Enforced;
 
+    /// Of those whose path stands in a call; a constant's is not seen here.
+    #[test]
+    fn pages_are_listed_for_who_comes_by() {
+        let paths = include_str!("admin.rs").split(".route(\"").skip(1);
+        let paths = paths.filter_map(|rest| rest.split('"').next());
+        let paths: Vec<_> = paths.filter(|path| path.starts_with('/') && *path != "/").collect();
+        assert!(paths.len() > 6, "{paths:?}");
+        for path in paths {
+            assert!(CONTENTS.contains(&format!(" {path}")), "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn an_address_that_is_freed_a_moment_later_is_waited_for() {
         let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -1,5 +1,7 @@
 //! One pass: look at the cell, decide, make the kernel agree. Blocking, so it runs beside the runtime.
 
+mod others;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,7 +11,7 @@ use std::{
 use containers::Store;
 use ipnet::Ipv6Net;
 use netfilter::{
-    Dialect, Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
+    Drift, Firewall, Interface, KernelError, Observed, Plan, Rendered, Settled, Table,
 };
 use netfilter_events::conntrack::{Connections, ConntrackError};
 use thiserror::Error;
@@ -19,7 +21,6 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
-    bypass::{self, Bypass},
     connections::{self, Suspects},
     denied::Accepted,
     desired, drift,
@@ -233,11 +234,14 @@ impl Enforcer {
         {
             firewall.commit(&plan)?;
         }
+        if !stands {
+            drift.extend(self.expel_strangers(firewall)?);
+        }
         let settled = settle(world, agreed, stands, firewall);
         let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
         // Nobody else has written, and nobody else is here.
         if !as_seen {
-            drift.extend(self.look_at_what_others_wrote(firewall)?);
+            self.look_at_what_others_wrote(firewall);
         }
         // Somebody else may have let in whomever, and put back what was there since.
         let judged = unchanged && plan.is_empty() && as_we_left_it != Some(false);
@@ -249,25 +253,6 @@ impl Enforcer {
             connections_cut,
             ..self.nothing_to_do(agreed, answer, firewall)
         })
-    }
-
-    /// Whether the networker's rules are whole, and none of anybody else's goes before them. In a table of
-    /// our own nobody else's is in its place: what was taken out there is returned.
-    fn look_at_what_others_wrote(
-        &mut self,
-        firewall: &mut Firewall,
-    ) -> Result<Vec<Drift>, KernelError> {
-        let Some(observed) = firewall.known() else { return Ok(Vec::new()) };
-        self.unguarded = self.guards.missing(self.files.handles(), observed);
-        let bypasses = bypass::found(observed);
-        if firewall.dialect() != Dialect::Nft {
-            self.bypassed = bypasses.iter().map(Bypass::told).collect();
-            return Ok(Vec::new());
-        }
-        if !bypasses.is_empty() {
-            firewall.commit(&bypass::removal(&bypasses, Dialect::Nft))?;
-        }
-        Ok(bypasses.iter().map(Bypass::drift).collect())
     }
 
     /// What failed may have left the kernel as it was, which is then said to be held, and is not if

@@ -46,6 +46,8 @@ pub(crate) enum UpError {
         "the network namespace of {of} is pinned as {} already: two containers cannot have one; take the other down first", pin.display()
     )]
     Shared { of: Source, pin: PathBuf },
+    #[error("{0} was in another network namespace a moment ago")]
+    Left(Source),
     #[error("port mapping {number}")]
     Mapping {
         /// Which mapping, from 1.
@@ -112,15 +114,20 @@ pub(crate) fn up(
         return Ok(live.reply.clone());
     }
     host.check().map_err(UpError::Check)?;
-    let elsewhere = host.pinned_elsewhere(handle, plan.namespace).map_err(UpError::Namespace)?;
-    if let Some(pin) = elsewhere {
-        return Err(UpError::Shared { of: plan.source, pin });
-    }
+    alone(host, handle, plan.source, plan.namespace)?;
     if known.is_some() || pinned.is_some() {
         down(host, handle)
             .map_err(|source| UpError::Leftovers { handle: handle.clone(), source })?;
     }
     connect(host, config, handle, plan)
+}
+
+/// A namespace that is another container's as well would lose that one's links when this one goes.
+fn alone(host: &dyn Host, handle: &Handle, of: Source, namespace: NetnsId) -> Result<(), UpError> {
+    match host.pinned_elsewhere(handle, namespace).map_err(UpError::Namespace)? {
+        Some(pin) => Err(UpError::Shared { of, pin }),
+        None => Ok(()),
+    }
 }
 
 fn connect(
@@ -129,7 +136,7 @@ fn connect(
     handle: &Handle,
     plan: Plan,
 ) -> Result<wire::UpReply, UpError> {
-    let Plan { source, namespace: _, wanted, egress, request } = plan;
+    let Plan { source, namespace: looked_at, wanted, egress, request } = plan;
     let mut undo = Undo::new(host);
     let mut record = Record::begun(handle);
 
@@ -138,6 +145,11 @@ fn connect(
 
     undo.or("unpinning its namespace", |host| host.unpin(handle));
     let namespace = host.pin(handle, source).map_err(doing("pinning its namespace"))?;
+    if namespace != looked_at {
+        return Err(UpError::Left(source));
+    }
+    // Another container may have come up meanwhile.
+    alone(host, handle, source, namespace)?;
 
     undo.or("releasing its ports", |host| {
         // Not while anything leads from them, should removing the rules have failed.

@@ -93,7 +93,7 @@ fn judge(body: &Body) -> Finding {
         return Finding::broken("agent", says);
     }
     if let Some(first) = body.enforcement.bypassed.first() {
-        return Finding::broken("agent", format!("containers are open to the world: {first}"));
+        return Finding::broken("agent", format!("containers may be open to the world: {first}"));
     }
     if body.enforcement.of_former_run {
         let failure = body.server_failure.as_deref().unwrap_or("it has not answered yet");

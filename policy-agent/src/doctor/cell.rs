@@ -11,8 +11,7 @@ use service::log::chain;
 use super::Finding;
 use crate::Config;
 
-/// The containers in the store; `None` if there is no store. Reading one that is not there would make its
-/// lock, and a doctor makes nothing.
+/// The containers in the store; `None` if there is no store.
 pub(super) type Stored = Option<Result<Contents, StoreError>>;
 
 pub(super) fn stored(config: &Config) -> Stored {

@@ -49,10 +49,14 @@ impl fmt::Display for Verdict {
 /// What is to be said where an end is no container's, or none is here: no policy can be about that.
 pub(super) fn beyond_policies(
     source: Place,
-    destination: Place,
+    destination: &Found<'_>,
 ) -> Option<(Verdict, &'static str)> {
     use Place::{Here, Host, OtherCell, Outside};
-    let told = match (source, destination) {
+    let told = match (source, destination.place) {
+        (Host, Here) if destination.app.is_none() => (
+            Verdict::NotForPolicies,
+            "It comes from this host itself, and no known app runs at that address of this cell.",
+        ),
         (Host, Here) => (
             Verdict::Passes,
             "It comes from this host itself, whose own packets to its containers are not filtered.",

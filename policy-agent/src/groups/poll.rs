@@ -120,7 +120,10 @@ impl<S: Server> Poller<S> {
                 Ok(GroupsTold { answer, wait }) => self.heed(&spaces, answer).await.map(|()| wait),
                 Err(error) => Err(chain(&error)),
             };
+            let looked_in = self.reach.borrow().failure.is_some();
             let pause = match &heeded {
+                // Pauses go on to grow until a question that is held is answered.
+                Ok(_) if looked_in && question.known.is_some() => LEAST_PAUSE,
                 Ok(wait) => self.pause_after(question.wait.is_some(), *wait, took),
                 Err(_) => self.pause_after_failure(),
             };

@@ -7,7 +7,7 @@ use super::ClientError;
 
 /// What an error says somewhere, and what to do. The texts are those of rustls, hyper and the kernel, whose types
 /// are no part of what the client promises; tests meet the commonest in real connections.
-const STEPS: [(&str, &str); 9] = [
+const STEPS: [(&str, &str); 11] = [
     ("UnknownIssuer", OTHER_AUTHORITY),
     // What another authority of the same name has signed.
     ("BadSignature", OTHER_AUTHORITY),
@@ -18,6 +18,8 @@ const STEPS: [(&str, &str); 9] = [
     ("not valid for name", "the server's certificate must name the host in the server's address"),
     ("certificate expired", OUT_OF_TIME),
     ("certificate not valid yet", OUT_OF_TIME),
+    ("alert: ProtocolVersion", NO_COMMON_TLS),
+    ("alert: HandshakeFailure", NO_COMMON_TLS),
     ("received fatal alert", NOT_ACCEPTED),
     ("Connection refused", "is the policy server running there?"),
     ("failed to lookup address", "does the name in the server's address resolve here?"),
@@ -26,6 +28,9 @@ const STEPS: [(&str, &str); 9] = [
 const OTHER_AUTHORITY: &str = "ca_cert_file must be the authority that has signed the server's certificate (ca.crt in the server's pki folder)";
 
 const OUT_OF_TIME: &str = "the server needs a new certificate, unless a clock is wrong";
+
+const NO_COMMON_TLS: &str =
+    "is that a policy server? what listens there speaks no TLS 1.2 or 1.3 that is spoken here";
 
 const NOT_ACCEPTED: &str = "client_cert_file must be a certificate for clients, signed by the authority the server trusts (agent.crt in the server's pki folder)";
 

@@ -273,7 +273,9 @@ impl<S: Server> Follower<S> {
         let rest = told.as_ref().map_or(Duration::ZERO, |told| told.rest);
         let (news, pause) = match told {
             Ok(Told { answer: Answer::NotModified(_), .. }) if looked_in => {
-                self.course.answered();
+                // Pauses go on to grow until a question that is held is answered, or something is new: one that
+                // answers short questions may be unable to hold any.
+                self.older = 0;
                 (News::Unchanged, Duration::ZERO)
             }
             Ok(Told { answer: Answer::NotModified(_), wait, .. }) => {

@@ -65,6 +65,77 @@ fn vandalised_rules_are_repaired_and_counted_as_repairs() {
     );
 }
 
+fn forward(cell: &Cell) -> Vec<String> {
+    cell.kernel.lock().unwrap().state.rules(Table::Filter, "FORWARD").unwrap().to_vec()
+}
+
+fn insert(state: &mut Observed, rule: &str) {
+    state.rules_mut(Table::Filter, "FORWARD").unwrap().insert(0, rule.to_owned());
+}
+
+/// However they come: in one go, or while those before are taken out.
+#[test]
+fn a_strangers_rule_in_our_own_table_goes_and_the_next_one_is_noticed() {
+    let kernel = FakeKernel { generation: Some(7), ..FakeKernel::speaking(Dialect::Nft) };
+    let mut cell = Cell::with(kernel);
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    let healthy = forward(&cell);
+    {
+        let mut kernel = cell.kernel.lock().unwrap();
+        insert(&mut kernel.state, "counter accept");
+        kernel.generation = Some(100);
+        let mut again = 1;
+        kernel.intruder = Some(Box::new(move |state| {
+            if again > 0 {
+                insert(state, "accept");
+                again -= 1;
+            }
+        }));
+    }
+    assert!(cell.enforcer.has_moved());
+    let outcome = cell.enforcer.pass(Some(&answer), false).unwrap();
+    let told = outcome.drift.iter().any(|one| one.what.contains("foreign rule `counter accept`"));
+    assert!(outcome.repaired && told, "{:?}", outcome.drift);
+    // What came meanwhile is noticed at the next look, not at the next repair.
+    cell.kernel.lock().unwrap().intruder = None;
+    if forward(&cell) != healthy {
+        cell.enforcer.pass(Some(&answer), true).unwrap();
+    }
+    assert_eq!(forward(&cell), healthy);
+    assert!(!cell.enforcer.has_moved());
+    insert(&mut cell.kernel.lock().unwrap().state, "accept");
+    cell.kernel.lock().unwrap().generation = Some(200);
+    assert!(cell.enforcer.has_moved());
+}
+
+#[test]
+fn a_strangers_rule_that_stays_is_told_and_holds_nothing_up() {
+    let mut cell = Cell::with(FakeKernel::speaking(Dialect::Nft));
+    cell.run("h", "10.255.30.3", "db");
+    let answer = answer(&["db"], &[("web", 1, "db", 2)]);
+    cell.enforcer.pass(Some(&answer), false).unwrap();
+    insert(&mut cell.kernel.lock().unwrap().state, "accept");
+    // Each time it is about to be taken out, somebody else has done so, and put in another.
+    let mut number = 0;
+    cell.kernel.lock().unwrap().intruder = Some(Box::new(move |state| {
+        let rules = state.rules_mut(Table::Filter, "FORWARD").unwrap();
+        rules.retain(|rule| !rule.ends_with("accept"));
+        number += 1;
+        if number < 3 {
+            rules.push(format!("mark {number} accept"));
+        }
+    }));
+    let outcome = cell.enforcer.pass(Some(&answer), false).unwrap();
+    assert!(outcome.enforced);
+    assert_eq!(outcome.bypassed.len(), 1, "{:?}", outcome.bypassed);
+    assert!(outcome.bypassed[0].contains("cannot be taken out"), "{:?}", outcome.bypassed);
+    cell.kernel.lock().unwrap().intruder = None;
+    let outcome = cell.enforcer.pass(Some(&answer), true).unwrap();
+    assert_eq!(outcome.bypassed, [""; 0]);
+}
+
 #[test]
 fn a_kernel_that_counts_its_changes_is_read_once_and_after_the_changes_of_others() {
     let mut cell = Cell::with(FakeKernel { generation: Some(7), ..FakeKernel::default() });

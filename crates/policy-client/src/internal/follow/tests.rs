@@ -265,6 +265,40 @@ async fn who_looks_in_is_not_held_until_an_answer_and_learns_nothing_of_holds() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn pauses_grow_where_only_short_questions_are_answered() {
+    let mut cell = Cell::beside(1);
+    cell.will(Duration::ZERO, whole(&["a"], "x.7"));
+    cell.ask().await;
+    let began = Instant::now();
+    let mut questions = 0;
+    while began.elapsed() < seconds(60) {
+        cell.will(Duration::ZERO, refused(503));
+        cell.will(Duration::ZERO, told(Answer::NotModified(version("x.7")), None));
+        assert!(matches!(cell.ask().await, News::Failed { .. }));
+        cell.follower.look_in();
+        assert!(matches!(cell.ask().await, News::Unchanged));
+        questions += 2;
+    }
+    assert!(questions < 60, "{questions} questions in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_state_that_is_denied_in_between_is_not_believed() {
+    let mut cell = Cell::beside(1);
+    cell.will(Duration::ZERO, whole(&["a"], "x.7"));
+    cell.ask().await;
+    for _ in 0..4 {
+        cell.will(Duration::ZERO, whole(&["a", "b"], "x.6"));
+        cell.will(Duration::ZERO, refused(503));
+        cell.will(Duration::ZERO, told(Answer::NotModified(version("x.7")), None));
+        assert!(matches!(cell.ask().await, News::Unchanged));
+        assert!(matches!(cell.ask().await, News::Failed { .. }));
+        cell.follower.look_in();
+        assert!(matches!(cell.ask().await, News::Unchanged));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_every_hold_is_cut_the_server_is_asked_now_and_then() {
     let mut cell = Cell::beside(1);
     cell.will(Duration::ZERO, whole(&["a"], "x.7"));

@@ -1,0 +1,43 @@
+//! What of others' hands is seen in a pass, beside what they did to rules of ours.
+
+use netfilter::{Dialect, Drift, Firewall, KernelError};
+use service::log::chain;
+
+use super::Enforcer;
+use crate::bypass::{self, Bypass};
+
+impl Enforcer {
+    /// Whether the networker's rules are whole, and none of anybody else's goes before them.
+    pub(super) fn look_at_what_others_wrote(&mut self, firewall: &Firewall) {
+        let Some(observed) = firewall.known() else { return };
+        self.unguarded = self.guards.missing(self.files.handles(), observed);
+        if firewall.dialect() != Dialect::Nft {
+            self.bypassed = bypass::found(observed).iter().map(Bypass::told).collect();
+        }
+    }
+
+    /// Takes out of our own table what is nobody's there, and says what that was. What cannot be taken out is
+    /// told, and holds nothing else up.
+    pub(super) fn expel_strangers(
+        &mut self,
+        firewall: &mut Firewall,
+    ) -> Result<Vec<Drift>, KernelError> {
+        if firewall.dialect() != Dialect::Nft {
+            return Ok(Vec::new());
+        }
+        self.bypassed = Vec::new();
+        let mut failure = None;
+        // Whoever put it there may have taken it out, too, in between.
+        for _ in 0..2 {
+            let strangers = bypass::strangers(firewall.observed()?);
+            match firewall.commit(&bypass::removal(&strangers)) {
+                Ok(()) => return Ok(strangers.iter().map(|rule| bypass::drift(rule)).collect()),
+                Err(error) => failure = Some((strangers, chain(&error))),
+            }
+        }
+        let (strangers, why) = failure.unwrap_or_default();
+        let kept = |rule: &String| format!("`{rule}` in FORWARD cannot be taken out: {why}");
+        self.bypassed = strangers.iter().map(kept).collect();
+        Ok(Vec::new())
+    }
+}
