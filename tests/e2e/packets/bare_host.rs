@@ -48,7 +48,8 @@ inventory() {
   ps -e -o comm= | sed 's/^/process /'
   # `ip netns` keeps its folder, and that it is a mount.
   find /run | grep -v '^/run/netns$'
-  grep -v ' /run/netns ' /proc/self/mounts
+  # Mounts of other tests, below what is hidden here, go when those end.
+  grep -v -e ' /run/netns ' -e ' /run/netns/w[0-9]' -e ' /run/tmp/' /proc/self/mounts
   sed 's/^/forwarding /' /proc/sys/net/ipv4/ip_forward
 }
 before=$(inventory)
