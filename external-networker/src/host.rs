@@ -18,7 +18,7 @@ use cni::{AddError, Attachment, DelError, NetworkError, PluginError, TargetError
 use containers::{Container, StoreError};
 use hostnet::{
     link::{LinkError, Place},
-    netns::{NetnsError, NetnsId, SysctlError},
+    netns::{HoldError, NetnsError, NetnsId, SysctlError},
 };
 use netfilter::{BackendUnavailable, Interface, KernelError, Observed, Ruleset, Scope};
 use serde_json::{Map, Value};
@@ -79,6 +79,10 @@ pub(crate) trait Host {
     ) -> Result<Option<PathBuf>, HostError>;
     /// Pins the namespace `source` leads to, and says which that is.
     fn pin(&self, handle: &Handle, source: Source) -> Result<NetnsId, HostError>;
+    /// Lets nothing out of the pinned namespace, which has links before it has rules, and after.
+    fn hold(&self, handle: &Handle) -> Result<(), HostError>;
+    /// Lets out of it what its links and rules let out.
+    fn release(&self, handle: &Handle) -> Result<(), HostError>;
     /// Gives up the pinned namespace.
     fn unpin(&self, handle: &Handle) -> Result<(), HostError>;
 
@@ -186,6 +190,8 @@ pub(crate) enum HostError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     #[error(transparent)]
     Ports(#[from] PortsError),
     #[error(transparent)]

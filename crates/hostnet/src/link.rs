@@ -26,6 +26,7 @@ pub use route::Route;
 pub use vxlan::{NewVxlan, Vxlan};
 
 use error::Doing;
+pub(crate) use error::done;
 
 /// A hardware address.
 pub type Mac = [u8; 6];

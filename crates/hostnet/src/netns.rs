@@ -5,6 +5,7 @@
 //! its namespace is *pinned*: bind-mounted on a file, which keeps it alive and gives it a name that
 //! CNI plugins understand. Start at [`Netns`].
 
+mod hold;
 mod sysctl;
 
 use std::{
@@ -28,6 +29,7 @@ use nix::{
 };
 use thiserror::Error;
 
+pub use hold::HoldError;
 pub use sysctl::{SysctlError, read as read_sysctl, write as write_sysctl};
 
 /// `NSFS_MAGIC` of linux/magic.h: the file system namespaces live on.

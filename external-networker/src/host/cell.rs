@@ -175,14 +175,10 @@ fn open(source: Source) -> Result<Netns, HostError> {
 }
 
 impl Host for CellHost<'_> {
-    /// A loose filter for all interfaces wins over the strict one we set on each container's
-    /// (`conf/all` and `conf/<name>`: the kernel takes the greater value).
     fn check(&self) -> Result<(), HostError> {
         self.cni.check(&self.network()?)?;
         self.config.store_owner.as_ref().map(StoreOwner::find).transpose()?;
-        if netns::read_sysctl("net/ipv4/conf/all/rp_filter")? == "2" {
-            return Err(HostError::LooseFilter);
-        }
+        links::check_forged_sources()?;
         if self.config.second_network.is_some() {
             self.firewalls.configured()?.observe().map_err(HostError::OneFamily)?;
         }
@@ -222,6 +218,14 @@ impl Host for CellHost<'_> {
         let netns = open(source)?;
         netns.pin(&self.pin_file(handle))?;
         Ok(netns.id())
+    }
+
+    fn hold(&self, handle: &Handle) -> Result<(), HostError> {
+        Ok(Netns::open(self.pin_file(handle))?.hold()?)
+    }
+
+    fn release(&self, handle: &Handle) -> Result<(), HostError> {
+        Ok(Netns::open(self.pin_file(handle))?.release()?)
     }
 
     fn unpin(&self, handle: &Handle) -> Result<(), HostError> {

@@ -58,6 +58,8 @@ struct State {
     /// Those who had groups, and were seen to be allowed something else.
     opened: BTreeSet<Handle>,
     had_groups: BTreeSet<Handle>,
+    /// Who may send nothing anywhere.
+    held: BTreeSet<Handle>,
     /// Whose links take no IPv6.
     without_ipv6: BTreeSet<Handle>,
     /// What the firewalls inside of containers say.
@@ -180,6 +182,19 @@ impl Host for FakeHost {
         Ok(id)
     }
 
+    fn hold(&self, handle: &Handle) -> Result<(), HostError> {
+        assert!(self.pinned(handle).is_some(), "it is held where it is pinned");
+        self.change(|_| ())?;
+        self.state.borrow_mut().held.insert(handle.clone());
+        Ok(())
+    }
+
+    fn release(&self, handle: &Handle) -> Result<(), HostError> {
+        self.change(|_| ())?;
+        self.state.borrow_mut().held.remove(handle);
+        Ok(())
+    }
+
     fn unpin(&self, handle: &Handle) -> Result<(), HostError> {
         self.change(|left| left.pins.remove(handle)).map(drop)
     }
@@ -210,6 +225,7 @@ impl Host for FakeHost {
 
     fn attach(&self, handle: &Handle, extra: &Map<String, Value>) -> Result<Attachment, HostError> {
         assert!(self.pinned(handle).is_some(), "plugins need a namespace");
+        assert!(self.state.borrow().held.contains(handle), "it has links before it has rules");
         let (ip, second) = {
             let state = &mut *self.state.borrow_mut();
             state.told_to_plugins = extra.clone();

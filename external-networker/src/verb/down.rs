@@ -17,10 +17,14 @@ pub(crate) struct DownError(Vec<(&'static str, HostError)>);
 ///
 /// The order matters to whoever gets the address or a port next: by the time CNI frees the address,
 /// its rules, its store entry, its policies and its connections are gone; ports are freed last, and
-/// only when nothing leads from them any more (spec/cell.md §I.23, §I.24).
+/// only when nothing leads from them any more (spec/cell.md §I.23, §I.24). What still runs in there sends
+/// nothing from the first moment on.
 pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     let mut errors = DownError::default();
     let record = errors.collect("marking it as going", retire(host, handle));
+    if host.pinned(handle).is_some() {
+        errors.collect("holding what it sends", host.hold(handle));
+    }
     let listed = errors.collect("store delete", host.strike(handle));
     // What is not remembered was connected by the CNI wrapper, before our time, and has not been moved
     // when another firewall was configured.

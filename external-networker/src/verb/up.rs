@@ -116,6 +116,11 @@ pub(crate) fn up(
     host.check().map_err(UpError::Check)?;
     alone(host, handle, plan.source, plan.namespace)?;
     if known.is_some() || pinned.is_some() {
+        if known.as_ref().is_some_and(|record| record.live.is_some()) && pinned.is_some() {
+            tracing::warn!(
+                "Container {handle} was up in another network namespace; that one is disconnected first"
+            );
+        }
         down(host, handle)
             .map_err(|source| UpError::Leftovers { handle: handle.clone(), source })?;
     }
@@ -150,6 +155,8 @@ fn connect(
     }
     // Another container may have come up meanwhile.
     alone(host, handle, source, namespace)?;
+
+    host.hold(handle).map_err(doing("holding what it sends"))?;
 
     undo.or("releasing its ports", |host| {
         // Not while anything leads from them, should removing the rules have failed.
@@ -209,6 +216,8 @@ fn connect(
     host.await_policies().map_err(doing("waiting for its policies"))?;
     host.await_groups(handle).map_err(doing("waiting for its security groups"))?;
 
+    host.release(handle).map_err(doing("letting go of what it sends"))?;
+    undo.or("holding what it sends", |host| host.hold(handle));
     undo.or("telling the policy agent", |host| {
         host.hint_policies();
         Ok(())

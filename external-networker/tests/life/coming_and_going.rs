@@ -56,7 +56,9 @@ fn up_again_answers_the_same_and_for_another_process_starts_over() {
     assert_eq!(cell.up("web", &first).answer(), answer);
     assert_eq!(cell.rules(), rules);
 
-    cell.up("web", &second).answer();
+    let ran = cell.up("web", &second);
+    assert!(ran.stderr.contains("web was up in another network namespace"), "{ran:?}");
+    assert_eq!(ran.code, Some(0));
     assert_eq!(Netns::open(cell.path("netns/web")).unwrap().id(), second.netns().id());
     assert_eq!(cell.rules().len(), rules.len());
     assert_eq!(cell.links().len(), 1);
@@ -179,6 +181,52 @@ fn many_containers_at_once_share_nothing_and_leave_nothing() {
             scope.spawn(move || cell.down(handle).fine());
         }
     });
+    cell.is_bare();
+}
+
+/// While plugins are at work, its links and its rules do not stand both.
+#[test]
+fn a_container_that_is_coming_or_going_or_half_made_sends_nothing() {
+    let (cell, container) = (Cell::new(), Process::start());
+    let send = || {
+        let sent = container.netns().run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"?", "10.255.30.1:9")
+        });
+        sent.unwrap().map_err(|error| error.kind())
+    };
+    let unreachable = Err(std::io::ErrorKind::NetworkUnreachable);
+    // Hands on what ptp has made, once it may.
+    cell.script(
+        "asleep",
+        "touch $CNI_PATH/../$CNI_COMMAND; while ! [ -e $CNI_PATH/../go ]; do sleep 0.01; done
+         [ $CNI_COMMAND = DEL ] || exec jq .prevResult",
+    );
+    let (adding, deleting, go) = (cell.path("ADD"), cell.path("DEL"), cell.path("go"));
+    cell.use_plugins(&["asleep"]);
+    let mut child = cell.spawn("up", "web");
+    let mut stdin = child.stdin.take().unwrap();
+    serde_json::to_writer(&mut stdin, &request(&container)).unwrap();
+    drop(stdin);
+    until("the second plugin runs", || adding.exists());
+    assert_eq!(cell.links().len(), 1, "ptp has made its link");
+    assert_eq!(send(), unreachable);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(send(), unreachable, "half-made");
+
+    std::fs::write(&go, "").unwrap();
+    cell.up("web", &container).answer();
+    assert_eq!(send(), Ok(1), "its rules decide");
+
+    std::fs::remove_file(&go).unwrap();
+    std::fs::remove_file(&deleting).unwrap();
+    let child = cell.spawn("down", "web");
+    until("the second plugin runs", || deleting.exists());
+    assert_eq!(cell.links().len(), 1, "ptp has not taken its link away");
+    assert_eq!(send(), unreachable);
+    std::fs::write(&go, "").unwrap();
+    finish(child, &Value::Null).fine();
     cell.is_bare();
 }
 

@@ -68,6 +68,15 @@ impl Doing {
     }
 }
 
+/// The result of what was being done, for which the errors in `fine` are as good as success.
+pub(crate) fn done(
+    doing: &str,
+    result: Result<(), Error>,
+    fine: &[Errno],
+) -> Result<(), LinkError> {
+    Doing::new(doing.to_owned()).gone(result, fine)
+}
+
 /// The kernel's reason, if it was the kernel that refused.
 pub(super) fn errno(error: &Error) -> Option<Errno> {
     match error {

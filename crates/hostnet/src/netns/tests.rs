@@ -106,3 +106,41 @@ fn a_process_that_is_gone_is_named() {
     let error = Netns::of_process(u32::MAX).unwrap_err();
     assert_eq!(error.to_string(), format!("opening network namespace /proc/{}/ns/net", u32::MAX));
 }
+
+/// Links and routes made while it is held are of no use until it is let go.
+#[test]
+fn who_is_held_sends_nothing_and_keeps_what_it_gets() {
+    let netns = fresh();
+    let ip = |arguments: &'static str| {
+        netns
+            .run(move || {
+                let output =
+                    std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+                assert!(output.status.success(), "{arguments}: {output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            })
+            .unwrap()
+    };
+    let sends = || {
+        let sent = netns.run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"?", "192.0.2.1:9")
+        });
+        sent.unwrap()
+    };
+    netns.hold().unwrap();
+    netns.hold().unwrap();
+    ip("link set lo up");
+    ip("link add eth0 type veth peer name far0");
+    ip("link set far0 up");
+    ip("link set eth0 up");
+    ip("addr add 10.255.30.2/24 dev eth0");
+    ip("route add default via 10.255.30.1");
+    let refused = sends().unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::NetworkUnreachable, "{refused}");
+    netns.release().unwrap();
+    netns.release().unwrap();
+    sends().unwrap();
+    assert!(!ip("rule").contains("unreachable"));
+    assert!(!ip("-6 rule").contains("unreachable"));
+}

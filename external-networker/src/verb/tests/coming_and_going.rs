@@ -155,7 +155,7 @@ fn down_carries_on_past_failures_and_reports_them_all() {
     host.expect(Trouble::KilledAt(0));
     assert_eq!(
         down(&host, &web()).unwrap_err().to_string(),
-        "marking it as going: told to fail; store delete: told to fail; \
+        "marking it as going: told to fail; holding what it sends: told to fail; store delete: told to fail; \
          removing its rules: told to fail; cni down: told to fail; \
          unpinning its namespace: told to fail"
     );
