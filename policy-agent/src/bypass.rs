@@ -29,9 +29,20 @@ pub(crate) struct Bypass {
     containers: BTreeSet<String>,
 }
 
-/// The rules in the FORWARD of our own table, in nft's words, that are none of ours.
-pub(crate) fn strangers(observed: &Observed) -> Vec<String> {
-    let rules = observed.rules(Table::Filter, &forward()).unwrap_or_default();
+/// A rule in our own table that is none of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stranger {
+    parent: String,
+    rule: String,
+}
+
+/// Where nothing but ours may stand, in nftables.
+const PARENTS: [Builtin; 2] = [Builtin::Forward, Builtin::Input];
+/// The way to what is the operators', in front of everything that comes to the host.
+const TO_OPERATORS: &str = "jump operator-input";
+
+/// The rules in our own table, in nft's words, that are none of ours.
+pub(crate) fn strangers(observed: &Observed) -> Vec<Stranger> {
     let is_ours = |rule: &str| {
         // What is quoted may hold anything.
         let unquoted = rule.split('"').step_by(2);
@@ -39,19 +50,39 @@ pub(crate) fn strangers(observed: &Observed) -> Vec<String> {
         let leads = words.any(|word| matches!(word, "jump" | "goto"));
         leads && words.next().and_then(|to| to.strip_prefix("filter/")).is_some_and(is_ours)
     };
-    rules.iter().filter(|rule| !is_ours(rule)).cloned().collect()
+    let mut strangers = Vec::new();
+    for parent in PARENTS.map(|parent| parent.to_string()) {
+        let rules = observed.rules(Table::Filter, &parent).unwrap_or_default();
+        let mut leads_to_operators = false;
+        for rule in rules.iter().filter(|rule| !is_ours(rule)) {
+            // Once; another one was put in front of a stranger.
+            let is_first = rule == TO_OPERATORS && !leads_to_operators;
+            leads_to_operators |= is_first;
+            if !is_first || parent == forward() {
+                strangers.push(Stranger { parent: parent.clone(), rule: rule.clone() });
+            }
+        }
+    }
+    strangers
 }
 
 /// Takes strangers out.
-pub(crate) fn removal(strangers: &[String]) -> Plan {
-    let steps = strangers.iter().map(|rule| Step::Delete(forward(), rule.clone()));
-    Plan::of(Dialect::Nft, Table::Filter, steps.collect())
+pub(crate) fn removal(strangers: &[Stranger]) -> Plan {
+    let step = |one: &Stranger| Step::Delete(one.parent.clone(), one.rule.clone());
+    Plan::of(Dialect::Nft, Table::Filter, strangers.iter().map(step).collect())
 }
 
-/// What was taken out, in words.
-pub(crate) fn drift(stranger: &str) -> Drift {
-    let what = format!("foreign rule `{stranger}`, in a table that is netman's alone");
-    Drift { chain: forward(), what }
+impl Stranger {
+    /// What was taken out, in words.
+    pub fn drift(&self) -> Drift {
+        let what = format!("foreign rule `{}`, in a table that is netman's alone", self.rule);
+        Drift { chain: self.parent.clone(), what }
+    }
+
+    /// What could not be.
+    pub fn kept(&self, why: &str) -> String {
+        format!("`{}` in {} cannot be taken out: {why}", self.rule, self.parent)
+    }
 }
 
 /// The rules of others in iptables' FORWARD that let containers' packets go, each where it stands first.
@@ -288,10 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn of_what_comes_to_the_host_the_operators_chain_stays_once() {
+        let rules = [TO_OPERATORS, "accept", TO_OPERATORS, "jump filter/vpa--input"];
+        let mut observed = Observed::parse("*filter\n:INPUT ACCEPT\nCOMMIT\n").unwrap();
+        let input = observed.rules_mut(Table::Filter, "INPUT").unwrap();
+        input.extend(rules.map(ToOwned::to_owned));
+        let strangers = strangers(&observed);
+        let told: Vec<_> = strangers.iter().map(|one| one.rule.as_str()).collect();
+        assert_eq!(told, ["accept", TO_OPERATORS]);
+        assert_eq!(removal(&strangers).touched(), ["INPUT".to_owned()].into());
+    }
+
+    #[test]
     fn what_to_do_is_said() {
         let listing = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n{BEHIND}COMMIT\n");
         let told = found(&Observed::parse(&listing).unwrap())[0].told();
         assert!(told.ends_with("iptables -D FORWARD -j ACCEPT"), "{told}");
-        assert_eq!(removal(&["accept".to_owned()]).touched(), [forward()].into());
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod lock;
 mod offloads;
 mod overlay;
 mod second;
+mod settings;
 mod tags;
 
 use tokio::runtime::Runtime;
@@ -33,6 +34,7 @@ pub fn examine(config: &Config) -> Report {
     findings.extend(features::examine(config.backend));
     findings.extend(overlay::examine(config));
     findings.extend(second::examine(config, &stored));
+    findings.extend(settings::examine());
     findings.push(limits::neighbours());
     findings.push(limits::connections());
     findings.extend(lock::examine(config.iptables_lock_file.as_deref()));

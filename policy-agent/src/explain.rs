@@ -163,17 +163,24 @@ pub(crate) fn explain(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow) -> Ex
     };
     let needed = matches!(judged.why, Why::NoPolicy | Why::Nobody)
         || (judged.why == Why::MayLeave && destination.app.is_some() && by_name.is_none());
-    // No policy can be about who is no container.
+    // No policy can be about who is no container, or none of an app.
     let missing = needed
-        && [source.place, destination.place]
-            .iter()
-            .all(|place| matches!(place, Place::Here | Place::OtherCell));
+        && [&source, &destination].iter().all(|end| match end.place {
+            Place::Here => end.app.is_some(),
+            Place::OtherCell => true,
+            Place::Host | Place::Outside => false,
+        });
     let address = |end: &Found<'_>| (!end.is_made_up).then_some(end.address);
     let explanation = Explanation {
         source: address(&source),
         destination: address(&destination),
         verdict: if needed { Verdict::Refused } else { judged.fate.into() },
-        why: verdict::reason(&judged.why, policy, &destination, world.second_network.is_some()),
+        why: verdict::reason(
+            &judged.why,
+            policy,
+            [&source, &destination],
+            world.second_network.is_some(),
+        ),
         policy: policy.map(ToString::to_string),
         missing: missing.then(|| policy_between(flow, [&source, &destination])),
         unknown: unknown(world, [&source, &destination]),
@@ -191,6 +198,34 @@ pub(crate) fn explain(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow) -> Ex
         Some((verdict, why)) => {
             Explanation { verdict, why: why.to_owned(), policy: None, missing: None, ..explanation }
         }
+        None => explanation,
+    }
+}
+
+/// The same, unless it is refused because nobody has told of the policies of an app that is here: they may
+/// allow it. `told` are the apps the server was asked about.
+pub(crate) fn unless_untold(
+    explanation: Explanation,
+    world: &World,
+    flow: &Flow,
+    told: Option<&BTreeSet<AppGuid>>,
+) -> Explanation {
+    let app = |end: &End| match end {
+        End::App(app) => Some(app.clone()),
+        End::Address(address) => world.app_at(*address).cloned(),
+    };
+    let is_here = |app: &AppGuid| world.apps().contains(app);
+    let untold = |app: &AppGuid| is_here(app) && !told.is_some_and(|told| told.contains(app));
+    let untold = [&flow.source, &flow.destination].into_iter().filter_map(app).find(untold);
+    match untold.filter(|_| explanation.missing.is_some()) {
+        Some(app) => Explanation {
+            why: format!(
+                "Nothing is known of policies about {app}: the policy server has not answered since its container \
+                 came. Until it does, everything is refused that was not known to be allowed."
+            ),
+            missing: None,
+            ..explanation
+        },
         None => explanation,
     }
 }

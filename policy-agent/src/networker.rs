@@ -30,6 +30,8 @@ use crate::{cycle::Wake, status::Status};
 const SHORTEST: Duration = Duration::from_secs(1);
 /// And after many that have not.
 const LONGEST: Duration = Duration::from_secs(300);
+/// And while nothing is seen to be missing: of settings of links, which are no rules, nobody tells us.
+const REGULARLY: Duration = Duration::from_secs(60);
 /// How long a run may take. It waits for others who work on the same containers, and for us.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How many lines of what it says are logged of one run.
@@ -146,15 +148,14 @@ impl Networker {
             let helped = !failed && missing.is_empty();
             pause = if helped { SHORTEST } else { (pause * 2).min(LONGEST) };
             let known = Known { missing, changes };
-            let again =
-                async { if helped { std::future::pending().await } else { sleep(pause).await } };
+            let again = sleep(if helped { REGULARLY } else { pause });
             sleep(SHORTEST).await;
             tokio::select! {
                 news = known.news(&mut self.statuses) => match news {
                     Some(()) => since = Instant::now(),
                     None => return,
                 },
-                () = again => {}
+                () = again => since = Instant::now()
             }
         }
     }

@@ -318,10 +318,12 @@ impl Enforcer {
         }
         let rules = Rendered::new(&desired::ruleset(&world), firewall.dialect());
         let difference = Plan::new(&rules, firewall.observed()?, &desired::scope());
+        let explained = explain::explain(&world, &host, flow);
+        let asked = answer.map(|answer| &answer.apps);
         Ok(Explanation {
             version: answer.and_then(|answer| answer.version.as_ref()).map(ToString::to_string),
             kernel_differs_in: difference.touched().into_iter().collect(),
-            ..explain::explain(&world, &host, flow)
+            ..explain::unless_untold(explained, &world, flow, asked)
         })
     }
 

@@ -134,7 +134,7 @@ impl fmt::Display for Probe {
             (Some(reason), _, _) => write!(f, "denied by a rule of this cell ({reason})"),
             (None, Met::Answer, _) => f.write_str("answered"),
             (None, Met::Refusal, _) => f.write_str(
-                "refused, but by no rule of this cell: nobody listens there, or the other cell refuses it",
+                "refused, but by no rule of the agent: nobody listens there, or what the networker wrote for a container refuses it, or the other cell does",
             ),
             (None, Met::Silence, Transport::Tcp) => f.write_str("no answer within two seconds"),
             (None, Met::Silence, Transport::Udp) => {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 
 use super::Finding;
+use crate::shadow;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,6 +28,8 @@ struct Enforcement {
     containers_failure: Option<String>,
     containers: u64,
     repairs: u64,
+    policies_disabled: bool,
+    shadow: shadow::Report,
     unguarded: Vec<String>,
     bypassed: Vec<String>,
     waiting: Option<Waiting>,
@@ -94,6 +97,16 @@ fn judge(body: &Body) -> Finding {
     }
     if let Some(first) = body.enforcement.bypassed.first() {
         return Finding::broken("agent", format!("containers may be open to the world: {first}"));
+    }
+    // The configuration may have been changed since it was started.
+    if body.enforcement.policies_disabled {
+        let says = "it runs with disable_container_network_policy: containers reach each other whatever policies say";
+        return Finding::warning("agent", says);
+    }
+    let groups = "shadow mode: what no security group allows is let through".to_owned();
+    let groups = body.enforcement.shadow.security_groups.then_some(groups);
+    if let Some(lenient) = body.enforcement.shadow.policies_are_lenient().or(groups) {
+        return Finding::warning("agent", format!("it runs in {lenient}"));
     }
     if body.enforcement.of_former_run {
         let failure = body.server_failure.as_deref().unwrap_or("it has not answered yet");
@@ -164,6 +177,11 @@ mod tests {
         assert_eq!(blind.verdict, Verdict::Broken);
         let disk = judged(r#"{"enforcement":{"enforced":{}},"state_file_failure":"full"}"#);
         assert_eq!(disk.verdict, Verdict::Warning);
+        let open = judged(r#"{"enforcement":{"enforced":{},"shadow":{"default_deny":true}}}"#);
+        assert_eq!(open.verdict, Verdict::Warning);
+        assert!(open.says.contains("what no policy allows is let through"), "{}", open.says);
+        let open = judged(r#"{"enforcement":{"enforced":{},"policies_disabled":true}}"#);
+        assert_eq!(open.verdict, Verdict::Warning);
         let well = judged(r#"{"enforcement":{"held":null,"enforced":{},"containers":3}}"#);
         assert_eq!(well.verdict, Verdict::Fine);
         assert!(well.says.contains("3 containers"));

@@ -3,7 +3,7 @@
 
 use std::{env, path::Path};
 
-use containers::{Contents, Store, StoreError};
+use containers::{Container, Contents, Store, StoreError};
 use nix::unistd::{AccessFlags, access};
 use policy::CellSubnet;
 use service::log::chain;
@@ -50,7 +50,10 @@ fn containers(path: &Path, stored: &Stored) -> Finding {
         ),
         Some(Err(error)) => Finding::broken(NAME, chain(error)),
         Some(Ok(Contents { containers, faults })) => match faults.first() {
-            None => Finding::fine(NAME, format!("{} in {path}", containers.len())),
+            None => Finding::fine(
+                NAME,
+                format!("{} in {path}{}", containers.len(), anonymous(containers)),
+            ),
             Some(first) => {
                 let says = format!(
                     "{} in {path} can be understood, {} cannot, and get no policies: {first}",
@@ -60,6 +63,18 @@ fn containers(path: &Path, stored: &Stored) -> Finding {
                 Finding::warning(NAME, says)
             }
         },
+    }
+}
+
+/// No policy can be about a container without an app.
+fn anonymous(containers: &[Container]) -> String {
+    let mut anonymous = containers.iter().filter(|one| one.policy_group_id().is_none());
+    match (anonymous.next(), anonymous.count()) {
+        (None, _) => String::new(),
+        (Some(first), 0) => format!(", of which {} has no policy_group_id", first.handle),
+        (Some(first), more) => {
+            format!(", of which {} and {more} more have no policy_group_id", first.handle)
+        }
     }
 }
 
@@ -124,6 +139,8 @@ mod tests {
         assert_eq!(doubtful.verdict, Verdict::Warning);
         assert!(doubtful.says.contains("1 cannot"), "{}", doubtful.says);
         assert_eq!(told("{}").verdict, Verdict::Fine);
+        let shut = told(r#"{"web": {"handle": "web", "ip": "10.255.30.2", "metadata": {}}}"#);
+        assert!(shut.says.ends_with("of which web has no policy_group_id"), "{}", shut.says);
     }
 
     #[test]

@@ -34,7 +34,10 @@ fn the_policy_that_is_missing_is_named() {
     assert_eq!(of("far", "db", "53"), "is refused for want of far -> db tcp 53, mark 9");
     // It may leave, as another policy is about this port.
     assert_eq!(of("web", "far", "514"), "is refused for want of web -> far tcp 514, mark 1");
-    assert!(of("web", "10.255.30.9", "80").starts_with("is refused for want of"));
+    assert_eq!(of("web", "10.255.30.9", "80"), "is refused, mark 1", "no app, no policy");
+    assert_eq!(of("10.255.30.9", "db", "80"), "is refused, mark 0");
+    let other_cell = of("web", "10.255.31.9", "80");
+    assert_eq!(other_cell, "is refused for want of web -> 10.255.31.9 tcp 80, mark 1");
 }
 
 #[test]
@@ -80,6 +83,20 @@ fn what_no_policy_could_be_about_misses_none() {
     assert_eq!(of("wbe", "far", "80"), "is not for this cell to decide, mark 0");
     assert_eq!(of("10.0.16.14", "10.255.30.77", "80"), "is not for policies to decide, mark 0");
     assert_eq!(of("::1", "web", "80"), "is not for policies to decide, mark 0", "no IPv6");
+}
+
+#[test]
+fn what_nobody_has_told_of_is_not_said_to_be_missing() {
+    let world = world(&[("10.255.30.2", "web"), ("10.255.30.3", "db")], &[]);
+    let flow = Flow::parse("web", "10.255.30.3", "80").unwrap();
+    let told = |apps: &[&str]| {
+        let apps = apps.iter().map(|app| app.parse().unwrap()).collect();
+        unless_untold(explain(&world, &host(), &flow), &world, &flow, Some(&apps))
+    };
+    assert_eq!(told(&["web", "db"]).missing.as_deref(), Some("web -> db tcp 80"));
+    let untold = told(&["web"]);
+    assert_eq!((untold.verdict, untold.missing), (Verdict::Refused, None));
+    assert!(untold.why.contains("policies about db"), "{}", untold.why);
 }
 
 #[test]

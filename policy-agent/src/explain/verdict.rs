@@ -93,7 +93,7 @@ pub(super) fn beyond_policies(
 pub(super) fn reason(
     why: &Why<'_>,
     policy: Option<&Allowance>,
-    destination: &Found<'_>,
+    [source, destination]: [&Found<'_>; 2],
     dual: bool,
 ) -> String {
     match (why, policy) {
@@ -110,12 +110,19 @@ pub(super) fn reason(
         (Why::MayLeave, None) => {
             "It may leave this cell; whether it arrives is for the cell of its destination to say."
         }
+        (Why::NoPolicy, _) if source.place == Place::Here && source.app.is_none() => {
+            "No known app runs at the address of this cell it comes from, so no policy can allow it; is there a \
+             policy_group_id among the properties of its container?"
+        }
         (Why::NoPolicy, _) => "No policy allows it.",
         (Why::Nobody, _) if destination.address.is_ipv6() => {
             "It is for an address of IPv6 at which no known app of this cell runs; containers of other \
              cells are not reached over IPv6."
         }
-        (Why::Nobody, _) => "It is for an address of this cell at which no known app runs.",
+        (Why::Nobody, _) => {
+            "It is for an address of this cell at which no known app runs, so no policy can allow it; is there a \
+             policy_group_id among the properties of its container?"
+        }
         (Why::Removed, _) => {
             "A policy allowed it that was removed; shadow mode lets it in, and tells of it, until \
              that is promoted."
@@ -130,7 +137,8 @@ pub(super) fn reason(
             "It is of IPv6, which containers of this cell do not have: dual_stack is off."
         }
         (Why::Elsewhere, _) => {
-            "It does not concern containers of this cell and the overlay; security groups may."
+            "It does not concern containers of this cell and the overlay; what the networker wrote for its container \
+             decides (netout_rules, security groups)."
         }
     }
     .to_owned()

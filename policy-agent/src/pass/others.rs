@@ -4,7 +4,7 @@ use netfilter::{Dialect, Drift, Firewall, KernelError};
 use service::log::chain;
 
 use super::Enforcer;
-use crate::bypass::{self, Bypass};
+use crate::bypass::{self, Bypass, Stranger};
 
 impl Enforcer {
     /// Whether the networker's rules are whole, and none of anybody else's goes before them.
@@ -31,13 +31,12 @@ impl Enforcer {
         for _ in 0..2 {
             let strangers = bypass::strangers(firewall.observed()?);
             match firewall.commit(&bypass::removal(&strangers)) {
-                Ok(()) => return Ok(strangers.iter().map(|rule| bypass::drift(rule)).collect()),
+                Ok(()) => return Ok(strangers.iter().map(Stranger::drift).collect()),
                 Err(error) => failure = Some((strangers, chain(&error))),
             }
         }
         let (strangers, why) = failure.unwrap_or_default();
-        let kept = |rule: &String| format!("`{rule}` in FORWARD cannot be taken out: {why}");
-        self.bypassed = strangers.iter().map(kept).collect();
+        self.bypassed = strangers.iter().map(|one| one.kept(&why)).collect();
         Ok(Vec::new())
     }
 }

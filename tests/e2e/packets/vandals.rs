@@ -263,8 +263,10 @@ fn a_foreign_accept_in_front_of_containers_rules_is_told_or_taken_out() {
         for way in ["counter accept", "meta nfproto ipv4 log accept"] {
             if Firewall::of_this_run() == Firewall::Nftables {
                 cell.insert_rule("filter/FORWARD", way)?;
+                cell.insert_rule("filter/INPUT", way)?;
             }
         }
+        let input = cell.listing()?.chain("filter/INPUT").len();
         cell.insert_rule("filter/FORWARD", Firewall::either(ACCEPT))?;
         match Firewall::of_this_run() {
             Firewall::Nftables => {
@@ -274,6 +276,9 @@ fn a_foreign_accept_in_front_of_containers_rules_is_told_or_taken_out() {
                     let drift = status["drift"].to_string();
                     ensure!(drift.contains("foreign rule `accept`"), "{drift}");
                     ensure!(reaches()? == Outcome::Refused, "web reaches the world");
+                    let listing = cell.listing()?;
+                    let rules = listing.chain("filter/INPUT");
+                    ensure!(rules.len() == input - 2, "in INPUT are {rules:?}");
                     Ok(())
                 })?;
             }
