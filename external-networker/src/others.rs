@@ -17,12 +17,15 @@ use crate::{
     handle::Handle,
     host::{CellHost, Host},
     lock::Lock,
-    record::Records,
+    record::{Record, Records},
     verb::{self, Mended, RepairError},
 };
 
 /// How long to wait for whoever works on a container that is not the one this is about.
 const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// How long to look whether anybody is at work on one.
+const A_GLANCE: Duration = Duration::from_millis(1);
 
 /// How long Garden's answer may be kept back while others are taken along.
 const FOR_OTHERS: Duration = Duration::from_secs(5);
@@ -97,10 +100,35 @@ pub(crate) fn repair(config: &Config, handle: Option<&Handle>) -> Result<()> {
         let _ = lock.remove();
     }
     failed += tell(&mended, handle.is_some()).context("telling what was repaired")?;
+    if handle.is_none() {
+        tell_of_half_made(&host, config);
+    }
     if failed > 0 {
         bail!("of {} containers, {failed} could not be repaired", handles.len());
     }
     Ok(())
+}
+
+/// Whoever was killed half-way has left these; they are held, so they need repair of nobody but who meant them.
+fn tell_of_half_made(host: &CellHost<'_>, config: &Config) {
+    for handle in host.remembered() {
+        let begun = |record: Option<Record>| record.is_some_and(|record| record.live.is_none());
+        let is_half_made = || host.pinned(&handle).is_some() && host.read(&handle).is_ok_and(begun);
+        if !is_half_made() {
+            continue;
+        }
+        // Unless somebody is at it, or has just been.
+        let lock = Records::beside(&config.ports.path).lock_file(&handle);
+        let Ok(lock) = Lock::take(&lock, A_GLANCE) else { continue };
+        let still = is_half_made();
+        let _ = lock.remove();
+        if still {
+            tracing::warn!(
+                "Container {handle} was left half-made, or half taken down: nothing gets out of it; take it \
+                 down, or up again"
+            );
+        }
+    }
 }
 
 /// Says what was done, and how many are in trouble. Of one that has gone meanwhile, nothing is `expected`.
