@@ -163,9 +163,8 @@ fn residents(world: &World, lists: &Lists, rules: &mut Ruleset) {
     let (mut to_chains, mut to_marks) = (BTreeMap::new(), BTreeMap::new());
     for resident in &world.residents {
         to_chains.insert(resident.ip, of_apps[&resident.app].clone());
-        if let Some(mark) = world.mark_of(&resident.app) {
-            to_marks.insert(resident.ip, u32::from(mark));
-        }
+        // Who is no source of any policy bears no mark, whatever somebody else has put there.
+        to_marks.insert(resident.ip, world.mark_of(&resident.app).map_or(0, u32::from));
     }
     rules.map(doors(), MapBody::Doors(to_chains));
     rules.map(tags(), MapBody::Tags(to_marks));
@@ -360,6 +359,8 @@ mod tests {
           10.255.30.4 chain vpa--to-db
         map vpa--tags
           10.255.30.2 mark 0x1
+          10.255.30.3 mark 0x0
+          10.255.30.4 mark 0x0
         "#);
     }
 
@@ -442,6 +443,7 @@ mod tests {
           fd00:255::2 chain vpa--to-web
           fd00:255::3 chain vpa--to-db
           fd00:255::2 mark 0x1
+          fd00:255::3 mark 0x0
         ");
         assert!(one.lines().all(|line| two.lines().any(|new| new == line)), "{two}");
     }

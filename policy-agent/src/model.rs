@@ -71,8 +71,8 @@ fn mark(world: &World, packet: &Packet) -> u32 {
     if packet.input.as_ref() == Some(&world.vtep) {
         return packet.mark;
     }
-    let known = world.app_at(packet.source).and_then(|app| world.mark_of(app));
-    known.map_or(packet.mark, u32::from)
+    let known = world.app_at(packet.source);
+    known.map_or(packet.mark, |app| world.mark_of(app).map_or(0, u32::from))
 }
 
 fn judge<'a>(world: &'a World, packet: &Packet, mark: u32) -> (Fate, Why<'a>) {

@@ -7,6 +7,7 @@ use testkit::probe::Outcome;
 use testkit::world::{Cell, Firewall};
 use testkit::{Container, Spec, World, poll, story, tcp};
 
+use crate::explains::explain;
 use crate::three::Three;
 
 /// One kind of vandalism.
@@ -304,6 +305,24 @@ fn a_foreign_accept_in_front_of_containers_rules_is_told_or_taken_out() {
                 ensure!(reaches()? == Outcome::Refused, "web reaches the world");
             }
         }
+        three.matrix(world).sweep()
+    });
+}
+
+/// Marks are set for many reasons, and those of policy routing are small numbers, too.
+#[test]
+fn a_mark_of_somebody_elses_makes_no_container_another() {
+    story("a mark of somebody else's makes no container another", |world| {
+        let three = Three::start(world)?;
+        let cell = world.cell(1);
+        let told = explain(cell, &["web", "db", "5432"])?;
+        ensure!(told.contains("mark     0x1\n"), "{told}");
+        cell.meddle(
+            "-t mangle -I PREROUTING -j MARK --set-mark 0x1",
+            "add table inet theirs; \
+             add chain inet theirs all { type filter hook prerouting priority -150; }; \
+             add rule inet theirs all meta mark set 0x1",
+        )?;
         three.matrix(world).sweep()
     });
 }
