@@ -24,10 +24,15 @@ pub(crate) enum AgentError {
     GroupsRefused { status: u16, message: String },
 }
 
-/// Returns once the kernel holds the policies of every container in the store.
+/// Returns once the kernel holds the policies of every container in the store, or, with what the agent says of
+/// it, once those are shut that nobody tells of.
 pub(crate) fn force_poll(address: &str, limit: Duration) -> Result<(), AgentError> {
     match ask(address, "/force-policy-poll-cycle", limit)? {
-        (200..=299, _) => Ok(()),
+        (200..=299, word) if word.is_empty() => Ok(()),
+        (200..=299, word) => {
+            tracing::warn!("The policy agent says of containers of this cell: {word}");
+            Ok(())
+        }
         (status, message) => Err(AgentError::Refused { status, message }),
     }
 }

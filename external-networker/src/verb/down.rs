@@ -49,7 +49,11 @@ pub(crate) fn down(host: &dyn Host, handle: &Handle) -> Result<(), DownError> {
     for ip in addresses.into_iter().flatten().flatten() {
         host.forget_connections(ip);
     }
-    errors.collect("cni down", host.detach(handle));
+    let detached = errors.collect("cni down", host.detach(handle)).is_some();
+    if detached && host.pinned(handle).is_some() {
+        // Nothing leads out of it any more.
+        errors.collect("letting go of what it sends", host.release(handle));
+    }
     errors.collect("unpinning its namespace", host.unpin(handle));
     if shut {
         errors.collect("releasing its ports", host.release_ports(handle));
