@@ -45,6 +45,6 @@ pub fn examine(config: &Config) -> Report {
         Ok(runtime) => runtime.block_on(clock::examine(config)),
         Err(error) => Finding::broken("clock", format!("no thread to ask on: {error}")),
     });
-    findings.push(agent::examine(config.admin_address));
+    findings.push(agent::examine(config));
     Report { findings }
 }

@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs, process,
+    fs,
+    iter::successors,
+    process,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How many are remembered.
 const MOST: usize = 16;
+
+/// An agent, its networker, a program of that.
+const GENERATIONS: usize = 3;
 
 /// How soon listening is tried again.
 const RETRY: Duration = Duration::from_secs(60);
@@ -68,7 +73,9 @@ impl Writers {
 
     fn note(&self, change: &Change) {
         let Some(writer) = change.process else { return };
-        if [Some(writer), parent_of(writer)].contains(&Some(process::id())) {
+        // Ours are our children, and those of the networker that we start.
+        let mut family = successors(Some(writer), |process| parent_of(*process)).take(GENERATIONS);
+        if family.any(|process| process == process::id()) {
             return;
         }
         let program = change.program.as_deref().unwrap_or("unknown");

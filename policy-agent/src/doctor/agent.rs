@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 
 use super::Finding;
-use crate::shadow;
+use crate::{
+    Config,
+    shadow::{Report, Shadow},
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -29,7 +32,7 @@ struct Enforcement {
     containers: u64,
     repairs: u64,
     policies_disabled: bool,
-    shadow: shadow::Report,
+    shadow: Report,
     unguarded: Vec<String>,
     bypassed: Vec<String>,
     waiting: Option<Waiting>,
@@ -49,9 +52,15 @@ struct Waiting {
     seconds: u64,
 }
 
-pub(super) fn examine(address: SocketAddr) -> Finding {
+pub(super) fn examine(config: &Config) -> Finding {
+    let foreseen = Shadow::foreseen(config.shadow, config.shadow_file());
+    at(config.admin_address, &foreseen)
+}
+
+/// Of an agent that would watch what is `foreseen`, were it started now.
+fn at(address: SocketAddr, foreseen: &Report) -> Finding {
     match ask(address) {
-        Ok(body) => judge(&body),
+        Ok(body) => judge(&body, foreseen),
         Err(error) => Finding::broken(
             "agent",
             format!("{address} does not answer: {error}; does the agent run?"),
@@ -69,7 +78,7 @@ fn ask(address: SocketAddr) -> Result<Body, ureq::Error> {
     agent.get(format!("http://{address}/status")).call()?.body_mut().read_json()
 }
 
-fn judge(body: &Body) -> Finding {
+fn judge(body: &Body, foreseen: &Report) -> Finding {
     let Enforcement { held, enforced, containers, repairs, unguarded, waiting, .. } =
         &body.enforcement;
     if let Some(Waiting { lock, holder, seconds }) = waiting {
@@ -98,7 +107,13 @@ fn judge(body: &Body) -> Finding {
     if let Some(first) = body.enforcement.bypassed.first() {
         return Finding::broken("agent", format!("containers may be open to the world: {first}"));
     }
-    // The configuration may have been changed since it was started.
+    let modes =
+        |report: &Report| (report.default_deny, report.later_removals, report.security_groups);
+    if modes(&body.enforcement.shadow) != modes(foreseen) {
+        let says = "it was started with another configuration: what it only watches (shadow) is not what the file \
+                    says; restart it";
+        return Finding::warning("agent", says);
+    }
     if body.enforcement.policies_disabled {
         let says = "it runs with disable_container_network_policy: containers reach each other whatever policies say";
         return Finding::warning("agent", says);
@@ -142,7 +157,9 @@ mod tests {
     use crate::doctor::Verdict;
 
     fn judged(text: &str) -> Finding {
-        judge(&serde_json::from_str(text).unwrap())
+        let body: Body = serde_json::from_str(text).unwrap();
+        let foreseen = body.enforcement.shadow.clone();
+        judge(&body, &foreseen)
     }
 
     #[test]
@@ -188,10 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_of_another_configuration_is_told() {
+        let body: Body = serde_json::from_str(
+            r#"{"enforcement":{"enforced":{},"shadow":{"later_removals":true}}}"#,
+        )
+        .unwrap();
+        let told = judge(&body, &Report::default());
+        assert_eq!(told.verdict, Verdict::Warning);
+        assert!(told.says.contains("started with another configuration"), "{}", told.says);
+        let well: Body = serde_json::from_str(r#"{"enforcement":{"enforced":{}}}"#).unwrap();
+        let foreseen = Report { default_deny: true, ..Report::default() };
+        assert!(judge(&well, &foreseen).says.contains("another configuration"));
+    }
+
+    #[test]
     fn an_agent_that_does_not_run_is_told() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        assert_eq!(examine(address).verdict, Verdict::Broken);
+        assert_eq!(at(address, &Report::default()).verdict, Verdict::Broken);
     }
 }

@@ -17,7 +17,10 @@ const TOO_MUCH: Duration = Duration::from_secs(300);
 
 pub(super) async fn examine(config: &Config) -> Finding {
     let date = match Client::new(&config.server) {
-        Ok(client) => client.date().await.map_err(|error| chain(&error)),
+        Ok(client) => client.date().await.map_err(|error| {
+            let step = error.next_step(true).map(|step| format!("; {step}")).unwrap_or_default();
+            chain(&error) + &step
+        }),
         Err(error) => Err(chain(&error)),
     };
     match date {

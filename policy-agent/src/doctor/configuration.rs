@@ -50,7 +50,8 @@ fn shadow(watched: &Report, policies_disabled: bool) -> Finding {
     if says.is_empty() {
         return Finding::fine(NAME, "what policies do not allow is denied, not only watched");
     }
-    Finding::warning(NAME, format!("{}; `policy-agent promote` has it enforced", says.join("; ")))
+    let says = says.join("; ");
+    Finding::warning(NAME, format!("as configured: {says}; `policy-agent promote` has it enforced"))
 }
 
 fn state_file(path: Option<&Path>) -> Finding {
