@@ -320,8 +320,8 @@ fn a_mark_of_somebody_elses_makes_no_container_another() {
         cell.meddle(
             "-t mangle -I PREROUTING -j MARK --set-mark 0x1",
             "add table inet theirs; \
-             add chain inet theirs all { type filter hook prerouting priority -150; }; \
-             add rule inet theirs all meta mark set 0x1",
+             add chain inet theirs marks { type filter hook prerouting priority -150; }; \
+             add rule inet theirs marks meta mark set 0x1",
         )?;
         three.matrix(world).sweep()
     });
@@ -404,7 +404,9 @@ fn pass_for(cell: &Cell, three: &Three) -> Result<()> {
             let mark = tags.split(&format!("{web} : ")).nth(1);
             let mark =
                 mark.and_then(|rest| rest.split([' ', ',']).next()).context("web has none")?;
-            cell.meddle("", &format!("add element inet netman vpa--tags {{ {other} : {mark} }}"))
+            let tags = "element inet netman vpa--tags";
+            let instead = format!("add {tags} {{ {other} : {mark} }}");
+            cell.meddle("", &format!("delete {tags} {{ {other} : 0x00000000 }}; {instead}"))
         }
     }
 }
