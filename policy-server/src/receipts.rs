@@ -16,6 +16,7 @@ mod presence;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod word;
 
 use std::{
@@ -45,6 +46,7 @@ use crate::{
 pub(crate) use self::{
     groups::{Groups, GroupsWord},
     here::Told,
+    turn::Turn,
     word::{Backend, Word},
 };
 
@@ -115,13 +117,19 @@ impl Receipts {
         &self.server
     }
 
-    /// Notes what `cell` says, which is there until the answer is dropped.
-    pub(crate) fn hear<'a>(&'a self, cell: &'a str, mut word: Word) -> Hearing<'a> {
+    /// Notes what `cell` says by its question of this number, if it counts them. It is there until the answer
+    /// is dropped.
+    pub(crate) fn hear<'a>(
+        &'a self,
+        cell: &'a str,
+        question: Option<u64>,
+        mut word: Word,
+    ) -> Hearing<'a> {
         let now = Instant::now();
         let mut here = self.here();
         here.share(cell, &mut word);
         let (subject, agent) = (word.subject.clone(), word.agent);
-        let Heard { confirmed, are_several } = here.hear(cell, word, now);
+        let Heard { confirmed, are_several } = here.hear_in_turn(cell, question, word, now);
         let (is_news, told) = (here.has_unwritten(), here.told(cell));
         drop(here);
         if is_news {

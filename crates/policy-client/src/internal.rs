@@ -17,7 +17,11 @@ mod security_groups;
 mod several;
 mod tags;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use reqwest::{Url, header::HeaderValue};
 use uuid::Uuid;
@@ -62,6 +66,8 @@ pub struct Client {
     /// A name made with the client, by which the server tells apart two programs that say that they are one
     /// cell.
     agent: Uuid,
+    /// How many questions it has asked that were receipts.
+    asked: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -74,6 +80,7 @@ impl Client {
             timeout: settings.timeout,
             cell: settings.cell.as_deref().map(header_of_cell).transpose()?,
             agent: Uuid::new_v4(),
+            asked: Arc::default(),
         })
     }
 

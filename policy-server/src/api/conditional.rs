@@ -27,6 +27,8 @@ const DELTA_BASE: HeaderName = HeaderName::from_static("delta-base");
 const CELL: HeaderName = HeaderName::from_static("netman-cell");
 /// A name that its agent took when it was started.
 const AGENT: HeaderName = HeaderName::from_static("netman-agent");
+/// How many questions it had asked before.
+const QUESTION: HeaderName = HeaderName::from_static("netman-question");
 const BACKEND: HeaderName = HeaderName::from_static("netman-backend");
 const ERROR: HeaderName = HeaderName::from_static("netman-error");
 /// How many milliseconds the caller may spread its next question over, as many are told the same.
@@ -74,6 +76,11 @@ pub(crate) fn groups_word(
 /// Which agent speaks for the cell. What is no UUID is no name.
 pub(crate) fn agent(headers: &HeaderMap) -> Option<Uuid> {
     headers.get(AGENT)?.to_str().ok()?.parse().ok()
+}
+
+/// Which of its questions this is. What is no number is none.
+pub(crate) fn question(headers: &HeaderMap) -> Option<u64> {
+    headers.get(QUESTION)?.to_str().ok()?.parse().ok()
 }
 
 /// What the cell enforces, that has `known`.
@@ -246,7 +253,7 @@ mod tests {
         #[test]
         fn any_headers_are_understood_or_ignored(bytes: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, AGENT, BACKEND, ERROR]
+                let headers: HeaderMap = [PREFER, IF_NONE_MATCH, A_IM, CELL, AGENT, QUESTION, BACKEND, ERROR]
                     .into_iter()
                     .map(|name| (name, value.clone()))
                     .collect();
@@ -257,7 +264,7 @@ mod tests {
                     let stamped = stamped(not_modified(), &known, None);
                     prop_assert!(stamped.headers().contains_key(ETAG));
                 }
-                let _ = (cell(&headers), takes_changes(&headers));
+                let _ = (cell(&headers), question(&headers), takes_changes(&headers));
                 let word = word(&headers, &Arc::new(Subject::Everything), None);
                 prop_assert!(word.error.is_none_or(|error| error.len() <= 3 * LONGEST_ERROR));
             }

@@ -68,7 +68,7 @@ async fn who_cannot_read_what_cells_said_elsewhere_vouches_for_nobody() {
     let (dir, store) = database().await;
     let receipts = Receipts::new(Metrics::new());
     let known = store.version().await.unwrap();
-    let _held = receipts.hear("cell", word("web", &known));
+    let _held = receipts.hear("cell", None, word("web", &known));
     store.report_cells("other", CellsReport::Confirmed(known.revision)).await.unwrap();
     delete(&*store, "web").await;
     create(&*store, "another").await;
@@ -99,7 +99,7 @@ async fn kept_from_others(server_ends: impl AsyncFn(&dyn PolicyStore)) -> usize 
     )
     .await;
     let next = Receipts::new(Metrics::new());
-    let _held = next.hear("cell", word("another", &store.version().await.unwrap()));
+    let _held = next.hear("cell", None, word("another", &store.version().await.unwrap()));
     said(&next, &store).await.unwrap();
     store.quarantined_tags().await.unwrap()
 }
@@ -135,10 +135,10 @@ async fn tags_are_free_when_the_cell_speaks_again_or_is_forgotten() {
         by_hand(&dir, "UPDATE netman_servers SET heard_at = heard_at - 61000").await;
         by_hand(&dir, "UPDATE netman_receipts SET heard_at = heard_at - 61000").await;
         let receipts = Receipts::new(Metrics::new());
-        let _other = receipts.hear("other", word("another", &store.version().await.unwrap()));
+        let _other = receipts.hear("other", None, word("another", &store.version().await.unwrap()));
         said(&receipts, &store).await.unwrap();
         assert_eq!(store.quarantined_tags().await.unwrap(), 1);
-        let _back = speaks.then(|| receipts.hear("cut off", word("elsewhere", &known)));
+        let _back = speaks.then(|| receipts.hear("cut off", None, word("elsewhere", &known)));
         if !speaks {
             by_hand(&dir, "UPDATE netman_receipts SET said_at = 0, heard_at = 0").await;
             by_hand(&dir, "UPDATE netman_servers SET heard_at = 0 WHERE server = 'killed'").await;

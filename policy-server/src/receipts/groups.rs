@@ -16,7 +16,9 @@ use policy::{
 use policy_store::{PolicyStore, StoreError, StoredGroupReceipt};
 use uuid::Uuid;
 
-use super::{FORGET_AFTER, FRESH, Receipts, agents::Agents, presence::Presence, word::several};
+use super::{
+    FORGET_AFTER, FRESH, Receipts, agents::Agents, presence::Presence, turn::Turn, word::several,
+};
 use crate::snapshot::{Snapshot, Topic};
 
 /// What a cell's question about security groups says of it.
@@ -60,6 +62,8 @@ struct Said {
     presence: Presence,
     /// Who says so.
     agents: Agents<()>,
+    /// By which question.
+    turn: Turn,
 }
 
 /// What the database has of a cell, whichever server wrote it.
@@ -76,17 +80,17 @@ pub(crate) struct GroupsHearing<'a> {
 }
 
 impl Receipts {
-    /// Notes what `cell` says of security groups, by the agent of this name.
+    /// Notes what `cell` says of security groups by this question.
     pub(crate) fn hear_of_groups<'a>(
         &'a self,
         cell: &'a str,
-        agent: Option<Uuid>,
+        turn: Turn,
         word: GroupsWord,
     ) -> GroupsHearing<'a> {
-        if self.groups.here().hear(cell, agent, word, Instant::now()) {
+        if self.groups.here().hear(cell, turn, word, Instant::now()) {
             self.news.notify_one();
         }
-        GroupsHearing { groups: &self.groups, cell, agent }
+        GroupsHearing { groups: &self.groups, cell, agent: turn.agent }
     }
 }
 
@@ -169,17 +173,22 @@ impl Groups {
 
 impl Here {
     /// Notes what `cell` says while its question is being answered. Whether that is new.
-    fn hear(&mut self, cell: &str, agent: Option<Uuid>, word: GroupsWord, now: Instant) -> bool {
+    fn hear(&mut self, cell: &str, turn: Turn, word: GroupsWord, now: Instant) -> bool {
         let Some(known) = self.cells.get_mut(cell) else {
             let mut agents = Agents::default();
-            agents.hear(agent, (), now);
+            agents.hear(turn.agent, (), now);
             let cell: Arc<str> = cell.into();
-            self.cells.insert(cell.clone(), Said { word, presence: Presence::begun(now), agents });
+            let said = Said { word, presence: Presence::begun(now), agents, turn };
+            self.cells.insert(cell.clone(), said);
             self.unwritten.insert(cell);
             return true;
         };
         known.presence.comes(now);
-        known.agents.hear(agent, (), now);
+        known.agents.hear(turn.agent, (), now);
+        if turn.is_before(known.turn) {
+            return false;
+        }
+        known.turn = turn;
         let word = if known.agents.are_several() { word.of_several(cell) } else { word };
         if known.word == word {
             return false;
@@ -314,7 +323,7 @@ mod tests {
         let (groups, now) = (Groups::default(), Instant::now());
         let later = now + Duration::from_secs(1);
         for cell in ["held here", "gone there", "come back"] {
-            groups.here().hear(cell, None, word(Some(4)), now);
+            groups.here().hear(cell, Turn::default(), word(Some(4)), now);
         }
         groups.here().leave("gone there", None, now);
         groups.here().leave("come back", None, later);
@@ -329,12 +338,20 @@ mod tests {
     #[test]
     fn what_is_new_is_written_once_and_what_was_lost_again() {
         let (mut here, now) = (Here::default(), Instant::now());
-        assert!(here.hear("one", None, word(Some(4)), now));
-        assert!(!here.hear("one", None, word(Some(4)), now));
+        assert!(here.hear("one", Turn::default(), word(Some(4)), now));
+        assert!(!here.hear("one", Turn::default(), word(Some(4)), now));
         assert_eq!(here.take_unwritten(now).len(), 1);
         assert_eq!(here.take_unwritten(now), []);
-        assert!(here.hear("one", None, word(None), now), "it takes back what it said");
+        assert!(here.hear("one", Turn::default(), word(None), now), "it takes back what it said");
         assert_eq!(here.take_unwritten(now)[0].enforced, None);
+
+        let turn = |question| Turn { agent: Some(Uuid::nil()), question: Some(question) };
+        assert!(here.hear("one", turn(3), word(Some(5)), now));
+        assert!(!here.hear("one", turn(2), word(None), now), "it was said before that");
+        assert_eq!(here.take_unwritten(now)[0].enforced, Some(version(5)));
+        for _ in 0..2 {
+            here.leave("one", Some(Uuid::nil()), now);
+        }
 
         here.compare(&rows(&[("one", 4, now)]), now);
         assert_eq!(here.take_unwritten(now).len(), 1, "there stands something else");

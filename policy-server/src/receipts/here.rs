@@ -14,6 +14,7 @@ use super::{
     agents::Agents,
     presence::Presence,
     rows::{Ago, Row, Rows},
+    turn::Turn,
 };
 
 /// A cell that has left for this long is not just between two polls, which follow each other at once.
@@ -39,6 +40,8 @@ pub(super) struct Receipt {
     pub presence: Presence,
     /// Who says so, and asks about what.
     agents: Agents<Arc<Subject>>,
+    /// By which question the word was said.
+    turn: Turn,
     /// Whether the database knows that this server does not speak for the cell any more.
     released: bool,
     /// What it was told last of what it asks about.
@@ -93,6 +96,26 @@ impl Here {
         known.released = false;
         self.unwritten.insert(cell.into());
         Heard { confirmed, are_several }
+    }
+
+    /// The same by the question of this number. What was said before the last word and is heard after it
+    /// changes nothing.
+    pub(super) fn hear_in_turn(
+        &mut self,
+        cell: &str,
+        question: Option<u64>,
+        word: Word,
+        now: Instant,
+    ) -> Heard {
+        let turn = Turn { agent: word.agent, question };
+        if let Some(known) = self.cells.get_mut(cell).filter(|known| turn.is_before(known.turn)) {
+            known.presence.comes(now);
+            known.agents.hear(turn.agent, known.word.subject.clone(), now);
+            return Heard::default();
+        }
+        let heard = self.hear(cell, word, now);
+        self.cells.get_mut(cell).expect("was heard").turn = turn;
+        heard
     }
 
     /// Lets `word` share what was asked about before with the last word of `cell`, if that is the same.
@@ -219,7 +242,8 @@ impl Receipt {
     fn first(word: Word, now: Instant) -> Self {
         let mut agents = Agents::default();
         agents.hear(word.agent, word.subject.clone(), now);
-        Self { word, presence: Presence::begun(now), agents, released: false, told: None }
+        let (presence, turn) = (Presence::begun(now), Turn::default());
+        Self { word, presence, agents, turn, released: false, told: None }
     }
 
     /// What the cell says by `word`, considering who said it; and whether several do, if that is news.

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         metrics::Metrics,
-        receipts::{GroupsWord, Word},
+        receipts::{GroupsWord, Turn, Word},
         snapshot::{Subject, Topic, Touched, Which, feed},
     };
 
@@ -273,7 +273,7 @@ mod tests {
         let before = store.figures().succeeded;
         let many = async {
             for number in 0..500 {
-                drop(receipts.hear(&format!("cell-{number:03}"), word()));
+                drop(receipts.hear(&format!("cell-{number:03}"), None, word()));
                 yield_now().await;
             }
         };
@@ -311,7 +311,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (store, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
             store.report_cells(receipts.server(), CellsReport::Silent).await.unwrap();
-            let hearing = receipts.hear("cell-1", word());
+            let hearing = receipts.hear("cell-1", None, word());
             let held = is_held.then_some(hearing);
             keeping(&store, &receipts, async {}).await;
             let server = store.receipts().await.unwrap()[0].server.clone();
@@ -333,8 +333,8 @@ mod tests {
         sqlx::query(away).execute(&mut by_hand).await.unwrap();
         let spaces = Arc::new(["space".to_owned()].into());
         let of_groups = GroupsWord { spaces, enforced: None, error: None };
-        drop(receipts.hear_of_groups("cell-1", None, of_groups));
-        let hearing = receipts.hear("cell-1", word());
+        drop(receipts.hear_of_groups("cell-1", Turn::default(), of_groups));
+        let hearing = receipts.hear("cell-1", None, word());
         let feed = feed::start(store.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
         let mut keeper = Keeper::new(&receipts, &*store, &feed);
         assert!(keeper.write().await && !receipts.here().has_unwritten());
@@ -364,7 +364,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (away, receipts) = (store(&dir).await, Receipts::new(Metrics::new()));
         let feed = feed::start(away.clone(), TagLength::DEFAULT, Metrics::new()).await.unwrap().0;
-        drop(receipts.hear("cell-1", word()));
+        drop(receipts.hear("cell-1", None, word()));
         away.close().await;
         let mut keeper = Keeper::new(&receipts, &*away, &feed);
         assert!(!keeper.write().await);

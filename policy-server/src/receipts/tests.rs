@@ -487,7 +487,7 @@ async fn a_cell_that_is_gone_is_not_waited_for_whatever_it_holds() {
     let url = StoreUrl::Sqlite(dir.path().join("netman.db"));
     let store = policy_store::open(&url, &Options::default()).await.unwrap();
     let receipts = Receipts::new(Metrics::new());
-    let _held = receipts.hear("one", word(None));
+    let _held = receipts.hear("one", None, word(None));
     let pool = LeasePool::new("10.255.0.0/16".parse().unwrap(), 24, LeasePool::EXPIRY).unwrap();
     let acquire = async |host: u8, ago| {
         let (cell, then) = ([10, 0, 16, host].into(), SystemTime::now() - ago);

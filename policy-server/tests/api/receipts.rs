@@ -187,6 +187,25 @@ async fn a_cell_that_only_watches_confirms_nothing() {
     assert_eq!(enforced().await, json!(1));
 }
 
+/// A cell that takes a question back and asks another does so on another connection, perhaps.
+#[tokio::test]
+async fn what_was_said_before_and_is_heard_later_does_not_count() {
+    let world = World::start().await;
+    let version = world.create(&["web db tcp 1"]).await;
+    let agent = ("Netman-Agent", "5f0c6f36-7d0c-4d5c-a6f5-2f3f1f0c8f7e");
+    let says = async |number: &str, error: Option<&str>| {
+        let mut more = vec![agent, ("Netman-Question", number)];
+        more.extend(error.map(|error| ("Netman-Error", error)));
+        poll_with(&world, "cell-1", "web", Some(&version), &more).await;
+        world.get(STATUS).await.json()["cells"][0]["error"].clone()
+    };
+    assert_eq!(says("7", Some("bad")).await, json!("bad"));
+    assert_eq!(says("9", None).await, Value::Null);
+    assert_eq!(says("8", Some("worse")).await, Value::Null);
+    assert_eq!(says("10", Some("new")).await, json!("new"));
+    assert_eq!(says("nonsense", Some("whatever")).await, json!("whatever"));
+}
+
 const TWO: &str = "two agents say they are cell-1";
 
 /// Two machines made of one image: a name, and agents that were started apart.

@@ -1,6 +1,6 @@
 //! One request and its whole answer.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use gocompat::json;
 use policy::{
@@ -46,6 +46,9 @@ const CELL: &str = "Netman-Cell";
 
 /// Which process says so: two of one name are not to confirm for each other.
 const AGENT: &str = "Netman-Agent";
+
+/// How many questions it had asked before. One that was taken back may be read after the next.
+const QUESTION: &str = "Netman-Question";
 
 /// A request, named for errors without its query, which lists every app of the cell.
 pub(super) struct Exchange {
@@ -128,7 +131,9 @@ impl Client {
         }
         if let (Some(words), Some(cell)) = (receipt, &self.cell) {
             let agent = self.agent.to_string();
-            request = words.on(request.header(CELL, cell).header(AGENT, agent));
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            request = request.header(CELL, cell).header(AGENT, agent).header(QUESTION, asked);
+            request = words.on(request);
         }
         Exchange { request, name }.held(known, base).await
     }

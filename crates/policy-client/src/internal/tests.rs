@@ -88,12 +88,15 @@ async fn a_receipt_says_which_client_gives_it() {
     let (one, other) = (server.client(), server.client());
     let receipt = ReceiptWords::default();
     let question = Question { receipt, ..question(&["a"], Some("life.5"), None) };
-    let mut agents = Vec::new();
+    let (mut agents, mut numbers) = (Vec::new(), Vec::new());
     for client in [&one, &one.clone(), &other] {
         server.will(Reply::ok(&listed(&[])));
         client.policies(&question).await.unwrap();
-        agents.push(server.asked().header("netman-agent").unwrap().to_owned());
+        let asked = server.asked();
+        agents.push(asked.header("netman-agent").unwrap().to_owned());
+        numbers.push(asked.header("netman-question").unwrap().to_owned());
     }
+    assert_eq!(numbers, ["0", "1", "0"]);
     assert_eq!(agents[0], agents[1]);
     assert_ne!(agents[0], agents[2]);
     let urls = vec![server.url.clone(), server.url.clone()];

@@ -29,6 +29,8 @@ struct Asked {
     takes_changes: bool,
     /// Whose poll it is.
     cell: Option<Box<str>>,
+    /// Which of its questions it is, if it counts them.
+    question: Option<u64>,
     /// What it says of that, until it is heard.
     word: Option<Word>,
 }
@@ -70,6 +72,7 @@ impl Asked {
         Self {
             shape,
             takes_changes: shape == Shape::V1 && conditional::takes_changes(headers),
+            question: conditional::question(headers),
             word: cell.is_some().then(word),
             cell,
             poll: Poll { topic: Topic::Policies(subject), known, wait },
@@ -83,7 +86,8 @@ impl Asked {
             server.catch_up().await;
         }
         let said = self.cell.as_deref().zip(self.word.take());
-        let hearing = said.map(|(cell, word)| server.receipts.hear(cell, word));
+        let question = self.question;
+        let hearing = said.map(|(cell, word)| server.receipts.hear(cell, question, word));
         if let Some(hearing) = &hearing {
             self.poll.topic = Topic::Policies(hearing.subject.clone());
         }

@@ -14,6 +14,7 @@ use crate::{
     api::{conditional, error::ApiError, json, query},
     hold::{Outcome, Poll},
     metrics::Operation,
+    receipts::Turn,
     server::Server,
     snapshot::Topic,
 };
@@ -42,14 +43,15 @@ pub(crate) async fn index(
     let word = cell
         .is_some()
         .then(|| conditional::groups_word(&headers, &question.spaces, known.as_ref()));
-    let agent = conditional::agent(&headers);
+    let (agent, number) = (conditional::agent(&headers), conditional::question(&headers));
+    let turn = Turn { agent, question: number };
     // They keep whole buffers of their connection.
     drop(headers);
     if known.is_none() {
         server.catch_up().await;
     }
     let said = cell.as_deref().zip(word);
-    let _hearing = said.map(|(cell, word)| server.receipts.hear_of_groups(cell, agent, word));
+    let _hearing = said.map(|(cell, word)| server.receipts.hear_of_groups(cell, turn, word));
     let poll = Poll { topic: Topic::SecurityGroups(question.spaces.clone()), known, wait };
     Ok(match server.hold(&poll).await {
         Outcome::Unchanged(_, version) => {
