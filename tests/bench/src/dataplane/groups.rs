@@ -1,39 +1,59 @@
-//! A security group of very many networks, as nftables holds it: one set that one rule asks.
+//! A container with a security group of very many networks, as the agent writes it for nftables: what
+//! begins a connection asks one set, and what belongs to one passes before.
+
+use std::num::{NonZeroU16, NonZeroU32};
 
 use anyhow::{Context, Result};
 use ipnet::{IpNet, Ipv4Net};
 use netfilter::{
-    Action, Builtin, ChainName, Kernel, Nets, Nftables, Place, Rule, Ruleset, Scope, SetBody, Side,
-    Table,
+    Action, Builtin, Kernel, Nftables, Place, Rule, Ruleset, Scope, Table,
+    egress::{self, DenyNetworks, Manner, Sender, WaysOut, Workload, shared},
 };
+use policy::{EgressRule, Permissions, Traffic};
 
-use super::cell::Cell;
+use super::{cell::Cell, shape::CLIENT};
 
 /// How many networks there are.
 pub(super) const NETWORKS: u32 = 100_000;
 
-/// Has new connections through `cell` pass only to one of so many networks. That of the containers is
-/// among them.
+/// What the chain of the client is called after.
+const HANDLE: &str = "client";
+
+/// Has connections of `cell`'s client pass only to one of so many networks. That of the containers is among
+/// them.
 pub(super) fn write(cell: &Cell) -> Result<()> {
-    let name: ChainName = "bench--group".parse().context("it is a name")?;
+    let (chain, group) = (egress::groups_chain(HANDLE), shared::name("bench"));
     let mut rules = Ruleset::new();
-    rules.hook(
-        Table::Filter,
-        Builtin::Forward,
-        Place::First,
-        Rule::new(Action::Jump(name.clone())),
-    );
-    let nets: Nets = networks().collect();
-    rules.set(name.clone(), SetBody::Nets(nets));
-    rules.chain(
-        Table::Filter,
-        name.clone(),
-        vec![Rule::new(Action::Accept).in_set(&name, Side::Destination), Rule::new(Action::Drop)],
-    );
+    let jump = Rule::new(Action::Jump(chain.clone())).from(CLIENT);
+    rules.hook(Table::Filter, Builtin::Forward, Place::First, jump);
+    let sender = Sender { handle: HANDLE, workload: Workload::Running, allowed: &[] };
+    let to_group = vec![Rule::new(Action::Jump(group.clone()))];
+    let ways_out = WaysOut { shared: to_group, ..WaysOut::default() };
+    let manner = manner()?;
+    manner.govern(&mut rules, chain, &sender, &ways_out);
+    shared::add(&mut rules, &group, &permissions(), &manner);
     cell.host.inside(|| -> Result<()> {
-        Nftables::open()?.settle(&rules, &Scope::prefix("bench--"))?;
+        Nftables::open()?.settle(&rules, &Scope::prefix("asg-"))?;
         Ok(())
     })?
+}
+
+/// As it is if nothing is configured.
+fn manner() -> Result<Manner> {
+    let count = |number| NonZeroU32::new(number).context("it is not zero");
+    Ok(Manner {
+        deny: DenyNetworks::default(),
+        vtep_port: NonZeroU16::new(4789).context("it is not zero")?,
+        told: false,
+        denied_per_second: count(1)?,
+        accepted_per_second: count(100)?,
+        outbound: None,
+    })
+}
+
+fn permissions() -> Permissions {
+    let destinations = networks().map(Into::into).collect();
+    [EgressRule { destinations, traffic: Traffic::All, log: false }].into_iter().collect()
 }
 
 /// Networks of eight addresses each that do not touch, spread over 10.0.0.0/8 and the next ones; and the
