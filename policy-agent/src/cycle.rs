@@ -255,6 +255,7 @@ impl Cycle {
             shadow,
             unguarded,
             bypassed,
+            bypassed_in_part,
             networker_changes,
         } = outcome;
         let writers = self.writers.take();
@@ -277,28 +278,24 @@ impl Cycle {
         status.repairs += u64::from(repaired);
         status.connections_cut += connections_cut;
         status.shadow = shadow;
-        if status.unguarded != unguarded {
-            match unguarded.first() {
-                Some(first) => tracing::warn!(
-                    first,
-                    all = unguarded.len(),
-                    "What the networker wrote for containers is not whole; it is to be repaired."
-                ),
-                None => tracing::info!("What the networker wrote for containers is whole again."),
-            }
-        }
-        status.unguarded = unguarded;
-        if status.bypassed != bypassed {
-            match bypassed.first() {
-                Some(first) => tracing::warn!(
-                    first,
-                    all = bypassed.len(),
-                    "Somebody else's rule stands in front of those of containers."
-                ),
-                None => tracing::info!("No rule of others stands in front of those of containers."),
-            }
-        }
-        status.bypassed = bypassed;
+        retell(
+            &mut status.unguarded,
+            unguarded,
+            "What the networker wrote for containers is not whole; it is to be repaired.",
+            "What the networker wrote for containers is whole again.",
+        );
+        retell(
+            &mut status.bypassed,
+            bypassed,
+            "Somebody else's rule stands in front of those of containers.",
+            "No rule of others stands in front of those of containers any more.",
+        );
+        retell(
+            &mut status.bypassed_in_part,
+            bypassed_in_part,
+            "Somebody else's rule in front of those of containers may let some packets go.",
+            "No rule of others may let some packets go in front of those of containers any more.",
+        );
         status.networker_changes = networker_changes;
         status.enforced = match &self.answer {
             Some(Answer { apps, version, .. }) if enforced => {
@@ -341,6 +338,17 @@ async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Dur
             return;
         }
     }
+}
+
+/// Puts what is `amiss` now in the place of what was, and tells of it if that is other.
+fn retell(known: &mut Vec<String>, now: Vec<String>, amiss: &str, well: &str) {
+    if *known != now {
+        match now.first() {
+            Some(first) => tracing::warn!(first, all = now.len(), "{amiss}"),
+            None => tracing::info!("{well}"),
+        }
+    }
+    *known = now;
 }
 
 /// The kernel is as it was: what it enforced, it enforces. Unless it was looked at and is not.

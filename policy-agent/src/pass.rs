@@ -60,6 +60,7 @@ pub(crate) struct Enforcer {
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
     bypassed: Vec<String>,
+    bypassed_in_part: Vec<String>,
     /// What the kernel was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
@@ -97,6 +98,8 @@ pub(crate) struct Outcome {
     pub unguarded: Vec<String>,
     /// What of somebody else's lets packets go before they come to that.
     pub bypassed: Vec<String>,
+    /// What of it may let some go.
+    pub bypassed_in_part: Vec<String>,
     /// How often it was seen to be other than before.
     pub networker_changes: u64,
     /// What is only watched.
@@ -148,6 +151,7 @@ impl Enforcer {
             took: Duration::ZERO,
             unguarded: Vec::new(),
             bypassed: Vec::new(),
+            bypassed_in_part: Vec::new(),
             promised: None,
         }
     }
@@ -292,6 +296,7 @@ impl Enforcer {
             shadow: self.shadow.report(),
             unguarded: self.unguarded.clone(),
             bypassed: self.bypassed.clone(),
+            bypassed_in_part: self.bypassed_in_part.clone(),
             networker_changes: self.guards.changes(),
             ..Outcome::default()
         };

@@ -76,6 +76,8 @@ pub(crate) struct Status {
     /// Rules of others that let containers' packets go before they come to that, which is an operator's to
     /// put right.
     pub bypassed: Vec<String>,
+    /// Those that may let some go.
+    pub bypassed_in_part: Vec<String>,
     /// How often something the networker wrote for a container was seen to be other than before, by its
     /// own doing or somebody else's.
     #[serde(skip)]
@@ -116,6 +118,7 @@ impl Status {
             drift: drift::History::default(),
             unguarded: Vec::new(),
             bypassed: Vec::new(),
+            bypassed_in_part: Vec::new(),
             networker_changes: 0,
             connections_cut: 0,
             policies_disabled: false,

@@ -35,6 +35,7 @@ struct Enforcement {
     shadow: Report,
     unguarded: Vec<String>,
     bypassed: Vec<String>,
+    bypassed_in_part: Vec<String>,
     waiting: Option<Waiting>,
 }
 
@@ -138,6 +139,10 @@ fn judge(body: &Body, foreseen: &Report) -> Finding {
         let says = format!("what it enforces is not on disk, so a restart may undo it: {failure}");
         return Finding::warning("agent", says);
     }
+    if let Some(first) = body.enforcement.bypassed_in_part.first() {
+        let says = format!("some packets of containers may go past their rules: {first}");
+        return Finding::warning("agent", says);
+    }
     if let Some(why) = failure {
         let says = format!(
             "the networker, which it starts to repair what that wrote for containers (networker_repair), failed: {why}"
@@ -179,6 +184,10 @@ mod tests {
             judged(r#"{"enforcement":{"enforced":{},"bypassed":["`-j ACCEPT` in FORWARD"]}}"#);
         assert_eq!(bypassed.verdict, Verdict::Broken);
         assert!(bypassed.says.ends_with("`-j ACCEPT` in FORWARD"), "{}", bypassed.says);
+        let in_part =
+            judged(r#"{"enforcement":{"enforced":{},"bypassed_in_part":["`-p tcp -j ACCEPT`"]}}"#);
+        assert_eq!(in_part.verdict, Verdict::Warning);
+        assert!(in_part.says.ends_with("`-p tcp -j ACCEPT`"), "{}", in_part.says);
         let waits = judged(
             r#"{"enforcement":{"waiting":{"lock":"/l","holder":"process 7 (sh)","seconds":9}}}"#,
         );

@@ -12,7 +12,10 @@ impl Enforcer {
         let Some(observed) = firewall.known() else { return };
         self.unguarded = self.guards.missing(self.files.handles(), observed);
         if firewall.dialect() != Dialect::Nft {
-            self.bypassed = bypass::found(observed).iter().map(Bypass::told).collect();
+            let (wholly, partly): (Vec<_>, Vec<_>) =
+                bypass::found(observed).into_iter().partition(|one| one.is_whole);
+            let told = |all: Vec<Bypass>| all.iter().map(Bypass::told).collect();
+            (self.bypassed, self.bypassed_in_part) = (told(wholly), told(partly));
         }
     }
 

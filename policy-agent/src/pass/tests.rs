@@ -106,6 +106,7 @@ impl Cell {
             took: Duration::ZERO,
             unguarded: Vec::new(),
             bypassed: Vec::new(),
+            bypassed_in_part: Vec::new(),
             promised: None,
         }
     }

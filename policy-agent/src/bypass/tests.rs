@@ -1,0 +1,204 @@
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+
+const BEHIND: &str = "\
+-A FORWARD -s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web
+-A FORWARD -d 10.255.30.2/32 -j overlay--web
+-A FORWARD -s 10.255.30.3/32 ! -d 10.255.0.0/16 -j netout--db
+-A FORWARD -d 10.255.30.3/32 -j overlay--db
+";
+
+/// Whose rules `rules`, in front of those of two containers, let packets past, all or some.
+fn past(rules: &str) -> Vec<String> {
+    let listing = format!(
+        "*filter\n:FORWARD ACCEPT\n:vpa--f -\n:OTHER -\n:DEEP -\n-A FORWARD -j vpa--f\n{rules}{BEHIND}COMMIT\n"
+    );
+    let found = found(&Observed::parse(&listing).unwrap());
+    let whose = |one: Bypass| {
+        let some = if one.is_whole { "" } else { "some of " };
+        format!("{}: {some}{}", one.rule, one.whose())
+    };
+    found.into_iter().map(whose).collect()
+}
+
+#[test]
+fn what_accepts_all_that_a_container_sends_or_gets_is_found() {
+    for (rule, whose) in [
+        ("-j ACCEPT", "container db and 1 more"),
+        ("-j RETURN", "container db and 1 more"),
+        ("-s 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
+        ("-d 10.255.30.3/32 -j ACCEPT", "container db"),
+        ("! -d 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
+        ("-p tcp -j ACCEPT", "some of container db and 1 more"),
+        ("-s 10.255.30.2/32 -o eth0 -j ACCEPT", "some of container web"),
+        ("-d 10.255.30.2/32 -p tcp -m tcp --dport 22 -j RETURN", "some of container web"),
+        ("-s 192.168.0.0/16 -j ACCEPT", "some of container db and 1 more"),
+        ("-d 8.8.8.8/32 -j ACCEPT", "some of container db and 1 more"),
+    ] {
+        assert_eq!(past(&format!("-A FORWARD {rule}\n")), [format!("{rule}: {whose}")]);
+    }
+    let refused = "-A FORWARD -s 10.255.30.2/32 -j DROP\n-A FORWARD -s 10.255.0.0/16 -j ACCEPT\n";
+    assert_eq!(past(refused), ["-s 10.255.0.0/16 -j ACCEPT: container db"]);
+}
+
+#[test]
+fn what_is_about_something_else_or_comes_too_late_is_not() {
+    for rule in [
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-s 10.255.0.0/16 -d 10.255.0.0/16 -p tcp -j ACCEPT",
+        "-s 192.168.0.0/16 -d 192.168.0.0/16 -j ACCEPT",
+        "-j DROP",
+        "-p tcp -j DROP",
+        "-p tcp -j LOG",
+        "-j LOG",
+        "",
+    ] {
+        assert_eq!(past(&format!("-A FORWARD {rule}\n")), [""; 0], "{rule}");
+    }
+    assert_eq!(past("-A FORWARD -j DROP\n-A FORWARD -p tcp -j ACCEPT\n"), [""; 0]);
+    assert_eq!(past("-A FORWARD -j DROP\n-A FORWARD -j ACCEPT\n"), [""; 0]);
+    let after = format!("*filter\n:FORWARD ACCEPT\n{BEHIND}-A FORWARD -j ACCEPT\nCOMMIT\n");
+    assert_eq!(found(&Observed::parse(&after).unwrap()), []);
+}
+
+#[test]
+fn chains_of_others_are_followed_as_far_as_they_are_understood() {
+    let chain = |rules: &str| past(&format!("-A FORWARD -j OTHER\n{rules}"));
+    let both = ["-j OTHER: container db and 1 more"];
+    assert_eq!(chain("-A OTHER -j ACCEPT\n"), both);
+    assert_eq!(chain("-A OTHER -j DEEP\n-A DEEP -j ACCEPT\n"), both);
+    assert_eq!(chain("-A OTHER -j LOG\n-A OTHER -i eth1 -j ACCEPT\n-A OTHER -j ACCEPT\n"), both);
+    assert_eq!(chain("-A OTHER -s 10.255.30.2/32 -j ACCEPT\n"), ["-j OTHER: container web"]);
+    for rules in [
+        "-A OTHER -i eth1 -j ACCEPT\n",
+        "-A OTHER -p udp -j DROP\n-A OTHER -j ACCEPT\n",
+        "-A OTHER -i eth1 -j RETURN\n-A OTHER -j ACCEPT\n",
+        "-A OTHER -p tcp -j DEEP\n-A OTHER -j ACCEPT\n-A DEEP -j DROP\n",
+        "-A OTHER -j DEEP\n-A OTHER -j ACCEPT\n-A DEEP -p udp -j DROP\n",
+        "-A OTHER -m conntrack --ctstate INVALID -j DROP\n-A OTHER -j ACCEPT\n",
+        "-A OTHER -p tcp -j DEEP\n-A DEEP -j ACCEPT\n",
+    ] {
+        assert_eq!(chain(rules), ["-j OTHER: some of container db and 1 more"], "{rules}");
+    }
+    for rules in [
+        "-A OTHER -j RETURN\n-A OTHER -p tcp -j ACCEPT\n",
+        "-A OTHER -m conntrack --ctstate ESTABLISHED -j ACCEPT\n",
+        "-A OTHER -j DEEP\n-A DEEP -j OTHER\n",
+    ] {
+        assert_eq!(chain(rules), [""; 0], "{rules}");
+    }
+    assert_eq!(past("-A vpa--f -j ACCEPT\n"), [""; 0], "ours is ours to repair");
+}
+
+/// What becomes of a packet in a chain: it is accepted, dropped, or comes back.
+fn fate(rules: &[(String, String)], chain: &str, packet: &[&str; 3]) -> Option<bool> {
+    for (_, rule) in rules.iter().filter(|(of, _)| of == chain) {
+        let (asked, action) = rule.split_once("-j ").unwrap();
+        let met = |condition: &str| match condition {
+            "" => true,
+            "! -d 10.255.0.0/16" => !packet[1].starts_with("10.255."),
+            _ => packet
+                .iter()
+                .zip(["-s ", "-d ", "-p "])
+                .any(|(value, flag)| condition.strip_prefix(flag) == Some(value)),
+        };
+        if !asked.split(';').map(str::trim).all(met) {
+            continue;
+        }
+        match action {
+            "ACCEPT" => return Some(true),
+            "DROP" => return Some(false),
+            "RETURN" => return None,
+            "LOG" => {}
+            chain => match fate(rules, chain, packet) {
+                None => {}
+                fate => return fate,
+            },
+        }
+    }
+    None
+}
+
+proptest! {
+    #[test]
+    fn whoever_gets_past_containers_rules_is_told_of(
+        written in vec(
+            (
+                select(vec!["FORWARD", "OTHER", "DEEP"]),
+                vec(select(vec![
+                    "-s 10.255.30.2", "-d 10.255.30.3", "-s 8.8.8.8", "! -d 10.255.0.0/16", "-p tcp",
+                ]), 0..3),
+                select(vec!["ACCEPT", "RETURN", "DROP", "LOG", "OTHER", "DEEP"]),
+            ),
+            0..9,
+        ),
+    ) {
+        let leads_on = |(chain, _, action): &(&str, _, &str)| match *action {
+            "OTHER" => *chain == "FORWARD",
+            "DEEP" => *chain != "DEEP",
+            _ => true,
+        };
+        let written: Vec<_> = written.into_iter().filter(leads_on).collect();
+        let rules: Vec<_> = written
+            .iter()
+            .map(|(chain, asked, action)| {
+                ((*chain).to_owned(), format!("{} -j {action}", asked.join(";")))
+            })
+            .collect();
+        let listed = written.iter().map(|(chain, asked, action)| {
+            format!("-A {chain} {} -j {action}\n", asked.join(" "))
+        });
+        let told = past(&listed.collect::<String>()).join("\n");
+        for protocol in ["tcp", "udp"] {
+            for (whose, from, to) in [
+                ("web", "10.255.30.2", "8.8.8.8"),
+                ("web", "8.8.8.8", "10.255.30.2"),
+                ("db", "10.255.30.3", "8.8.8.8"),
+                ("db", "8.8.8.8", "10.255.30.3"),
+            ] {
+                let passes = fate(&rules, "FORWARD", &[from, to, protocol]) == Some(true);
+                let all = told.contains("and 1 more") || told.contains(whose);
+                prop_assert!(!passes || all, "{whose} from {from} to {to}: {told:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn in_a_table_of_our_own_all_that_does_not_lead_to_a_chain_of_ours_is_strange() {
+    for (rule, is_strange) in [
+        ("jump filter/vpa--forward", false),
+        ("ip saddr 10.255.30.2 ip daddr != 10.255.0.0/16 jump filter/netout--web", false),
+        ("ip daddr 10.255.30.2 jump filter/overlay--web", false),
+        ("accept", true),
+        ("counter accept", true),
+        ("meta nfproto ipv4 log accept", true),
+        ("jump mine", true),
+        ("jump filter/mine", true),
+        ("drop comment \"jump filter/vpa--forward\"", true),
+    ] {
+        let mut observed = Observed::parse("*filter\n:FORWARD ACCEPT\nCOMMIT\n").unwrap();
+        observed.rules_mut(Table::Filter, "FORWARD").unwrap().push(rule.to_owned());
+        assert_eq!(!strangers(&observed).is_empty(), is_strange, "{rule}");
+    }
+}
+
+#[test]
+fn of_what_comes_to_the_host_the_operators_chain_stays_once() {
+    let rules = [TO_OPERATORS, "accept", TO_OPERATORS, "jump filter/vpa--input"];
+    let mut observed = Observed::parse("*filter\n:INPUT ACCEPT\nCOMMIT\n").unwrap();
+    let input = observed.rules_mut(Table::Filter, "INPUT").unwrap();
+    input.extend(rules.map(ToOwned::to_owned));
+    let strangers = strangers(&observed);
+    let told: Vec<_> = strangers.iter().map(|one| one.rule.as_str()).collect();
+    assert_eq!(told, ["accept", TO_OPERATORS]);
+    assert_eq!(removal(&strangers).touched(), ["INPUT".to_owned()].into());
+}
+
+#[test]
+fn what_to_do_is_said() {
+    let listing = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n{BEHIND}COMMIT\n");
+    let told = found(&Observed::parse(&listing).unwrap())[0].told();
+    assert!(told.ends_with("iptables -D FORWARD -j ACCEPT"), "{told}");
+}
