@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, fmt::Display};
 use imbl::OrdSet;
 
 use crate::{
-    Element, Observed, Place, Rendered, Scope, SetKind, Table, observed::target, render::Lines,
+    Element, Observed, Place, Rendered, Scope, SetKind, Table,
+    observed::target,
+    render::{Lines, nft},
 };
 
 /// How many rules or elements are told of one change.
@@ -26,7 +28,10 @@ impl Drift {
     /// How `observed` differs from `wanted` in what `scope` owns; nothing exactly where the plan between
     /// the two does nothing.
     pub fn between(wanted: &Rendered, observed: &Observed, scope: &Scope) -> Vec<Self> {
-        let mut found = Vec::new();
+        let dormant = |table: &Table| {
+            at(nft::table(*table))("the table was dormant: no packet came to it".to_owned())
+        };
+        let mut found: Vec<_> = observed.asleep.iter().map(dormant).collect();
         for ((table, chain), lines) in &wanted.chains {
             found.extend(of_chain(observed.rules(*table, chain), lines).map(at(chain)));
         }
@@ -242,6 +247,10 @@ mod tests {
             one("vpa--s", &format!("foreign element: `{text}`"))
         );
         assert_eq!(told(|state| state.sets.clear()), one("vpa--s", "the set was gone"));
+        assert_eq!(
+            told(|state| _ = state.asleep.insert(Table::Filter)),
+            one("inet netman", "the table was dormant: no packet came to it")
+        );
     }
 
     proptest! {

@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use imbl::{OrdSet, ordmap::DiffItem};
 use thiserror::Error;
@@ -12,6 +15,8 @@ use crate::{Builtin, Element, Family, Rendered, SetKind, SetStep, Step, Table};
 pub struct Observed {
     pub(crate) tables: BTreeMap<Table, BTreeMap<String, Arc<Vec<String>>>>,
     pub(crate) sets: BTreeMap<String, ObservedSet>,
+    /// Tables of nftables that somebody has made dormant: no packet comes to what they hold.
+    pub(crate) asleep: BTreeSet<Table>,
 }
 
 /// A set as the kernel holds it.

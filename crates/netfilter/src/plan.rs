@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use imbl::OrdSet;
 
 use crate::{
-    Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table, clash::Clash, render::Lines,
+    Dialect, Element, Observed, Place, Rendered, Scope, SetKind, Table,
+    clash::Clash,
+    render::{Lines, nft},
 };
 
 /// How many rules of a chain may differ for them to be changed one by one, if the kernel can: a
@@ -17,6 +19,8 @@ pub struct Plan {
     pub(crate) dialect: Dialect,
     pub(crate) tables: BTreeMap<Table, Vec<Step>>,
     pub(crate) sets: Vec<SetStep>,
+    /// Tables that are to be asked again, before all else: no chain can be hooked while one awakes.
+    pub(crate) wakes: BTreeSet<Table>,
     /// Why no kernel carries it out, though it may have no steps.
     pub(crate) clash: Clash,
 }
@@ -63,7 +67,8 @@ impl Plan {
     /// - of a set, the elements that differ are taken out and put in;
     /// - a hook that is missing is put in place, one that stands twice or in the wrong place is moved;
     /// - a rule of anybody else's that leads to a chain about to go, goes with it;
-    /// - a chain or set in scope that nobody wants is removed.
+    /// - a chain or set in scope that nobody wants is removed;
+    /// - a table that is dormant is woken.
     ///
     /// Committing the plan and observing again gives an empty plan. Where two things are wanted under one
     /// name, it has no steps, and cannot be committed ([`crate::KernelError::Clash`]).
@@ -72,6 +77,7 @@ impl Plan {
         if !plan.clash.is_none() {
             return plan;
         }
+        plan.wakes.clone_from(&observed.asleep);
         let unfit = unfit(wanted, observed);
         plan.sets = set_steps(wanted, observed, scope, &unfit);
         for table in Table::ALL {
@@ -85,7 +91,8 @@ impl Plan {
 
     /// Nothing to do.
     pub fn nothing(dialect: Dialect) -> Self {
-        Self { dialect, tables: BTreeMap::new(), sets: Vec::new(), clash: Clash::default() }
+        let (tables, sets) = (BTreeMap::new(), Vec::new());
+        Self { dialect, tables, sets, wakes: BTreeSet::new(), clash: Clash::default() }
     }
 
     /// These steps in one table, for whoever knows what is to go without knowing what is wanted.
@@ -101,6 +108,7 @@ impl Plan {
             self.tables.entry(table).or_default().extend(steps);
         }
         self.sets.extend(other.sets);
+        self.wakes.extend(other.wakes);
         self.clash = self.clash.or(other.clash);
         self
     }
@@ -116,6 +124,11 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
+        self.is_nothing_but_waking() && self.wakes.is_empty()
+    }
+
+    /// Whether what is there is right, if only it is asked.
+    pub(crate) fn is_nothing_but_waking(&self) -> bool {
         self.tables.is_empty() && self.sets.is_empty() && self.clash.is_none()
     }
 
@@ -132,9 +145,10 @@ impl Plan {
         };
         self.tables.values().map(Vec::len).sum::<usize>()
             + self.sets.iter().map(elements).sum::<usize>()
+            + self.wakes.len()
     }
 
-    /// The chains and sets that are created, changed or removed; for logs.
+    /// The chains and sets that are created, changed or removed, and the tables that are woken; for logs.
     pub fn touched(&self) -> BTreeSet<String> {
         let chains = self.tables.values().flatten().map(|step| match step {
             Step::Declare(chain)
@@ -151,7 +165,8 @@ impl Plan {
             | SetStep::Delete(set, _)
             | SetStep::Drop(set) => set.clone(),
         });
-        chains.chain(sets).collect()
+        let tables = self.wakes.iter().map(|table| nft::table(*table).to_owned());
+        chains.chain(sets).chain(tables).collect()
     }
 
     /// What `observed` becomes once the plan is carried out; an error says why no kernel would, as far
@@ -181,6 +196,7 @@ impl Plan {
         chain: impl Fn(&Observed, Table, &str) -> Result<(), String>,
         set: impl Fn(&Observed, &str) -> Result<(), String>,
     ) -> Result<(), String> {
+        observed.asleep.retain(|table| !self.wakes.contains(table));
         for (table, steps) in &self.tables {
             for step in steps {
                 if let Step::Remove(name) = step {

@@ -59,6 +59,17 @@ fn enforcement(cell: &Cell) -> Result<Value> {
     Ok(cell.agent_status()?["enforcement"].take())
 }
 
+/// Has no packet come to any of the agent's rules, and puts something beside them that it knows nothing of.
+fn put_to_sleep(cell: &Cell) -> Result<()> {
+    match Firewall::of_this_run() {
+        Firewall::Iptables => cell.meddle("-F FORWARD", ""),
+        Firewall::Nftables => {
+            cell.meddle("", "add counter inet netman theirs")?;
+            cell.meddle("", "add table inet netman { flags dormant; }")
+        }
+    }
+}
+
 /// Whether the agent's chains are led to as it promises.
 fn is_hooked(cell: &Cell) -> Result<bool> {
     let listing = cell.listing()?;
@@ -158,6 +169,12 @@ fn a_hand_in_the_rules_of_the_receiving_cell_is_undone() {
                     },
                     told: ["FORWARD"; 2],
                     word: "in front of ours",
+                },
+                Vandal {
+                    what: "the table put to sleep",
+                    meddle: &|| put_to_sleep(cell),
+                    told: ["FORWARD", "inet netman"],
+                    word: Firewall::either(["missing rule", "dormant"]),
                 },
                 Vandal {
                     what: "everything deleted",

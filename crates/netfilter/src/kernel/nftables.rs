@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
@@ -21,6 +21,9 @@ const ATTEMPTS: u32 = 5;
 /// From how many elements on a program is as fast as our own socket.
 const MANY: usize = 1000;
 
+/// One for each table of nftables of our own.
+const TABLES: [Table; 2] = [Table::Filter, Table::Bridge];
+
 /// The kernel through our own table of nftables: the program `nft` for chains and rules, a socket for
 /// the elements of sets.
 #[derive(Debug)]
@@ -41,8 +44,15 @@ struct Written {
     rules: BTreeMap<(Table, String), Vec<String>>,
 }
 
-/// A chain as the kernel lists it: each rule with its number.
-type Listed = BTreeMap<(Table, String), Vec<(String, String)>>;
+/// What the kernel lists, but for the elements of sets.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listed {
+    /// Each rule with its number.
+    chains: BTreeMap<(Table, String), Vec<(String, String)>>,
+    /// `None` if a set is of no kind of ours.
+    sets: BTreeMap<String, Option<SetKind>>,
+    asleep: BTreeSet<Table>,
+}
 
 impl Nftables {
     /// In the network namespace of the calling thread.
@@ -67,22 +77,22 @@ impl Nftables {
     }
 
     /// Everything but the elements of sets.
-    fn list(&self) -> Result<(Listed, BTreeMap<String, Option<SetKind>>), KernelError> {
-        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
-        for table in [nft::table(Table::Filter), nft::table(Table::Bridge)] {
-            let words: Vec<_> = ["-a", "-s", "-t", "list", "table"].into_iter().collect();
-            let words: Vec<_> = words.into_iter().chain(table.split(' ')).collect();
+    fn list(&self) -> Result<Listed, KernelError> {
+        let mut all = Listed::default();
+        for table in TABLES {
+            let words = ["-a", "-s", "-t", "list", "table"].into_iter();
+            let words: Vec<_> = words.chain(nft::table(table).split(' ')).collect();
             match run("nft", &words, "") {
                 Ok(output) => {
                     let listing = String::from_utf8_lossy(&output.stdout);
-                    read(&listing, &mut chains, &mut sets)?;
+                    all.read(table, &listing)?;
                 }
                 // Nobody has written anything there yet.
                 Err(KernelError::Failed { stderr, .. }) if stderr.contains("No such file") => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok((chains, sets))
+        Ok(all)
     }
 
     /// In our own words where we wrote it.
@@ -95,10 +105,10 @@ impl Nftables {
         for _ in 0..ATTEMPTS {
             let before = self.number()?;
             let listed = self.list();
-            let elements = listed.and_then(|(chains, sets)| Ok((chains, self.elements_of(sets)?)));
+            let whole = listed.and_then(|all| Ok((self.elements_of(&all.sets)?, all)));
             if self.number()? == before {
-                let (chains, sets) = elements?;
-                return Ok(self.seen(before, chains, sets));
+                let (sets, listed) = whole?;
+                return Ok((self.seen(before, &listed, sets), listed));
             }
         }
         Err(KernelError::Moved("the ruleset".into()))
@@ -108,37 +118,39 @@ impl Nftables {
     fn seen(
         &mut self,
         number: u32,
-        chains: Listed,
+        listed: &Listed,
         sets: BTreeMap<String, ObservedSet>,
-    ) -> (Observed, Listed) {
+    ) -> Observed {
         if let Some(written) = self.written.take()
             && written.generation == number
         {
-            self.learn(&chains, written);
+            self.learn(listed, written);
         }
-        let mut observed = Observed { sets, ..Observed::default() };
-        for ((table, name), rules) in &chains {
+        let asleep = listed.asleep.clone();
+        let mut observed = Observed { sets, asleep, ..Observed::default() };
+        for ((table, name), rules) in &listed.chains {
             let rules = rules.iter().map(|(rule, _)| self.wording(rule).to_owned()).collect();
             observed.tables.entry(*table).or_default().insert(name.clone(), Arc::new(rules));
         }
-        (observed, chains)
+        observed
     }
 
     fn elements_of(
         &mut self,
-        sets: BTreeMap<String, Option<SetKind>>,
+        sets: &BTreeMap<String, Option<SetKind>>,
     ) -> Result<BTreeMap<String, ObservedSet>, KernelError> {
-        let of = |(name, kind): (String, Option<SetKind>)| {
+        let of = |(name, kind): (&String, &Option<SetKind>)| {
+            let kind = *kind;
             let elements = match kind {
                 Some(kind) => {
-                    let elements = self.netlink.elements(&name, kind);
+                    let elements = self.netlink.elements(name, kind);
                     packed(elements.map_err(KernelError::Netlink)?)
                 }
                 None => OrdSet::new(),
             };
-            Ok((name, ObservedSet { kind, elements }))
+            Ok((name.clone(), ObservedSet { kind, elements }))
         };
-        sets.into_iter().map(of).collect()
+        sets.iter().map(of).collect()
     }
 
     /// Whether the plan is about a few elements and nothing else.
@@ -149,7 +161,8 @@ impl Nftables {
             }
             _ => false,
         };
-        plan.tables.is_empty() && plan.len() <= MANY && plan.sets.iter().all(small)
+        let is_all = plan.tables.is_empty() && plan.wakes.is_empty();
+        is_all && plan.len() <= MANY && plan.sets.iter().all(small)
     }
 
     fn change_elements(&mut self, plan: &Plan) -> Result<(), KernelError> {
@@ -168,9 +181,9 @@ impl Nftables {
         if !plan.tables.values().flatten().any(deletes) {
             return Ok(plan.nft_text(|_, _, _| String::new()));
         }
-        let chains = match listed {
+        let Listed { chains, .. } = match listed {
             Some(listed) => listed,
-            None => self.list()?.0,
+            None => self.list()?,
         };
         let mut missing = None;
         let missed = std::cell::RefCell::new(&mut missing);
@@ -204,6 +217,12 @@ impl Nftables {
         if Self::is_small(plan) {
             return self.change_elements(plan);
         }
+        for table in &plan.wakes {
+            run("nft", &["-f", "-"], &format!("add table {}\n", nft::table(*table)))?;
+        }
+        if plan.is_nothing_but_waking() {
+            return Ok(());
+        }
         let script = self.script(plan, listed)?;
         let before = self.number()?;
         run("nft", &["-f", "-"], &script)?;
@@ -215,9 +234,9 @@ impl Nftables {
     }
 
     /// Takes the kernel's words for what has just been written as ours.
-    fn learn(&mut self, chains: &Listed, written: Written) {
+    fn learn(&mut self, listed: &Listed, written: Written) {
         for (chain, written) in written.rules {
-            let Some(listed) = chains.get(&chain) else { continue };
+            let Some(listed) = listed.chains.get(&chain) else { continue };
             // What was appended is at the end.
             let Some(first) = listed.len().checked_sub(written.len()) else { continue };
             for ((listed, _), written) in listed[first..].iter().zip(written) {
@@ -273,10 +292,10 @@ impl Kernel for Nftables {
         self.write(plan, None)?;
         // Whoever commits may not look again for long.
         if let Some(written) = self.written.take_if(|written| !written.rules.is_empty()) {
-            let (chains, _) = self.list()?;
+            let listed = self.list()?;
             // What was listed after somebody else's change may be theirs.
             if self.number()? == written.generation {
-                self.learn(&chains, written);
+                self.learn(&listed, written);
             }
         }
         Ok(())
@@ -295,59 +314,62 @@ impl Kernel for Nftables {
     }
 
     fn generations_of(&self, plan: &Plan) -> u32 {
-        u32::from(!plan.is_empty())
+        let wakes = u32::try_from(plan.wakes.len()).expect("there are two tables");
+        wakes + u32::from(!plan.is_nothing_but_waking())
     }
 }
 
-/// Reads what `nft -a -s -t list table` prints. Chains that are not called as ours are, are the
-/// operators' own.
-fn read(
-    listing: &str,
-    chains: &mut Listed,
-    sets: &mut BTreeMap<String, Option<SetKind>>,
-) -> Result<(), UnreadableRuleset> {
-    enum Inside {
-        Nothing,
-        Set(String, Vec<String>),
-        Chain(Option<(Table, String)>),
-    }
-    let mut inside = Inside::Nothing;
-    for (index, text) in listing.lines().enumerate() {
-        let unreadable = || UnreadableRuleset { line: index + 1, text: text.to_owned() };
-        let (line, number) = match text.trim().rsplit_once(" # handle ") {
-            Some((line, number)) => (line, number),
-            None => (text.trim(), ""),
-        };
-        let opens = |noun: &str| line.strip_prefix(noun)?.strip_suffix(" {").map(str::to_owned);
-        match &mut inside {
-            _ if line.is_empty() => {}
-            Inside::Nothing if line.starts_with("table ") || line == "}" => {}
-            Inside::Nothing => {
-                if let Some(name) = opens("set ").or_else(|| opens("map ")) {
-                    inside = Inside::Set(name, Vec::new());
-                } else {
-                    let name = opens("chain ").ok_or_else(unreadable)?;
-                    let ours = ours(&name);
-                    chains.extend(ours.clone().map(|name| (name, Vec::new())));
-                    inside = Inside::Chain(ours);
-                }
-            }
-            Inside::Set(name, declaration) if line == "}" => {
-                let kind = SetKind::listed(&declaration.join("; "));
-                sets.insert(std::mem::take(name), kind);
-                inside = Inside::Nothing;
-            }
-            Inside::Set(_, declaration) => declaration.push(line.to_owned()),
-            Inside::Chain(_) if line == "}" => inside = Inside::Nothing,
-            Inside::Chain(_) if line.starts_with("type ") && number.is_empty() => {}
-            Inside::Chain(Some(name)) => {
-                let rule = (nft::spelled_out(line), number.to_owned());
-                chains.entry(name.clone()).or_default().push(rule);
-            }
-            Inside::Chain(None) => {}
+impl Listed {
+    /// Reads what `nft -a -s -t list table` prints of `table`. Chains that are not called as ours are, are the
+    /// operators' own, and so is what is neither a chain nor a set.
+    fn read(&mut self, table: Table, listing: &str) -> Result<(), UnreadableRuleset> {
+        let Self { chains, sets, asleep } = self;
+        enum Inside {
+            Nothing,
+            Set(String, Vec<String>),
+            Chain(Option<(Table, String)>),
         }
+        let mut inside = Inside::Nothing;
+        for (index, text) in listing.lines().enumerate() {
+            let unreadable = || UnreadableRuleset { line: index + 1, text: text.to_owned() };
+            let (line, number) = match text.trim().rsplit_once(" # handle ") {
+                Some((line, number)) => (line, number),
+                None => (text.trim(), ""),
+            };
+            let opens = |noun: &str| line.strip_prefix(noun)?.strip_suffix(" {").map(str::to_owned);
+            match &mut inside {
+                _ if line.is_empty() => {}
+                Inside::Nothing if line.starts_with("table ") || line == "}" => {}
+                Inside::Nothing if line.starts_with("comment ") => {}
+                Inside::Nothing if line == "flags dormant" => _ = asleep.insert(table),
+                Inside::Nothing => {
+                    if let Some(name) = opens("set ").or_else(|| opens("map ")) {
+                        inside = Inside::Set(name, Vec::new());
+                    } else {
+                        let ours = opens("chain ").as_deref().map(ours);
+                        let ours =
+                            ours.or_else(|| opens("").map(|_| None)).ok_or_else(unreadable)?;
+                        chains.extend(ours.clone().map(|name| (name, Vec::new())));
+                        inside = Inside::Chain(ours);
+                    }
+                }
+                Inside::Set(name, declaration) if line == "}" => {
+                    let kind = SetKind::listed(&declaration.join("; "));
+                    sets.insert(std::mem::take(name), kind);
+                    inside = Inside::Nothing;
+                }
+                Inside::Set(_, declaration) => declaration.push(line.to_owned()),
+                Inside::Chain(_) if line == "}" => inside = Inside::Nothing,
+                Inside::Chain(_) if line.starts_with("type ") && number.is_empty() => {}
+                Inside::Chain(Some(name)) => {
+                    let rule = (nft::spelled_out(line), number.to_owned());
+                    chains.entry(name.clone()).or_default().push(rule);
+                }
+                Inside::Chain(None) => {}
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The table and name of a chain of ours.
@@ -368,6 +390,17 @@ mod tests {
     fn a_listing_is_read_chain_by_chain() {
         let listing = "\
 table inet netman { # handle 1
+	comment \"ours {\"
+	flags dormant
+
+	counter theirs { # handle 20
+	}
+
+	flowtable theirs { # handle 21
+		hook ingress priority filter
+		devices = { eth0, eth1 }
+	}
+
 	map filter/vpa--doors { # handle 15
 		type ipv4_addr : verdict
 	}
@@ -386,8 +419,10 @@ table inet netman { # handle 1
 	}
 }
 ";
-        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
-        read(listing, &mut chains, &mut sets).unwrap();
+        let mut read = Listed::default();
+        read.read(Table::Filter, listing).unwrap();
+        let Listed { chains, sets, asleep } = read;
+        assert_eq!(asleep, [Table::Filter].into());
         let forward = vec![("jump filter/vpa--forward".to_owned(), "17".to_owned())];
         assert_eq!(chains, [((Table::Filter, "FORWARD".into()), forward)].into());
         let doors = ("filter/vpa--doors".into(), Some(SetKind::Doors(Family::V4)));
@@ -397,7 +432,7 @@ table inet netman { # handle 1
     proptest! {
         #[test]
         fn any_listing_is_read_or_refused(text in "(table x \\{\n)?((\t(set|map|chain) [a-z/]* \\{| *\\}|.*)\n)*") {
-            let _ = read(&text, &mut BTreeMap::new(), &mut BTreeMap::new());
+            let _ = Listed::default().read(Table::Filter, &text);
         }
     }
 }

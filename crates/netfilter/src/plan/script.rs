@@ -48,7 +48,7 @@ impl Plan {
         };
         for table in Table::ALL {
             let shared = table == Table::Filter && !self.sets.is_empty();
-            if shared || self.tables.contains_key(&table) {
+            if shared || self.tables.contains_key(&table) || self.wakes.contains(&table) {
                 line(format_args!("add table {}", nft::table(table)));
             }
         }

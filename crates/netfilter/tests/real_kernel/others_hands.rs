@@ -67,6 +67,31 @@ fn vandalised_rules_are_put_right_and_others_left_alone() {
     });
 }
 
+/// A dormant table is there, and no packet comes to it.
+#[test]
+fn a_table_put_to_sleep_is_woken_and_what_others_keep_in_it_stays() {
+    on_each_kernel(|which, kernel| {
+        if which != Which::Nftables {
+            return;
+        }
+        let wanted = every_shape();
+        settle(kernel, &wanted);
+        let healthy = kernel.observe().unwrap();
+        which.by_hand("", "add counter inet netman theirs { comment \"one of theirs\"; }");
+        which.by_hand("", "add table inet netman { flags dormant; }");
+        assert_ne!(kernel.observe().unwrap(), healthy);
+        settle(kernel, &wanted);
+        assert_eq!(kernel.observe().unwrap(), healthy);
+
+        // Nothing can be hooked while a table wakes.
+        which.by_hand("", "flush chain inet netman filter/FORWARD");
+        which.by_hand("", "delete chain inet netman filter/FORWARD");
+        which.by_hand("", "add table inet netman { flags dormant; }");
+        settle(kernel, &wanted);
+        assert_eq!(kernel.observe().unwrap(), healthy);
+    });
+}
+
 #[test]
 fn a_set_made_for_something_else_is_replaced() {
     on_each_kernel(|which, kernel| {
