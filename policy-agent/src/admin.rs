@@ -152,6 +152,8 @@ struct StatusBody {
     networker_repair: Option<Repairs>,
     /// Why the policy server gives no usable answer, if it does not.
     server_failure: Option<String>,
+    /// Why the server takes what is enforced here for no receipt.
+    receipt_refused: Option<String>,
     /// Why what is enforced is not on disk, or will hardly be, if so: a restart may undo it.
     state_file_failure: Option<String>,
     /// The last answer that said something new.
@@ -178,7 +180,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
     let enforcement = admin.statuses.borrow().clone();
-    let Reach { failure: server_failure, taken, apps: _ } = admin.reach.borrow().clone();
+    let Reach { failure: server_failure, receipt_refused, taken, apps: _ } =
+        admin.reach.borrow().clone();
     let last_answer = taken.map(|Taken { version, after }| LastAnswer {
         version: version.as_ref().map(ToString::to_string),
         enforced_after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
@@ -188,6 +191,7 @@ async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
         enforcement,
         networker_repair: admin.pages.networker.get(),
         server_failure,
+        receipt_refused,
         state_file_failure: admin.pages.disk.borrow().clone(),
         last_answer,
         packets_denied: packets(Verdict::Denied),
@@ -495,7 +499,7 @@ mod tests {
     async fn while_the_server_is_away_containers_may_start_shut() {
         let fake = fake(&["web"]);
         let failure = Some("no answer".to_owned());
-        fake.reach.send_replace(Reach { apps: apps(&["web"]), failure, taken: None });
+        fake.reach.send_replace(Reach { apps: apps(&["web"]), failure, ..Reach::default() });
         let text = "shut until the policy server answers: no answer".to_owned();
         assert_eq!(forced(&fake).await, (200, text));
     }
@@ -504,7 +508,7 @@ mod tests {
     async fn a_failure_about_other_apps_says_nothing() {
         let fake = fake(&["web"]);
         let failure = Some("no answer".to_owned());
-        fake.reach.send_replace(Reach { apps: apps(&["db"]), failure, taken: None });
+        fake.reach.send_replace(Reach { apps: apps(&["db"]), failure, ..Reach::default() });
         assert_eq!(forced(&fake).await.0, 500);
     }
 

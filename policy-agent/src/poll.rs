@@ -31,6 +31,8 @@ pub(crate) struct Reach {
     pub apps: BTreeSet<AppGuid>,
     /// Why there was no usable answer.
     pub failure: Option<String>,
+    /// Why the server takes what is enforced for no receipt, if it does not.
+    pub receipt_refused: Option<String>,
     /// How long it took the last answer that said something new to be enforced.
     pub taken: Option<Taken>,
 }
@@ -142,7 +144,8 @@ impl Poller {
                 self.follower.look_in();
             }
             let taken = taken.or_else(|| self.reach.borrow().taken.clone());
-            self.report(Reach { apps: question.apps, failure, taken });
+            let receipt_refused = self.follower.receipt_refused().map(str::to_owned);
+            self.report(Reach { apps: question.apps, failure, receipt_refused, taken });
         }
     }
 
@@ -216,9 +219,18 @@ impl Poller {
     }
 
     fn report(&self, reach: Reach) {
-        let now = reach.failure.clone();
-        let before = self.reach.send_replace(reach).failure;
-        match (before, now) {
+        let (now, refused) = (reach.failure.clone(), reach.receipt_refused.clone());
+        let before = self.reach.send_replace(reach);
+        if before.receipt_refused != refused {
+            match refused {
+                Some(why) => tracing::warn!(
+                    why,
+                    "The policy server confirms nothing of this cell; give each cell a cell_id of its own."
+                ),
+                None => tracing::info!("The policy server confirms what this cell enforces again."),
+            }
+        }
+        match (before.failure, now) {
             (None, Some(error)) => {
                 tracing::warn!(error, "The policy server gives no usable answer; the rules stay.");
             }

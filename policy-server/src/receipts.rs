@@ -93,6 +93,8 @@ pub(crate) struct Hearing<'a> {
     pub subject: Arc<Subject>,
     /// What it was told of that last.
     pub told: Option<Told>,
+    /// Whether the agent has asked another question since, which was heard already.
+    pub is_overtaken: bool,
 }
 
 impl Receipts {
@@ -129,7 +131,20 @@ impl Receipts {
         let mut here = self.here();
         here.share(cell, &mut word);
         let (subject, agent) = (word.subject.clone(), word.agent);
-        let Heard { confirmed, are_several } = here.hear_in_turn(cell, question, word, now);
+        let turn = Turn { agent, question };
+        if here.is_overtaken(cell, turn) {
+            drop(here);
+            return Hearing {
+                receipts: self,
+                cell,
+                agent,
+                subject,
+                told: None,
+                is_overtaken: true,
+            };
+        }
+        let Heard { confirmed, are_several } = here.hear(cell, word, now);
+        here.took(cell, turn);
         let (is_news, told) = (here.has_unwritten(), here.told(cell));
         drop(here);
         if is_news {
@@ -145,7 +160,7 @@ impl Receipts {
         if let Some(took) = confirmed.and_then(|revision| self.moments.since(revision, now)) {
             self.metrics.confirmed(took);
         }
-        Hearing { receipts: self, cell, agent, subject, told }
+        Hearing { receipts: self, cell, agent, subject, told, is_overtaken: false }
     }
 
     /// What `cell` asked this server about last.
@@ -263,14 +278,25 @@ fn tell_of_several(cell: &str) {
 }
 
 impl Hearing<'_> {
+    /// Why what this cell says is no receipt, if it is not.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let are_several = self.receipts.here().are_several(self.cell);
+        are_several.then(|| word::several(self.cell))
+    }
+
     /// The cell is told that it has so many policies now.
     pub(crate) fn tells(&self, told: Told) {
+        if self.is_overtaken {
+            return;
+        }
         self.receipts.here().tell(self.cell, &self.subject, told);
     }
 }
 
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
-        self.receipts.here().leave(self.cell, self.agent, Instant::now());
+        if !self.is_overtaken {
+            self.receipts.here().leave(self.cell, self.agent, Instant::now());
+        }
     }
 }

@@ -19,6 +19,7 @@ struct Body {
     enforcement: Enforcement,
     networker_repair: Option<Repairs>,
     server_failure: Option<String>,
+    receipt_refused: Option<String>,
     state_file_failure: Option<String>,
 }
 
@@ -108,6 +109,12 @@ fn judge(body: &Body, foreseen: &Report) -> Finding {
     if let Some(first) = body.enforcement.bypassed.first() {
         return Finding::broken("agent", format!("containers may be open to the world: {first}"));
     }
+    if let Some(why) = &body.receipt_refused {
+        let says = format!(
+            "the policy server confirms nothing of what it enforces: {why}; give each cell a cell_id of its own"
+        );
+        return Finding::broken("agent", says);
+    }
     let modes =
         |report: &Report| (report.default_deny, report.later_removals, report.security_groups);
     if modes(&body.enforcement.shadow) != modes(foreseen) {
@@ -184,6 +191,11 @@ mod tests {
             judged(r#"{"enforcement":{"enforced":{},"bypassed":["`-j ACCEPT` in FORWARD"]}}"#);
         assert_eq!(bypassed.verdict, Verdict::Broken);
         assert!(bypassed.says.ends_with("`-j ACCEPT` in FORWARD"), "{}", bypassed.says);
+        let two = judged(
+            r#"{"enforcement":{"enforced":{}},"receipt_refused":"two agents say they are cell-1"}"#,
+        );
+        assert_eq!(two.verdict, Verdict::Broken);
+        assert!(two.says.contains("two agents say they are cell-1"), "{}", two.says);
         let in_part =
             judged(r#"{"enforcement":{"enforced":{},"bypassed_in_part":["`-p tcp -j ACCEPT`"]}}"#);
         assert_eq!(in_part.verdict, Verdict::Warning);

@@ -9,7 +9,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use policy::{Version, wire::delta};
 use uuid::Uuid;
 
@@ -34,8 +34,14 @@ const ERROR: HeaderName = HeaderName::from_static("netman-error");
 /// How many milliseconds the caller may spread its next question over, as many are told the same.
 const REST: HeaderName = HeaderName::from_static("netman-rest");
 
+/// Why what the caller says is no receipt.
+const REFUSED: HeaderName = HeaderName::from_static("netman-receipt-refused");
+
 /// That it has the version it names, and only watches what that would deny.
 const WATCHES: HeaderName = HeaderName::from_static("netman-watches-only");
+
+/// What a header cannot carry, and the sign that says so.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// The longest a poll is held, in seconds.
 const LONGEST_WAIT: u64 = 60;
@@ -155,6 +161,14 @@ pub(crate) fn change(mut response: Response, base: &Version) -> Response {
 pub(crate) fn resting(mut response: Response, rest: Duration) -> Response {
     let millis = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
     response.headers_mut().insert(REST, millis.into());
+    response
+}
+
+/// `response` to one whose receipt is refused, and `why`.
+pub(crate) fn refusing(mut response: Response, why: &str) -> Response {
+    let encoded = utf8_percent_encode(why, ESCAPED).to_string();
+    let why = HeaderValue::from_str(&encoded).expect("what no header can hold is encoded");
+    response.headers_mut().insert(REFUSED, why);
     response
 }
 

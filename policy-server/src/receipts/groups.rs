@@ -77,6 +77,8 @@ pub(crate) struct GroupsHearing<'a> {
     groups: &'a Groups,
     cell: &'a str,
     agent: Option<Uuid>,
+    /// Whether the agent has asked another since, which was heard already.
+    pub is_overtaken: bool,
 }
 
 impl Receipts {
@@ -87,10 +89,13 @@ impl Receipts {
         turn: Turn,
         word: GroupsWord,
     ) -> GroupsHearing<'a> {
-        if self.groups.here().hear(cell, turn, word, Instant::now()) {
+        let mut here = self.groups.here();
+        let is_overtaken = here.is_overtaken(cell, turn);
+        if !is_overtaken && here.hear(cell, turn, word, Instant::now()) {
             self.news.notify_one();
         }
-        GroupsHearing { groups: &self.groups, cell, agent: turn.agent }
+        drop(here);
+        GroupsHearing { groups: &self.groups, cell, agent: turn.agent, is_overtaken }
     }
 }
 
@@ -185,9 +190,6 @@ impl Here {
         };
         known.presence.comes(now);
         known.agents.hear(turn.agent, (), now);
-        if turn.is_before(known.turn) {
-            return false;
-        }
         known.turn = turn;
         let word = if known.agents.are_several() { word.of_several(cell) } else { word };
         if known.word == word {
@@ -196,6 +198,11 @@ impl Here {
         (known.word, known.presence.said) = (word, now);
         self.unwritten.insert(cell.into());
         true
+    }
+
+    /// Whether what `cell` says by a question was said before its last word.
+    fn is_overtaken(&self, cell: &str, turn: Turn) -> bool {
+        self.cells.get(cell).is_some_and(|known| turn.is_before(known.turn))
     }
 
     fn leave(&mut self, cell: &str, agent: Option<Uuid>, now: Instant) {
@@ -272,7 +279,9 @@ impl GroupsWord {
 
 impl Drop for GroupsHearing<'_> {
     fn drop(&mut self) {
-        self.groups.here().leave(self.cell, self.agent, Instant::now());
+        if !self.is_overtaken {
+            self.groups.here().leave(self.cell, self.agent, Instant::now());
+        }
     }
 }
 
@@ -282,6 +291,7 @@ mod tests {
     use policy_store::State;
 
     use super::*;
+    use crate::metrics::Metrics;
 
     fn version(revision: u64) -> Version {
         Version { life: Life::new("life").unwrap(), revision: Revision(revision) }
@@ -345,14 +355,6 @@ mod tests {
         assert!(here.hear("one", Turn::default(), word(None), now), "it takes back what it said");
         assert_eq!(here.take_unwritten(now)[0].enforced, None);
 
-        let turn = |question| Turn { agent: Some(Uuid::nil()), question: Some(question) };
-        assert!(here.hear("one", turn(3), word(Some(5)), now));
-        assert!(!here.hear("one", turn(2), word(None), now), "it was said before that");
-        assert_eq!(here.take_unwritten(now)[0].enforced, Some(version(5)));
-        for _ in 0..2 {
-            here.leave("one", Some(Uuid::nil()), now);
-        }
-
         here.compare(&rows(&[("one", 4, now)]), now);
         assert_eq!(here.take_unwritten(now).len(), 1, "there stands something else");
         here.leave("one", None, now);
@@ -362,6 +364,20 @@ mod tests {
         assert_eq!(here.take_unwritten(now), [], "it was elsewhere since");
         here.compare(&rows(&[]), now);
         assert_eq!(here.take_unwritten(now).len(), 1, "it was lost");
+    }
+
+    #[test]
+    fn a_question_that_was_overtaken_says_nothing() {
+        let receipts = Receipts::new(Metrics::new());
+        let turn = |question| Turn { agent: Some(Uuid::nil()), question: Some(question) };
+        let hear = |question, enforced| {
+            receipts.hear_of_groups("one", turn(question), word(enforced)).is_overtaken
+        };
+        assert!(!hear(3, Some(5)));
+        assert!(hear(2, None));
+        assert!(!receipts.groups.here().cells["one"].presence.is_held());
+        assert_eq!(enforced(&receipts.groups, "one"), Some(5));
+        assert!(!hear(4, None));
     }
 
     #[test]

@@ -98,24 +98,17 @@ impl Here {
         Heard { confirmed, are_several }
     }
 
-    /// The same by the question of this number. What was said before the last word and is heard after it
-    /// changes nothing.
-    pub(super) fn hear_in_turn(
-        &mut self,
-        cell: &str,
-        question: Option<u64>,
-        word: Word,
-        now: Instant,
-    ) -> Heard {
-        let turn = Turn { agent: word.agent, question };
-        if let Some(known) = self.cells.get_mut(cell).filter(|known| turn.is_before(known.turn)) {
-            known.presence.comes(now);
-            known.agents.hear(turn.agent, known.word.subject.clone(), now);
-            return Heard::default();
+    /// Whether what `cell` says by a question was said before its last word. It is out of date then, and
+    /// says nothing of where the cell is now, nor of how many speak for it.
+    pub(super) fn is_overtaken(&self, cell: &str, turn: Turn) -> bool {
+        self.cells.get(cell).is_some_and(|known| turn.is_before(known.turn))
+    }
+
+    /// Notes by which question the last word of `cell` was said.
+    pub(super) fn took(&mut self, cell: &str, turn: Turn) {
+        if let Some(known) = self.cells.get_mut(cell) {
+            known.turn = turn;
         }
-        let heard = self.hear(cell, word, now);
-        self.cells.get_mut(cell).expect("was heard").turn = turn;
-        heard
     }
 
     /// Lets `word` share what was asked about before with the last word of `cell`, if that is the same.
@@ -124,6 +117,11 @@ impl Here {
         {
             word.subject = known.word.subject.clone();
         }
+    }
+
+    /// Whether several agents say that they are `cell`.
+    pub(super) fn are_several(&self, cell: &str) -> bool {
+        self.cells.get(cell).is_some_and(|receipt| receipt.agents.are_several())
     }
 
     /// What `cell` was told last; nothing, if that may have been another agent.

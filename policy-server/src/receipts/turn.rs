@@ -3,8 +3,8 @@ use uuid::Uuid;
 /// Which question of which agent it is, as far as these tell.
 ///
 /// A cell that has something new to say takes its question back and asks another, on another connection
-/// perhaps, and the two may be read in either order: what the earlier one says must not stand for as long as
-/// the later one is held.
+/// perhaps, and a server may read the two in either order: what the earlier one says must not stand for as
+/// long as the later one is held.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Turn {
     /// Which agent asks, by the name it took when it was started.

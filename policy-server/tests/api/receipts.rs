@@ -225,6 +225,9 @@ async fn a_cell_of_two_agents_is_told_as_such_and_confirms_nothing() {
     assert_eq!(says(other, "mail", &version).await, well(), "it was started again");
     assert_eq!(says(one, "web", &version).await, (Value::Null, json!(TWO)));
     assert_eq!(says(other, "mail", &version).await, (Value::Null, json!(TWO)));
+    let headers = [("Netman-Cell", "cell-1"), ("Netman-Agent", other)];
+    let answer = world.ask(&format!("{POLICIES}?id=mail"), &headers).await;
+    assert_eq!(answer.header("netman-receipt-refused"), TWO, "the cell is told");
     // Both are waited for, whichever spoke last.
     assert_eq!(
         policies(&world, "").await,

@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use gocompat::json;
+use percent_encoding::percent_decode;
 use policy::{
     ParseVersionError, Version,
     wire::delta::{Delta, DeltaBody, MANIPULATION},
@@ -37,6 +38,9 @@ const DELTA_BASE: &str = "Delta-Base";
 
 /// How many milliseconds the next question may be spread over.
 const REST: &str = "Netman-Rest";
+
+/// Why what the cell says is no receipt.
+const REFUSED: &str = "Netman-Receipt-Refused";
 
 /// No server may ask for more.
 const LONGEST_REST: Duration = Duration::from_secs(2);
@@ -90,6 +94,8 @@ pub(super) struct Reply {
     pub wait: Option<Duration>,
     /// How long the next question may be put off, as many are told the same.
     pub rest: Duration,
+    /// Why the receipt is none, if the server says so.
+    pub refused: Option<String>,
 }
 
 /// A successful answer, not understood yet.
@@ -167,11 +173,12 @@ impl Exchange {
         let Self { request, name } = self;
         let response = send(request, &name).await?;
         let (wait, rest) = (applied_wait(response.headers()), rest(response.headers()));
+        let refused = refused(response.headers());
         let held = match response.status() {
             StatusCode::IM_USED => changes(response, name, base).await,
             _ => answer(response, name, known).await,
         };
-        Ok(Reply { held: held?, wait, rest })
+        Ok(Reply { held: held?, wait, rest, refused })
     }
 }
 
@@ -311,6 +318,11 @@ fn applied_wait(headers: &HeaderMap) -> Option<Duration> {
 fn rest(headers: &HeaderMap) -> Duration {
     let millis = headers.get(REST).and_then(|value| value.to_str().ok()?.parse().ok());
     millis.map(Duration::from_millis).unwrap_or_default().min(LONGEST_REST)
+}
+
+fn refused(headers: &HeaderMap) -> Option<String> {
+    let sent = headers.get(REFUSED)?.as_bytes();
+    Some(percent_decode(sent).decode_utf8_lossy().into_owned())
 }
 
 fn version(headers: &HeaderMap) -> Result<Option<Version>, ParseVersionError> {

@@ -82,6 +82,8 @@ pub struct Follower<S = Client> {
     rest: Option<Rest>,
     /// Until the next answer, questions are not held.
     looks_in: bool,
+    /// Why the last answer says that receipts are none, if it does.
+    refused: Option<String>,
     /// When the last answer had come, or failed to.
     answered: Option<Instant>,
     counts: Counts,
@@ -160,6 +162,7 @@ impl<S: Server> Follower<S> {
             reluctance: Backoff::new(FIRST_RELUCTANCE, poll_interval),
             rest: None,
             looks_in: false,
+            refused: None,
             answered: None,
             counts: Counts::default(),
             poll_interval,
@@ -222,6 +225,11 @@ impl<S: Server> Follower<S> {
         self.course.is_open()
     }
 
+    /// Why the server takes what it is told for no receipt, by its last answer.
+    pub fn receipt_refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
     /// When the last answer had come; what is done with it since is the caller's time.
     pub fn answered(&self) -> Option<Instant> {
         self.answered
@@ -269,6 +277,9 @@ impl<S: Server> Follower<S> {
         // It was not to be held, so nothing is learned of holds.
         if told.is_ok() && question.wait.is_none() && !looked_in {
             self.hold.kept();
+        }
+        if let Ok(told) = &told {
+            self.refused.clone_from(&told.refused);
         }
         let rest = told.as_ref().map_or(Duration::ZERO, |told| told.rest);
         let (news, pause) = match told {

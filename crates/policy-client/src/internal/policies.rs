@@ -53,6 +53,9 @@ pub struct Told {
     /// How long the server would have the next question put off at most, so that others are told first
     /// what many are told at once.
     pub rest: Duration,
+    /// Why the server takes what the question says for no receipt, if it does not: another agent says that
+    /// it is this cell, too.
+    pub refused: Option<String>,
     /// How long the answer's body was.
     pub bytes: usize,
 }
@@ -109,7 +112,7 @@ impl Client {
             let known = known.as_ref();
             self.ask(url, Poll { known, wait: *wait, receipt: Some(receipt), changes })
         };
-        let Reply { held, wait, rest } = self.addresses.ask(PATH, ask).await?;
+        let Reply { held, wait, rest, refused } = self.addresses.ask(PATH, ask).await?;
         let (answer, bytes) = match held {
             Held::NotModified(version) => (Answer::NotModified(version), 0),
             Held::Fresh { body, version } => {
@@ -128,7 +131,7 @@ impl Client {
                 (Answer::Changes { delta: body.into_delta()?, version }, bytes)
             }
         };
-        Ok(Told { answer, wait, rest, bytes })
+        Ok(Told { answer, wait, rest, refused, bytes })
     }
 }
 

@@ -83,7 +83,8 @@ impl Client {
         let GroupsQuestion { spaces, known, wait, receipt } = question;
         let (known, receipt) = (known.as_ref(), receipt.as_ref());
         let poll = Poll { known, wait: *wait, receipt, ..Poll::default() };
-        let Reply { held, wait, rest: _ } = self.ask(page(&url, spaces, 0), poll).await?;
+        let Reply { held, wait, rest: _, refused: _ } =
+            self.ask(page(&url, spaces, 0), poll).await?;
         if let Held::NotModified(version) = held {
             return Ok(GroupsTold { answer: GroupsAnswer::NotModified(version), wait });
         }

@@ -90,10 +90,18 @@ impl Asked {
         let hearing = said.map(|(cell, word)| server.receipts.hear(cell, question, word));
         if let Some(hearing) = &hearing {
             self.poll.topic = Topic::Policies(hearing.subject.clone());
+            if hearing.is_overtaken {
+                // Nobody waits for it any more.
+                self.poll.wait = None;
+            }
         }
         let outcome = server.hold(&self.poll).await;
         let (answer, version, how) = self.answer(&outcome, server, hearing.as_ref());
         server.metrics.poll_answered(how);
+        let answer = match hearing.and_then(|hearing| hearing.refused()) {
+            Some(why) => conditional::refusing(answer, &why),
+            None => answer,
+        };
         conditional::stamped(answer, &version, self.poll.wait)
     }
 

@@ -51,7 +51,9 @@ pub(crate) async fn index(
         server.catch_up().await;
     }
     let said = cell.as_deref().zip(word);
-    let _hearing = said.map(|(cell, word)| server.receipts.hear_of_groups(cell, turn, word));
+    let hearing = said.map(|(cell, word)| server.receipts.hear_of_groups(cell, turn, word));
+    // Nobody waits for one that was overtaken.
+    let wait = wait.filter(|_| hearing.as_ref().is_none_or(|hearing| !hearing.is_overtaken));
     let poll = Poll { topic: Topic::SecurityGroups(question.spaces.clone()), known, wait };
     Ok(match server.hold(&poll).await {
         Outcome::Unchanged(_, version) => {

@@ -115,3 +115,26 @@ fn what_one_of_several_was_told_says_nothing_of_another() {
     assert_eq!((says('A', 0), says('A', 1)), (None, Some(told.clone())));
     assert_eq!((says('B', 2), says('A', 3), says('A', 4)), (Some(told.clone()), None, None));
 }
+
+/// A question that was taken back, and is read after the next one.
+#[test]
+fn what_was_said_before_the_last_word_says_nothing_of_where_the_cell_is_or_how_many_there_are() {
+    let receipts = Receipts::new(Metrics::new());
+    let says = |agent, question, enforced| {
+        receipts.hear("one", Some(question), word_of(agent, &["a"], Some(enforced)))
+    };
+    drop(says('A', 9, 9));
+    drop(says('B', 0, 9));
+    let late = says('B', 1, 8);
+    let later = says('B', 3, 9);
+    let overtaken = says('B', 2, 4);
+    assert!(overtaken.is_overtaken && overtaken.told.is_none() && !later.is_overtaken);
+    drop((late, later));
+    let held = || receipts.here().cells()["one"].presence.is_held();
+    assert!(!held(), "nobody waits for that one");
+    drop(overtaken);
+    assert!(!held());
+    let word = receipts.here().cells()["one"].word.clone();
+    assert_eq!(word, word_of('B', &["a"], Some(9)));
+    assert!(!receipts.here().are_several("one"));
+}

@@ -124,7 +124,7 @@ fn tagged(source: &str) -> TaggedPolicy {
 }
 
 fn told(answer: Answer, wait: Option<u64>) -> Result<Told, ClientError> {
-    Ok(Told { answer, wait: wait.map(seconds), rest: Duration::ZERO, bytes: 100 })
+    Ok(Told { answer, wait: wait.map(seconds), rest: Duration::ZERO, refused: None, bytes: 100 })
 }
 
 fn whole(sources: &[&str], at: &str) -> Result<Told, ClientError> {
@@ -158,6 +158,20 @@ async fn a_question_claims_what_is_enforced_and_is_held_again_without_a_pause() 
     assert_eq!(cell.pauses(), [Duration::ZERO, HOLD]);
     let Asked { question, .. } = cell.last();
     assert_eq!((question.known, question.wait), (Some(version("x.7")), Some(HOLD)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_receipt_is_refused_knows_why_until_it_is_not() {
+    let mut cell = Cell::beside(1);
+    let why = || Some("two agents say they are cell-1".to_owned());
+    let refusing = |told: Result<Told, ClientError>| Ok(Told { refused: why(), ..told.unwrap() });
+    cell.will(Duration::ZERO, refusing(whole(&["a"], "x.7")));
+    cell.will(Duration::ZERO, refused(500));
+    cell.will(HOLD, unchanged("x.7"));
+    for expected in [why(), why(), None] {
+        cell.ask().await;
+        assert_eq!(cell.follower.receipt_refused(), expected.as_deref());
+    }
 }
 
 #[tokio::test(start_paused = true)]
