@@ -9,17 +9,24 @@
 mod chains;
 mod rule;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use netfilter::{Builtin, Dialect, Drift, Observed, Plan, Step, Table};
+use serde::{Serialize, Serializer};
 
-use chains::Chains;
-use rule::{Action, End, Ends, Simple};
+use chains::{Chains, Fate, Known};
+use rule::{Action, End, Ends, Rule};
 
 /// Chains that stand for one container each.
 const OF_CONTAINERS: [&str; 2] = ["netout--", "overlay--"];
 /// Other chains of ours, in which nothing of anybody else's is.
 const OURS: [&str; 4] = ["vpa--", "asg-", "input--", "netin--"];
+
+/// How many rules are told of.
+const TOLD: usize = 20;
 
 /// A rule that stands in front of containers' rules, and lets their packets go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +44,14 @@ pub(crate) struct Bypass {
 pub(crate) struct Stranger {
     parent: String,
     rule: String,
+}
+
+/// What an operator is told of one rule. Two are the same if they are about the same rule, whichever
+/// containers come and go.
+#[derive(Debug, Clone)]
+pub(crate) struct Notice {
+    about: String,
+    text: String,
 }
 
 /// Where nothing but ours may stand, in nftables.
@@ -83,8 +98,10 @@ impl Stranger {
     }
 
     /// What could not be.
-    pub fn kept(&self, why: &str) -> String {
-        format!("`{}` in {} cannot be taken out: {why}", self.rule, self.parent)
+    pub fn kept(&self, why: &str) -> Notice {
+        let Self { parent, rule } = self;
+        let text = format!("`{rule}` in {parent} cannot be taken out: {why}");
+        Notice { about: format!("{parent} {rule}"), text }
     }
 }
 
@@ -97,76 +114,90 @@ pub(crate) fn found(observed: &Observed) -> Vec<Bypass> {
 }
 
 fn in_table(observed: &Observed, table: Table) -> Vec<Bypass> {
-    let rules = observed.rules(table, &forward()).unwrap_or_default();
-    let of_containers = of_containers(rules);
+    let listed = observed.rules(table, &forward()).unwrap_or_default();
+    let rules: Vec<_> = listed.iter().map(|rule| Rule::read(rule)).collect();
+    let others = rules.iter().enumerate().filter_map(|(place, rule)| Some((place, rule.as_ref()?)));
+    let others: Vec<_> = others.filter(|(_, rule)| !leads_to_ours(rule)).collect();
     let mut chains = Chains::of(observed, table);
-    let (mut found, mut refusing) = (Vec::new(), Vec::<Simple<'_>>::new());
-    for (position, rule) in rules.iter().enumerate() {
-        let Some(simple) = Simple::read(rule) else { continue };
-        if simple.action == Action::Refuse {
-            refusing.push(simple);
-            continue;
-        }
-        if !chains.is_anybody_accepted(&simple) {
-            continue;
-        }
-        let (mut wholly, mut partly) = (BTreeSet::new(), BTreeSet::new());
-        for (handle, ends) in of_containers[position + 1..].iter().flatten() {
-            if refusing.iter().any(|earlier| earlier.is_about(ends)) {
-                continue;
+    let mut found: BTreeMap<(usize, bool), BTreeSet<String>> = BTreeMap::new();
+    for Judged { place, handle, ends } in of_containers(&rules) {
+        let mut known = Known::new();
+        for (before, rule) in others.iter().take_while(|(other, _)| *other < place) {
+            let fate = chains.fate_at(rule, &ends, &mut known);
+            // What goes out of FORWARD at its end meets the chain's policy, which is not known here.
+            if fate.accepted || fate.returned {
+                let is_whole = fate == Fate { accepted: true, ..Fate::default() };
+                found.entry((*before, !is_whole)).or_default().insert(handle.clone());
             }
-            if chains.let_go(&simple, ends, 0) {
-                wholly.insert(handle.clone());
-            } else if chains.may_let_go(&simple, ends, &mut BTreeSet::new(), 0) {
-                partly.insert(handle.clone());
-            }
-        }
-        for (is_whole, containers) in [(true, wholly), (false, partly)] {
-            if !containers.is_empty() {
-                found.push(Bypass { table, rule: rule.clone(), is_whole, containers });
+            if !fate.passed {
                 break;
             }
         }
     }
-    found
+    let wholly = found.clone();
+    let told = found.into_iter().map(|((place, is_partly), mut containers)| {
+        if let Some(wholly) = wholly.get(&(place, false)).filter(|_| is_partly) {
+            containers.retain(|handle| !wholly.contains(handle));
+        }
+        Bypass { table, rule: listed[place].clone(), is_whole: !is_partly, containers }
+    });
+    told.filter(|one| !one.containers.is_empty()).collect()
 }
 
-/// For each of `rules` that judges what a container sends to the world, or gets from there: whose it is, and
-/// about which packets. What containers say to each other is judged by our own rules, in front of all.
-fn of_containers(rules: &[String]) -> Vec<Option<(String, Ends)>> {
-    let handled = |rule: &String| {
-        let chain = rule.rsplit(' ').next()?;
+/// A rule that judges what a container sends to the world, or gets from there.
+struct Judged {
+    place: usize,
+    handle: String,
+    ends: Ends,
+}
+
+/// Those among `rules`. What containers say to each other is judged by our own rules, in front of all.
+fn of_containers(rules: &[Option<Rule>]) -> Vec<Judged> {
+    let judged = |(place, rule): (usize, &Option<Rule>)| {
+        let rule = rule.as_ref()?;
+        let Action::Jump(chain) = &rule.action else { return None };
         let handle = OF_CONTAINERS.iter().find_map(|prefix| chain.strip_prefix(prefix))?;
-        Some((handle.to_owned(), rule::ends(rule)))
+        let (ends, is_netout) = (rule::ends(rule), chain.starts_with(OF_CONTAINERS[0]));
+        Some((is_netout, Judged { place, handle: handle.to_owned(), ends }))
     };
-    let all: Vec<_> = rules.iter().map(handled).collect();
-    let outside = all.iter().flatten().flat_map(|(_, ends)| ends.outside.clone());
-    let overlay: BTreeSet<_> = outside.map(|(_, network)| network).collect();
-    let from_overlay: Vec<_> = overlay.into_iter().map(|network| (End::Source, network)).collect();
-    let of_the_world = |(handle, mut ends): (String, Ends)| {
-        let is_sent = ends.at.iter().any(|(end, _)| *end == End::Source);
-        if is_sent && ends.outside.is_empty() {
-            return None;
+    let all: Vec<_> = rules.iter().enumerate().filter_map(judged).collect();
+    let outside = all.iter().flat_map(|(_, one)| &one.ends.outside);
+    let overlay: BTreeSet<_> = outside.map(|(_, network)| *network).collect();
+    let of_the_world = |(is_netout, mut one): (bool, Judged)| {
+        let end = one.ends.at.first().map(|(end, _)| *end)?;
+        if !is_netout {
+            if end == End::Source {
+                return None;
+            }
+            one.ends.outside = overlay.iter().map(|network| (End::Source, *network)).collect();
         }
-        if !is_sent {
-            ends.outside.clone_from(&from_overlay);
-        }
-        Some((handle, ends))
+        Some(one)
     };
-    all.into_iter().map(|one| one.and_then(of_the_world)).collect()
+    all.into_iter().filter_map(of_the_world).collect()
+}
+
+fn leads_to_ours(rule: &Rule) -> bool {
+    matches!(&rule.action, Action::Jump(chain) if is_ours(chain))
 }
 
 impl Bypass {
     /// What an operator is to know, and to do.
-    pub fn told(&self) -> String {
+    pub fn notice(&self) -> Notice {
         let Self { table, rule, is_whole, .. } = self;
         let program = if *table == Table::Filter6 { "ip6tables" } else { "iptables" };
         let lets = if *is_whole { "lets packets" } else { "may let some packets" };
-        format!(
+        let then = match is_whole {
+            true => format!("take it out, or put it behind: {program} -D FORWARD {rule}"),
+            false => {
+                "if they are not meant to, put it behind, or refuse them in front of it".to_owned()
+            }
+        };
+        let text = format!(
             "`{rule}` in FORWARD ({table}), a rule of somebody else's, {lets} of {} go before they come to \
-             what stands for them there; take it out, or put it behind: {program} -D FORWARD {rule}",
+             what stands for them there; {then}",
             self.whose()
-        )
+        );
+        Notice { about: format!("{table} {rule}"), text }
     }
 
     fn whose(&self) -> String {
@@ -175,6 +206,37 @@ impl Bypass {
             1 => format!("container {first}"),
             count => format!("container {first} and {} more", count - 1),
         }
+    }
+}
+
+impl Notice {
+    /// The first of many, and how many more there are.
+    pub fn first_of(all: &[Bypass]) -> Vec<Self> {
+        let mut told: Vec<_> = all.iter().take(TOLD).map(Bypass::notice).collect();
+        if let Some(more) = all.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            told.push(Self { about: "more".to_owned(), text: format!("and {more} rules more") });
+        }
+        told
+    }
+}
+
+impl Eq for Notice {}
+
+impl PartialEq for Notice {
+    fn eq(&self, other: &Self) -> bool {
+        self.about == other.about
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for Notice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Display,
     time::{Duration, Instant},
 };
 
@@ -341,10 +342,10 @@ async fn moved(enforcer: &mut Option<Enforcer>, glance: &mut Interval, took: Dur
 }
 
 /// Puts what is `amiss` now in the place of what was, and tells of it if that is other.
-fn retell(known: &mut Vec<String>, now: Vec<String>, amiss: &str, well: &str) {
+fn retell<T: PartialEq + Display>(known: &mut Vec<T>, now: Vec<T>, amiss: &str, well: &str) {
     if *known != now {
         match now.first() {
-            Some(first) => tracing::warn!(first, all = now.len(), "{amiss}"),
+            Some(first) => tracing::warn!(%first, all = now.len(), "{amiss}"),
             None => tracing::info!("{well}"),
         }
     }

@@ -156,7 +156,11 @@ fn of_guards(status: &Status, repairs: Option<&Repairs>, to: &mut Registry) {
     let help = "Rules of others that let containers' packets go before they come to those of the networker";
     to.register("bypassed", help, bypassed);
     let in_part = ConstGauge::new(length(status.bypassed_in_part.len()));
-    to.register("bypassed_in_part", "Rules of others that may let some of them go", in_part);
+    to.register(
+        "bypassed_in_part",
+        "Rules of others that may let some of containers' packets go before that",
+        in_part,
+    );
     let Some(Repairs { runs, failures, containers, .. }) = repairs else { return };
     let mut count = |name, help, value: u64| to.register(name, help, ConstCounter::new(value));
     count("networker_runs", "Times the networker was started to repair its rules", *runs);

@@ -21,6 +21,7 @@ use crate::{
     Config,
     answer::Answer,
     backend::Former,
+    bypass::Notice,
     connections::{self, Suspects},
     denied::Accepted,
     desired, drift,
@@ -59,8 +60,8 @@ pub(crate) struct Enforcer {
     took: Duration,
     /// What it found wrong with what is the networker's.
     unguarded: Vec<String>,
-    bypassed: Vec<String>,
-    bypassed_in_part: Vec<String>,
+    bypassed: Vec<Notice>,
+    bypassed_in_part: Vec<Notice>,
     /// What the kernel was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
@@ -97,9 +98,9 @@ pub(crate) struct Outcome {
     /// What is wrong with what the networker wrote.
     pub unguarded: Vec<String>,
     /// What of somebody else's lets packets go before they come to that.
-    pub bypassed: Vec<String>,
+    pub bypassed: Vec<Notice>,
     /// What of it may let some go.
-    pub bypassed_in_part: Vec<String>,
+    pub bypassed_in_part: Vec<Notice>,
     /// How often it was seen to be other than before.
     pub networker_changes: u64,
     /// What is only watched.

@@ -11,7 +11,7 @@ use policy::{AppGuid, Version};
 use policy_client::internal::Backend;
 use serde::Serialize;
 
-use crate::{drift, shadow::Report, waiting::Waiting};
+use crate::{bypass::Notice, drift, shadow::Report, waiting::Waiting};
 
 /// Why a pass was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -75,9 +75,9 @@ pub(crate) struct Status {
     pub unguarded: Vec<String>,
     /// Rules of others that let containers' packets go before they come to that, which is an operator's to
     /// put right.
-    pub bypassed: Vec<String>,
+    pub bypassed: Vec<Notice>,
     /// Those that may let some go.
-    pub bypassed_in_part: Vec<String>,
+    pub bypassed_in_part: Vec<Notice>,
     /// How often something the networker wrote for a container was seen to be other than before, by its
     /// own doing or somebody else's.
     #[serde(skip)]

@@ -1,7 +1,7 @@
-//! Where packets go that come to a rule of somebody else's, as far as rules are understood.
+//! What becomes of packets that come to a rule of somebody else's, as far as rules are understood.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
 };
 
@@ -9,146 +9,92 @@ use netfilter::{Observed, Table};
 
 use super::{
     is_ours,
-    rule::{Action, Ends, Simple},
+    rule::{Action, Ends, Meets, Rule},
 };
 
-/// How deep chains are followed, as the kernel has no loops.
-const DEEPEST: usize = 16;
+/// What may become of the packets with some ends that come to a rule or a chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Fate {
+    pub accepted: bool,
+    pub refused: bool,
+    /// They leave the chain and go on where it was jumped to.
+    pub returned: bool,
+    /// They come to the next rule. Never of a chain.
+    pub passed: bool,
+}
 
 /// The chains of others, each read once.
 pub(super) struct Chains<'o> {
     observed: &'o Observed,
     table: Table,
-    /// As far as it is sure that a packet comes.
-    sure: BTreeMap<&'o str, Rc<[Simple<'o>]>>,
-    /// To their ends.
-    whole: BTreeMap<&'o str, Rc<[Simple<'o>]>>,
+    rules: HashMap<String, Rc<[Rule]>>,
 }
+
+/// Those packets with some ends came to already, and what may become of them there.
+pub(super) type Known = BTreeMap<String, Fate>;
 
 impl<'o> Chains<'o> {
     pub fn of(observed: &'o Observed, table: Table) -> Self {
-        Self { observed, table, sure: BTreeMap::new(), whole: BTreeMap::new() }
+        Self { observed, table, rules: HashMap::new() }
     }
 
-    /// The rules of a chain as far as it is sure that a packet comes: to the first that may refuse it, or send
-    /// it back, for reasons that are not understood. What only accepts some, or does something beside, is passed.
-    fn read_sure(&mut self, chain: &'o str) -> Rc<[Simple<'o>]> {
-        if let Some(sure) = self.sure.get(chain) {
-            return sure.clone();
+    /// What may become of packets with these `ends` at a rule.
+    pub fn fate_at(&mut self, rule: &Rule, ends: &Ends, known: &mut Known) -> Fate {
+        let meets = rule.meets(ends);
+        if meets == Meets::None {
+            return Fate { passed: true, ..Fate::default() };
         }
-        let mut sure = Vec::new();
-        for simple in &*self.read_whole(chain) {
-            let is_last = match simple.action {
-                Action::Accept if simple.conditional => continue,
-                Action::To(beside) if !self.exists(beside) => continue,
-                _ if simple.conditional => break,
-                Action::To(chain) => self.may_refuse(chain, &mut BTreeSet::new()),
-                _ => simple.is_about_all(),
-            };
-            sure.push(simple.clone());
-            if is_last {
+        let nothing = Fate::default();
+        let fate = match &rule.action {
+            Action::Accept => Fate { accepted: true, ..nothing },
+            Action::Refuse => Fate { refused: true, ..nothing },
+            Action::Return => Fate { returned: true, ..nothing },
+            Action::Beside => Fate { passed: true, ..nothing },
+            Action::Jump(chain) => {
+                let fate = self.fate_in(chain, ends, known);
+                Fate { passed: fate.returned, returned: false, ..fate }
+            }
+            Action::Goto(chain) => self.fate_in(chain, ends, known),
+        };
+        Fate { passed: fate.passed || meets == Meets::Some, ..fate }
+    }
+
+    fn fate_in(&mut self, chain: &str, ends: &Ends, known: &mut Known) -> Fate {
+        // Ours are ours to repair.
+        if is_ours(chain) {
+            return Fate { returned: true, ..Fate::default() };
+        }
+        if let Some(fate) = known.get(chain) {
+            return *fate;
+        }
+        // What is no chain, and nobody here knows, may do anything; so may a chain that leads to itself.
+        let anything = Fate { accepted: true, refused: true, returned: true, passed: false };
+        known.insert(chain.to_owned(), anything);
+        let Some(rules) = self.read(chain) else { return anything };
+        let mut fate = Fate::default();
+        let mut goes_on = true;
+        for rule in &*rules {
+            let here = self.fate_at(rule, ends, known);
+            fate.accepted |= here.accepted;
+            fate.refused |= here.refused;
+            fate.returned |= here.returned;
+            if !here.passed {
+                goes_on = false;
                 break;
             }
         }
-        let sure: Rc<[_]> = sure.into();
-        self.sure.insert(chain, sure.clone());
-        sure
+        fate.returned |= goes_on;
+        known.insert(chain.to_owned(), fate);
+        fate
     }
 
-    fn exists(&self, chain: &str) -> bool {
-        self.observed.rules(self.table, chain).is_some()
-    }
-
-    fn may_refuse(&mut self, chain: &'o str, asked: &mut BTreeSet<&'o str>) -> bool {
-        asked.insert(chain)
-            && self.read_whole(chain).iter().any(|simple| match simple.action {
-                Action::Refuse => true,
-                Action::To(chain) => self.may_refuse(chain, asked),
-                Action::Accept | Action::Return => false,
-            })
-    }
-
-    fn read_whole(&mut self, chain: &'o str) -> Rc<[Simple<'o>]> {
-        let (observed, table) = (self.observed, self.table);
-        let read = || {
-            let rules = observed.rules(table, chain).unwrap_or_default();
-            rules.iter().filter_map(|rule| Simple::read(rule)).collect()
-        };
-        self.whole.entry(chain).or_insert_with(read).clone()
-    }
-
-    /// Whether it is worth asking about each container.
-    pub fn is_anybody_accepted(&mut self, simple: &Simple<'o>) -> bool {
-        match simple.action {
-            Action::Accept | Action::Return => true,
-            Action::Refuse => false,
-            Action::To(chain) if is_ours(chain) => false,
-            Action::To(chain) => {
-                let may = |one: &Simple<'_>| matches!(one.action, Action::Accept | Action::To(_));
-                self.read_whole(chain).iter().any(may)
-            }
+    fn read(&mut self, chain: &str) -> Option<Rc<[Rule]>> {
+        if let Some(rules) = self.rules.get(chain) {
+            return Some(rules.clone());
         }
-    }
-
-    /// Whether a packet with these `ends` that comes to this rule gets no further in FORWARD; `deep` says in the
-    /// how manieth chain it is.
-    pub fn let_go(&mut self, simple: &Simple<'o>, ends: &Ends, deep: usize) -> bool {
-        simple.is_about(ends)
-            && match simple.action {
-                Action::Accept => true,
-                Action::Return => deep == 0,
-                Action::Refuse => false,
-                Action::To(chain) => deep < DEEPEST && self.accepts(chain, ends, deep + 1),
-            }
-    }
-
-    /// Whether a chain accepts such a packet in any case.
-    fn accepts(&mut self, chain: &'o str, ends: &Ends, deep: usize) -> bool {
-        for simple in &*self.read_sure(chain) {
-            if self.let_go(simple, ends, deep) {
-                return true;
-            }
-            if simple.sends_back(ends) {
-                return false;
-            }
-        }
-        false
-    }
-
-    /// Whether one of them may get no further, the first of a connection. Chains in `asked` are known to accept
-    /// none, or are being asked.
-    pub fn may_let_go(
-        &mut self,
-        simple: &Simple<'o>,
-        ends: &Ends,
-        asked: &mut BTreeSet<&'o str>,
-        deep: usize,
-    ) -> bool {
-        simple.may_be_about(ends)
-            && match simple.action {
-                Action::Accept => true,
-                Action::Return => deep == 0,
-                Action::Refuse => false,
-                Action::To(chain) if is_ours(chain) || !asked.insert(chain) => false,
-                Action::To(chain) => self.may_accept(chain, ends, asked, deep + 1),
-            }
-    }
-
-    fn may_accept(
-        &mut self,
-        chain: &'o str,
-        ends: &Ends,
-        asked: &mut BTreeSet<&'o str>,
-        deep: usize,
-    ) -> bool {
-        for simple in &*self.read_whole(chain) {
-            if self.may_let_go(simple, ends, asked, deep) {
-                return true;
-            }
-            if simple.sends_back(ends) {
-                return false;
-            }
-        }
-        false
+        let rules = self.observed.rules(self.table, chain)?;
+        let rules: Rc<[Rule]> = rules.iter().filter_map(|rule| Rule::read(rule)).collect();
+        self.rules.insert(chain.to_owned(), rules.clone());
+        Some(rules)
     }
 }

@@ -1,19 +1,45 @@
-//! As much of a rule of iptables as it takes to see whether it is about all packets of an address, or about
-//! none of them.
+//! As much of a rule of iptables as it takes to see whether it is about all packets of an address, about some,
+//! or about none.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Which packets a rule is about, and what becomes of them.
+/// What has no condition of its own.
+const MODULES: [&str; 3] = ["comment", "conntrack", "state"];
+/// Connections in other states than these have been let in before.
+const BEGINS: [&str; 4] = ["NEW", "UNTRACKED", "SNAT", "DNAT"];
+/// What the kernel does beside, and then asks the next rule.
+const BESIDE: [&str; 18] = [
+    "AUDIT",
+    "CLASSIFY",
+    "CONNMARK",
+    "CONNSECMARK",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "LOG",
+    "MARK",
+    "NFLOG",
+    "RATEEST",
+    "SECMARK",
+    "SET",
+    "TCPMSS",
+    "TEE",
+    "TRACE",
+    "ULOG",
+    "CHECKSUM",
+];
+
+/// Which packets that begin a connection a rule is about, and what becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Simple<'r> {
+pub(super) struct Rule {
     networks: Vec<Network>,
     /// Whether it asks for anything else.
-    pub conditional: bool,
-    /// Whether it is only about what belongs to a connection, which somebody else has let begin.
-    settled: bool,
-    pub action: Action<'r>,
+    conditional: bool,
+    /// Whether it can be about a packet between a container and the world that begins a connection.
+    concerns: bool,
+    pub action: Action,
 }
 
 /// Where one end of a packet is to be, or not to be.
@@ -30,13 +56,25 @@ pub(super) enum End {
     Destination,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action<'r> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
     Accept,
-    Return,
+    /// Or never to be seen again.
     Refuse,
-    /// A chain, or what the kernel does beside.
-    To(&'r str),
+    Return,
+    Beside,
+    /// A chain, or what nobody here knows.
+    Jump(String),
+    /// From which nothing comes back.
+    Goto(String),
+}
+
+/// Of packets with some ends, those a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Meets {
+    None,
+    Some,
+    All,
 }
 
 /// Which packets a rule of a container's is about: the address at one end, and where the other is not.
@@ -46,12 +84,24 @@ pub(super) struct Ends {
     pub outside: Vec<(End, IpNet)>,
 }
 
-impl<'r> Simple<'r> {
-    /// `None` of a rule that only counts.
-    pub fn read(rule: &'r str) -> Option<Self> {
-        let mut words = rule.split(' ').filter(|word| !word.is_empty());
-        let (mut networks, mut conditional, mut settled) = (Vec::new(), false, false);
-        let mut negated = false;
+impl Rule {
+    /// `None` of a rule that only counts. One that cannot be read may let anything pass.
+    pub fn read(rule: &str) -> Option<Self> {
+        let unreadable = Self {
+            networks: Vec::new(),
+            conditional: true,
+            concerns: true,
+            action: Action::Accept,
+        };
+        match shlex::split(rule) {
+            Some(words) => Self::of(words.iter().map(String::as_str)),
+            None => Some(unreadable),
+        }
+    }
+
+    fn of<'w>(mut words: impl Iterator<Item = &'w str>) -> Option<Self> {
+        let (mut networks, mut conditional, mut concerns) = (Vec::new(), false, true);
+        let (mut negated, mut entry) = (false, None);
         while let Some(word) = words.next() {
             match word {
                 "!" => {
@@ -65,19 +115,29 @@ impl<'r> Simple<'r> {
                         None => conditional = true,
                     }
                 }
-                // What follows is how.
-                "-j" | "-g" => {
-                    let action = Action::named(words.next()?);
-                    return Some(Self { networks, conditional, settled, action });
-                }
-                "--ctstate" | "--state" => {
-                    let mut states = words.next()?.split(',');
-                    settled |=
-                        !negated && states.all(|one| matches!(one, "RELATED" | "ESTABLISHED"));
+                "-i" | "-o" => {
+                    let is_one = |name: &&str| !negated && !name.ends_with('+');
+                    let interface = words.next().filter(is_one);
+                    // Nothing is forwarded from or to `lo`, and no container and the world are at one link.
+                    let is_back = interface.is_some() && interface == entry;
+                    concerns &= interface != Some("lo") && !is_back;
+                    entry = interface.filter(|_| word == "-i");
                     conditional = true;
                 }
-                "-m" if words.clone().next() == Some("comment") => _ = words.next(),
-                "--comment" => skip_text(&mut words)?,
+                "--ctstate" | "--state" => {
+                    let mut states = words.next().unwrap_or_default().split(',');
+                    concerns &= states.any(|state| BEGINS.contains(&state)) != negated;
+                }
+                // What follows is how.
+                "-j" | "-g" => {
+                    let name = words.next()?;
+                    // Whoever listens there decides.
+                    conditional |= name == "NFQUEUE" || name == "QUEUE";
+                    let action = Action::named(name, word == "-g");
+                    return Some(Self { networks, conditional, concerns, action });
+                }
+                "-m" => conditional |= !words.next().is_some_and(|name| MODULES.contains(&name)),
+                "--comment" => _ = words.next(),
                 // Its own word is read as one more condition.
                 _ => conditional = true,
             }
@@ -86,73 +146,57 @@ impl<'r> Simple<'r> {
         None
     }
 
-    /// Whether it is about all packets with these ends.
-    pub fn is_about(&self, ends: &Ends) -> bool {
-        !self.conditional && self.networks.iter().all(|one| one.has(ends) == Some(true))
-    }
-
-    /// Whether there may be one that it is about and that begins a connection.
-    pub fn may_be_about(&self, ends: &Ends) -> bool {
-        !self.settled && self.networks.iter().all(|one| one.has(ends) != Some(false))
-    }
-
-    /// Whether no packet with these ends comes past it, or further than its chain.
-    pub fn sends_back(&self, ends: &Ends) -> bool {
-        matches!(self.action, Action::Return | Action::Refuse) && self.is_about(ends)
-    }
-
-    /// Whether no packet comes past it.
-    pub fn is_about_all(&self) -> bool {
-        !self.conditional && self.networks.is_empty()
+    /// Which of the packets with these ends it is about, of those that begin a connection.
+    pub fn meets(&self, ends: &Ends) -> Meets {
+        let Self { networks, conditional, concerns, action: _ } = self;
+        let asked = networks.iter().map(|network| network.meets(ends)).min().unwrap_or(Meets::All);
+        match asked {
+            _ if !concerns => Meets::None,
+            Meets::All if *conditional => Meets::Some,
+            asked => asked,
+        }
     }
 }
 
 impl Network {
-    /// Whether all packets with these ends are there, or none; `None` if some may be.
-    fn has(&self, ends: &Ends) -> Option<bool> {
+    fn meets(&self, ends: &Ends) -> Meets {
         let Self { end, network, negated } = self;
         let known = ends.at.iter().find(|(other, _)| end == other);
         let within = known.map(|(_, address)| network.contains(address));
         let none = || ends.outside.iter().any(|(other, all)| end == other && all.contains(network));
-        within.or_else(|| none().then_some(false)).map(|within| within != *negated)
+        match within.or_else(|| none().then_some(false)) {
+            Some(within) if within != *negated => Meets::All,
+            Some(_) => Meets::None,
+            None => Meets::Some,
+        }
     }
 }
 
-impl<'r> Action<'r> {
-    fn named(name: &'r str) -> Self {
+impl Action {
+    fn named(name: &str, is_goto: bool) -> Self {
         match name {
-            "ACCEPT" => Self::Accept,
+            "ACCEPT" | "NFQUEUE" | "QUEUE" => Self::Accept,
             "RETURN" => Self::Return,
-            "DROP" | "REJECT" => Self::Refuse,
-            name => Self::To(name),
+            "DROP" | "REJECT" | "TARPIT" => Self::Refuse,
+            name if BESIDE.contains(&name) => Self::Beside,
+            name if is_goto => Self::Goto(name.to_owned()),
+            name => Self::Jump(name.to_owned()),
         }
     }
 }
 
 /// What packets a rule is about, by its networks alone.
-pub(super) fn ends(rule: &str) -> Ends {
+pub(super) fn ends(rule: &Rule) -> Ends {
     let mut ends = Ends::default();
-    for Network { end, network, negated } in
-        Simple::read(rule).map(|it| it.networks).unwrap_or_default()
-    {
+    for Network { end, network, negated } in &rule.networks {
         let is_one = network.prefix_len() == network.max_prefix_len();
         match negated {
-            true => ends.outside.push((end, network)),
-            false if is_one => ends.at.push((end, network.addr())),
+            true => ends.outside.push((*end, *network)),
+            false if is_one => ends.at.push((*end, network.addr())),
             false => {}
         }
     }
     ends
-}
-
-/// Past a text in quotes, or of one word.
-fn skip_text<'r>(words: &mut impl Iterator<Item = &'r str>) -> Option<()> {
-    let first = words.next()?;
-    let ends = |word: &str| word.ends_with('"') && !word.ends_with("\\\"");
-    if first.starts_with('"') && (first.len() == 1 || !ends(first)) {
-        words.find(|word| ends(word))?;
-    }
-    Some(())
 }
 
 #[cfg(test)]
@@ -163,58 +207,75 @@ mod tests {
 
     #[test]
     fn a_rule_is_about_all_packets_of_a_container_or_some_or_none() {
-        let ends = ends("-s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web");
+        let read = |rule| Rule::read(rule).unwrap();
+        let ends = ends(&read("-s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web"));
         assert_eq!(ends.at, [(End::Source, IpAddr::from([10, 255, 30, 2]))]);
         assert_eq!(ends.outside, [(End::Destination, "10.255.0.0/16".parse().unwrap())]);
-        let read = |rule| Simple::read(rule).unwrap();
         for rule in [
             "-j ACCEPT",
             "-s 10.255.0.0/16 -j ACCEPT",
             "! -s 192.168.0.0/16 -j ACCEPT",
             "! -d 10.255.0.0/16 -j ACCEPT",
             "! -d 10.255.30.0/24 -j ACCEPT",
-            "-m comment --comment \"a -j DROP of mine\" -j ACCEPT",
+            r#"-m comment --comment "a -j DROP of mine" -j ACCEPT"#,
+            r#"-m comment --comment "mine\\" -j ACCEPT"#,
+            r#"-m comment --comment "a \"word\" of mine" -j ACCEPT"#,
             "-m comment --comment mine -j ACCEPT",
+            "-m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT",
+            "-m conntrack ! --ctstate ESTABLISHED -j ACCEPT",
         ] {
-            assert!(read(rule).is_about(&ends), "{rule}");
-            assert!(read(rule).may_be_about(&ends), "{rule}");
+            assert_eq!(read(rule).meets(&ends), Meets::All, "{rule}");
             assert_eq!(read(rule).action, Action::Accept, "{rule}");
         }
         for rule in [
             "-i eth1 -j ACCEPT",
+            "-i eth1 -o eth0 -j ACCEPT",
+            "-i docker0 ! -o docker0 -j ACCEPT",
+            "-i br+ -o br+ -j ACCEPT",
             "-p tcp -m tcp --dport 22 -j ACCEPT",
             "-d 8.8.8.8/32 -j ACCEPT",
             "! -d 8.8.8.8/32 -j ACCEPT",
             "! -d 10.0.0.0/8 -j ACCEPT",
-            "-m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT",
-            "-m conntrack ! --ctstate ESTABLISHED -j ACCEPT",
+            "-m socket -j ACCEPT",
             "! -i eth1 -s 10.255.30.2/32 -j ACCEPT",
+            "-j NFQUEUE --queue-num 7 --queue-bypass",
+            r#"-m string --string "a -j DROP b" --algo bm -j ACCEPT"#,
+            r#"-m comment --comment "without an end -j DROP"#,
         ] {
-            assert!(!read(rule).is_about(&ends), "{rule}");
-            assert!(read(rule).may_be_about(&ends), "{rule}");
+            assert_eq!(read(rule).meets(&ends), Meets::Some, "{rule}");
+            assert_eq!(read(rule).action, Action::Accept, "{rule}");
         }
         for rule in [
             "! -s 10.255.0.0/16 -j ACCEPT",
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-m conntrack ! --ctstate INVALID,NEW -j ACCEPT",
             "-m state --state ESTABLISHED -j ACCEPT",
             "-s 192.168.0.0/16 -j ACCEPT",
             "-d 10.255.31.0/24 -p tcp -j ACCEPT",
+            "-i lo -j ACCEPT",
+            "-i docker0 -o docker0 -j ACCEPT",
         ] {
-            assert!(!read(rule).may_be_about(&ends), "{rule}");
+            assert_eq!(read(rule).meets(&ends), Meets::None, "{rule}");
         }
-        assert_eq!(read("-j REJECT --reject-with tcp-reset").action, Action::Refuse);
-        assert_eq!(read("-g OTHER").action, Action::To("OTHER"));
-        assert_eq!(Simple::read("-s 10.0.0.0/8"), None);
+    }
+
+    #[test]
+    fn what_becomes_of_a_packet_is_known_by_name() {
+        let action = |rule| Rule::read(rule).unwrap().action;
+        assert_eq!(action("-j REJECT --reject-with tcp-reset"), Action::Refuse);
+        assert_eq!(action("-g OTHER"), Action::Goto("OTHER".to_owned()));
+        assert_eq!(action("-j OTHER"), Action::Jump("OTHER".to_owned()));
+        assert_eq!(action("-j LOG --log-prefix \"-j ACCEPT \""), Action::Beside);
+        assert_eq!(Rule::read("-s 10.0.0.0/8"), None);
     }
 
     proptest! {
         #[test]
         fn any_rule_is_read_or_not(
-            rule in "((-s|-d|-j|-m|!|--ctstate|--comment|comment|ACCEPT|\"a|b\"|10[.]0[.]0[.]0/8|x) ?){0,8}"
+            rule in "((-s|-d|-i|-o|-j|-g|-m|!|--ctstate|--comment|comment|ACCEPT|\"a|b\"|\\\\|10[.]0[.]0[.]0/8|x) ?){0,8}"
         ) {
-            let ends = ends(&rule);
-            if let Some(simple) = Simple::read(&rule) {
-                prop_assert!(!simple.is_about(&ends) || simple.may_be_about(&ends));
+            if let Some(rule) = Rule::read(&rule) {
+                rule.meets(&ends(&rule));
             }
         }
     }

@@ -26,7 +26,10 @@ fn past(rules: &str) -> Vec<String> {
 fn what_accepts_all_that_a_container_sends_or_gets_is_found() {
     for (rule, whose) in [
         ("-j ACCEPT", "container db and 1 more"),
-        ("-j RETURN", "container db and 1 more"),
+        ("-m conntrack --ctstate NEW -j ACCEPT", "container db and 1 more"),
+        ("-j RETURN", "some of container db and 1 more"),
+        ("-j NFQUEUE --queue-num 7 --queue-bypass", "some of container db and 1 more"),
+        ("-g OTHER", "some of container db and 1 more"),
         ("-s 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
         ("-d 10.255.30.3/32 -j ACCEPT", "container db"),
         ("! -d 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
@@ -51,6 +54,8 @@ fn what_is_about_something_else_or_comes_too_late_is_not() {
         "-j DROP",
         "-p tcp -j DROP",
         "-p tcp -j LOG",
+        "-i lo -j ACCEPT",
+        "-i docker0 -o docker0 -j ACCEPT",
         "-j LOG",
         "",
     ] {
@@ -58,6 +63,10 @@ fn what_is_about_something_else_or_comes_too_late_is_not() {
     }
     assert_eq!(past("-A FORWARD -j DROP\n-A FORWARD -p tcp -j ACCEPT\n"), [""; 0]);
     assert_eq!(past("-A FORWARD -j DROP\n-A FORWARD -j ACCEPT\n"), [""; 0]);
+    let dropped = "-A FORWARD -j OTHER\n-A OTHER -j LOG\n-A OTHER -j DROP\n-A FORWARD -j ACCEPT\n";
+    assert_eq!(past(dropped), [""; 0]);
+    let stand = "-A FORWARD -m conntrack --ctstate NEW -j DROP\n-A FORWARD -j ACCEPT\n";
+    assert_eq!(past(stand), [""; 0], "only what has begun passes");
     let after = format!("*filter\n:FORWARD ACCEPT\n{BEHIND}-A FORWARD -j ACCEPT\nCOMMIT\n");
     assert_eq!(found(&Observed::parse(&after).unwrap()), []);
 }
@@ -69,51 +78,61 @@ fn chains_of_others_are_followed_as_far_as_they_are_understood() {
     assert_eq!(chain("-A OTHER -j ACCEPT\n"), both);
     assert_eq!(chain("-A OTHER -j DEEP\n-A DEEP -j ACCEPT\n"), both);
     assert_eq!(chain("-A OTHER -j LOG\n-A OTHER -i eth1 -j ACCEPT\n-A OTHER -j ACCEPT\n"), both);
+    let strays = "-A OTHER -m conntrack --ctstate INVALID -j DROP\n-A OTHER -j ACCEPT\n";
+    assert_eq!(chain(strays), both);
     assert_eq!(chain("-A OTHER -s 10.255.30.2/32 -j ACCEPT\n"), ["-j OTHER: container web"]);
+    let one_and_some = "-A OTHER -s 10.255.30.2/32 -j ACCEPT\n-A OTHER -s 8.8.8.8/32 -d 10.255.30.3/32 -j ACCEPT\n";
+    assert_eq!(chain(one_and_some), ["-j OTHER: container web", "-j OTHER: some of container db"]);
     for rules in [
         "-A OTHER -i eth1 -j ACCEPT\n",
         "-A OTHER -p udp -j DROP\n-A OTHER -j ACCEPT\n",
         "-A OTHER -i eth1 -j RETURN\n-A OTHER -j ACCEPT\n",
         "-A OTHER -p tcp -j DEEP\n-A OTHER -j ACCEPT\n-A DEEP -j DROP\n",
         "-A OTHER -j DEEP\n-A OTHER -j ACCEPT\n-A DEEP -p udp -j DROP\n",
-        "-A OTHER -m conntrack --ctstate INVALID -j DROP\n-A OTHER -j ACCEPT\n",
         "-A OTHER -p tcp -j DEEP\n-A DEEP -j ACCEPT\n",
+        "-A OTHER -g DEEP\n-A OTHER -j ACCEPT\n-A DEEP -p tcp -j ACCEPT\n",
+        "-A OTHER -j NFQUEUE --queue-num 7 --queue-bypass\n",
+        "-A OTHER -j NOBODY-KNOWS\n",
     ] {
         assert_eq!(chain(rules), ["-j OTHER: some of container db and 1 more"], "{rules}");
     }
     for rules in [
         "-A OTHER -j RETURN\n-A OTHER -p tcp -j ACCEPT\n",
         "-A OTHER -m conntrack --ctstate ESTABLISHED -j ACCEPT\n",
-        "-A OTHER -j DEEP\n-A DEEP -j OTHER\n",
+        "-A OTHER -g DEEP\n-A OTHER -j ACCEPT\n-A DEEP -j LOG\n",
     ] {
         assert_eq!(chain(rules), [""; 0], "{rules}");
     }
     assert_eq!(past("-A vpa--f -j ACCEPT\n"), [""; 0], "ours is ours to repair");
 }
 
-/// What becomes of a packet in a chain: it is accepted, dropped, or comes back.
-fn fate(rules: &[(String, String)], chain: &str, packet: &[&str; 3]) -> Option<bool> {
-    for (_, rule) in rules.iter().filter(|(of, _)| of == chain) {
-        let (asked, action) = rule.split_once("-j ").unwrap();
-        let met = |condition: &str| match condition {
-            "" => true,
+/// A rule of a chain: what it asks, what it does.
+type Written = (&'static str, Vec<&'static str>, &'static str);
+
+/// What becomes of a packet, of which both ends and the protocol are known, in a chain: it is accepted, dropped,
+/// or comes back. What leaves FORWARD other than by its end is accepted, as its policy says.
+fn fate(rules: &[Written], chain: &str, packet: [&str; 3]) -> Option<bool> {
+    let back = || (chain == "FORWARD").then_some(true);
+    for (_, asked, action) in rules.iter().filter(|(of, ..)| *of == chain) {
+        let met = |condition: &&str| match *condition {
             "! -d 10.255.0.0/16" => !packet[1].starts_with("10.255."),
-            _ => packet
-                .iter()
-                .zip(["-s ", "-d ", "-p "])
-                .any(|(value, flag)| condition.strip_prefix(flag) == Some(value)),
+            _ => packet.iter().zip(["-s ", "-d ", "-p "]).any(|(value, flag)| {
+                let asked = condition.strip_prefix(flag);
+                asked.is_some_and(|asked| asked.trim_end_matches("/32") == *value)
+            }),
         };
-        if !asked.split(';').map(str::trim).all(met) {
+        if !asked.iter().all(met) {
             continue;
         }
-        match action {
-            "ACCEPT" => return Some(true),
-            "DROP" => return Some(false),
-            "RETURN" => return None,
-            "LOG" => {}
-            chain => match fate(rules, chain, packet) {
-                None => {}
-                fate => return fate,
+        match *action {
+            "-j ACCEPT" => return Some(true),
+            "-j DROP" => return Some(false),
+            "-j RETURN" => return back(),
+            "-j LOG" => {}
+            leads => match (fate(rules, &leads[3..], packet), leads.starts_with("-g")) {
+                (None, false) => {}
+                (None, true) => return back(),
+                (fate, _) => return fate,
             },
         }
     }
@@ -123,43 +142,38 @@ fn fate(rules: &[(String, String)], chain: &str, packet: &[&str; 3]) -> Option<b
 proptest! {
     #[test]
     fn whoever_gets_past_containers_rules_is_told_of(
-        written in vec(
+        rules in vec(
             (
                 select(vec!["FORWARD", "OTHER", "DEEP"]),
                 vec(select(vec![
-                    "-s 10.255.30.2", "-d 10.255.30.3", "-s 8.8.8.8", "! -d 10.255.0.0/16", "-p tcp",
+                    "-s 10.255.30.2/32", "-d 10.255.30.3/32", "-s 8.8.8.8/32", "-d 8.8.8.8/32",
+                    "! -d 10.255.0.0/16", "-p tcp",
                 ]), 0..3),
-                select(vec!["ACCEPT", "RETURN", "DROP", "LOG", "OTHER", "DEEP"]),
+                select(vec![
+                    "-j ACCEPT", "-j RETURN", "-j DROP", "-j LOG", "-j OTHER", "-g OTHER", "-j DEEP",
+                    "-g DEEP",
+                ]),
             ),
             0..9,
         ),
     ) {
-        let leads_on = |(chain, _, action): &(&str, _, &str)| match *action {
+        let leads_on = |(chain, _, action): &Written| match &action[3..] {
             "OTHER" => *chain == "FORWARD",
             "DEEP" => *chain != "DEEP",
             _ => true,
         };
-        let written: Vec<_> = written.into_iter().filter(leads_on).collect();
-        let rules: Vec<_> = written
-            .iter()
-            .map(|(chain, asked, action)| {
-                ((*chain).to_owned(), format!("{} -j {action}", asked.join(";")))
-            })
-            .collect();
-        let listed = written.iter().map(|(chain, asked, action)| {
-            format!("-A {chain} {} -j {action}\n", asked.join(" "))
+        let rules: Vec<Written> = rules.into_iter().filter(leads_on).collect();
+        let listed = rules.iter().map(|(chain, asked, action)| {
+            format!("-A {chain} {} {action}\n", asked.join(" "))
         });
         let told = past(&listed.collect::<String>()).join("\n");
-        for protocol in ["tcp", "udp"] {
-            for (whose, from, to) in [
-                ("web", "10.255.30.2", "8.8.8.8"),
-                ("web", "8.8.8.8", "10.255.30.2"),
-                ("db", "10.255.30.3", "8.8.8.8"),
-                ("db", "8.8.8.8", "10.255.30.3"),
-            ] {
-                let passes = fate(&rules, "FORWARD", &[from, to, protocol]) == Some(true);
-                let all = told.contains("and 1 more") || told.contains(whose);
-                prop_assert!(!passes || all, "{whose} from {from} to {to}: {told:?}");
+        for (protocol, world) in [("tcp", "8.8.8.8"), ("udp", "8.8.8.8"), ("tcp", "9.9.9.9")] {
+            for (whose, container) in [("web", "10.255.30.2"), ("db", "10.255.30.3")] {
+                for (from, to) in [(container, world), (world, container)] {
+                    let passes = fate(&rules, "FORWARD", [from, to, protocol]) == Some(true);
+                    let is_told = told.contains("and 1 more") || told.contains(whose);
+                    prop_assert!(!passes || is_told, "{whose} from {from} to {to}: {told:?}");
+                }
             }
         }
     }
@@ -198,7 +212,34 @@ fn of_what_comes_to_the_host_the_operators_chain_stays_once() {
 
 #[test]
 fn what_to_do_is_said() {
-    let listing = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD -j ACCEPT\n{BEHIND}COMMIT\n");
-    let told = found(&Observed::parse(&listing).unwrap())[0].told();
-    assert!(told.ends_with("iptables -D FORWARD -j ACCEPT"), "{told}");
+    let told = |rule: &str| {
+        let listing = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD {rule}\n{BEHIND}COMMIT\n");
+        Notice::first_of(&found(&Observed::parse(&listing).unwrap())).remove(0)
+    };
+    let all = told("-j ACCEPT").to_string();
+    assert!(all.ends_with("iptables -D FORWARD -j ACCEPT"), "{all}");
+    let some = told("-p tcp -j ACCEPT").to_string();
+    assert!(some.ends_with("put it behind, or refuse them in front of it"), "{some}");
+    assert_ne!(told("-p tcp -j ACCEPT"), told("-p udp -j ACCEPT"));
+}
+
+/// As the existing agent writes them: `netout--` by interface, `overlay--` for all.
+#[test]
+fn what_stands_in_front_of_the_predecessors_rules_is_found_too() {
+    let predecessors =
+        "-A FORWARD -s 10.255.30.2/32 -o eth0 -j netout--web\n-A FORWARD -j overlay--web\n";
+    let listing = format!(
+        "*filter\n:FORWARD ACCEPT\n-A FORWARD -s 10.255.30.2/32 -j ACCEPT\n{predecessors}COMMIT\n"
+    );
+    let found = found(&Observed::parse(&listing).unwrap());
+    assert!(matches!(&found[..], [one] if one.is_whole), "{found:?}");
+}
+
+#[test]
+fn of_many_rules_the_first_are_told_and_how_many_more_there_are() {
+    let many: String =
+        (1..=30).map(|port| format!("-A FORWARD -p tcp --dport {port} -j ACCEPT\n")).collect();
+    let listing = format!("*filter\n:FORWARD ACCEPT\n{many}{BEHIND}COMMIT\n");
+    let told = Notice::first_of(&found(&Observed::parse(&listing).unwrap()));
+    assert_eq!((told.len(), told[20].to_string()), (21, "and 10 rules more".to_owned()));
 }

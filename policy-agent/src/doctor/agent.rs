@@ -146,10 +146,6 @@ fn judge(body: &Body, foreseen: &Report) -> Finding {
         let says = format!("what it enforces is not on disk, so a restart may undo it: {failure}");
         return Finding::warning("agent", says);
     }
-    if let Some(first) = body.enforcement.bypassed_in_part.first() {
-        let says = format!("some packets of containers may go past their rules: {first}");
-        return Finding::warning("agent", says);
-    }
     if let Some(why) = failure {
         let says = format!(
             "the networker, which it starts to repair what that wrote for containers (networker_repair), failed: {why}"
@@ -158,6 +154,10 @@ fn judge(body: &Body, foreseen: &Report) -> Finding {
     }
     if enforced.is_none() {
         return Finding::warning("agent", "it has had no answer of the policy server yet");
+    }
+    if let Some(first) = body.enforcement.bypassed_in_part.first() {
+        let says = format!("some packets of containers may go past their rules: {first}");
+        return Finding::warning("agent", says);
     }
     let says = format!("it enforces the policies of {containers} containers; repairs: {repairs}");
     Finding::fine("agent", says)

@@ -4,7 +4,7 @@ use netfilter::{Dialect, Drift, Firewall, KernelError};
 use service::log::chain;
 
 use super::Enforcer;
-use crate::bypass::{self, Bypass, Stranger};
+use crate::bypass::{self, Notice, Stranger};
 
 impl Enforcer {
     /// Whether the networker's rules are whole, and none of anybody else's goes before them.
@@ -14,8 +14,8 @@ impl Enforcer {
         if firewall.dialect() != Dialect::Nft {
             let (wholly, partly): (Vec<_>, Vec<_>) =
                 bypass::found(observed).into_iter().partition(|one| one.is_whole);
-            let told = |all: Vec<Bypass>| all.iter().map(Bypass::told).collect();
-            (self.bypassed, self.bypassed_in_part) = (told(wholly), told(partly));
+            self.bypassed = Notice::first_of(&wholly);
+            self.bypassed_in_part = Notice::first_of(&partly);
         }
     }
 

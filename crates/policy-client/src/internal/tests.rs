@@ -100,13 +100,16 @@ async fn a_receipt_says_which_client_gives_it() {
     assert_eq!(agents[0], agents[1]);
     assert_ne!(agents[0], agents[2]);
     let urls = vec![server.url.clone(), server.url.clone()];
-    let mut of_each = Vec::new();
+    let (mut of_each, mut numbers) = (Vec::new(), Vec::new());
     for client in Client::each(&Settings { urls, ..server.settings() }).unwrap() {
         server.will(Reply::ok(&listed(&[])));
         client.policies(&question).await.unwrap();
-        of_each.push(server.asked().header("netman-agent").unwrap().to_owned());
+        let asked = server.asked();
+        of_each.push(asked.header("netman-agent").unwrap().to_owned());
+        numbers.push(asked.header("netman-question").unwrap().to_owned());
     }
     assert_eq!(of_each[0], of_each[1], "it is one program that goes from one to the other");
+    assert_eq!(numbers, ["0", "1"]);
 }
 
 #[tokio::test]
