@@ -394,19 +394,22 @@ mod tests {
         [("10.255.30.2", "a"), ("10.255.30.3", "a"), ("10.255.30.4", "b")];
 
     fn allowances() -> impl Strategy<Value = Vec<Allowance>> {
-        let one = (0usize..4, 0usize..4, 0u16..2, 8080u16..8082, any::<bool>());
-        let one = one.prop_map(|(source, destination, life, port, is_tagged)| {
+        let one = (0usize..4, 0usize..4, 8080u16..8082, any::<bool>());
+        let lives = prop::array::uniform4(0u16..2);
+        (prop::collection::vec(one, 0..8), lives).prop_map(|(all, lives)| {
             let apps = ["a", "b", "c", "d"];
-            // Tags may be given anew.
-            let tag = |app: usize| u16::try_from(app).unwrap() + 1 + 10 * life;
-            let text = format!("{} {} {} tcp {port}", apps[source], tag(source), apps[destination]);
-            let mut one = allowance(&text);
-            if is_tagged {
-                one.destination_tag = Tag::new(tag(destination).into()).unwrap();
-            }
-            one
-        });
-        prop::collection::vec(one, 0..8)
+            // An app has one tag at a time, which may be another the next time.
+            let tag = |app: usize| u16::try_from(app).unwrap() + 1 + 10 * lives[app];
+            let one = |(source, destination, port, is_tagged): (usize, usize, u16, bool)| {
+                let (from, to) = (apps[source], apps[destination]);
+                let mut one = allowance(&format!("{from} {} {to} tcp {port}", tag(source)));
+                if is_tagged {
+                    one.destination_tag = Tag::new(tag(destination).into()).unwrap();
+                }
+                one
+            };
+            all.into_iter().map(one).collect()
+        })
     }
 
     fn connections() -> impl Strategy<Value = Vec<Connection>> {
