@@ -259,6 +259,18 @@ fn arrivals(world: &World) -> Vec<Rule> {
         accept().mark(Mark::exactly(world.ingress_mark)),
         Rule::new(Action::Dispatch(doors(), Side::Destination)),
     ];
+    if world.leniency.no_policy {
+        // Between containers. The rest of the world is let in nowhere.
+        let overlay = world.subnet.overlay;
+        let strays = world.addresses().into_iter().filter(|net| !overlay.contains(net));
+        let of_net = |net| end(world, Reason::NoPolicy, move |rule: Rule| rule.from(net), []);
+        rules.extend(std::iter::once(overlay).chain(strays).flat_map(of_net));
+        let of_second = |net| end(world, Reason::NoPolicy, move |rule: Rule| rule.from(net), []);
+        rules.extend(world.second_network.into_iter().flat_map(of_second));
+        rules.push(denied::tell(Reason::NoPolicy));
+        rules.extend(Rule::reject(|rule| rule));
+        return rules;
+    }
     rules.extend(end(world, Reason::NoPolicy, |rule| rule, Rule::reject(|rule| rule)));
     rules
 }
@@ -385,11 +397,20 @@ mod tests {
         world.leniency.no_policy = true;
         let all = ruleset(&world).to_string();
         let refused: Vec<_> = all.lines().filter(|line| line.contains("REJECT")).collect();
-        assert!(refused.iter().all(|line| line.starts_with("-A vpa--input")), "{refused:?}");
+        let of_the_world =
+            |line: &&str| line.starts_with("-A vpa--input") || line.starts_with("-A vpa--ingress");
+        assert!(refused.iter().all(of_the_world), "{refused:?}");
         for told in ["IN", "OUT", "STRAY"] {
             assert!(all.contains(&format!("WOULD_DENY_C2C_{told} ")), "{told}: {all}");
         }
-        assert!(all.contains("\n-A vpa--ingress -j ACCEPT\n"), "{all}");
+        let last: Vec<_> = all.lines().filter(|line| line.starts_with("-A vpa--ingress")).collect();
+        insta::assert_snapshot!(last[last.len() - 5..].join("\n"), @r"
+        -A vpa--ingress -s 10.255.0.0/16 -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix WOULD_DENY_C2C_IN --nflog-group 8722
+        -A vpa--ingress -s 10.255.0.0/16 -j ACCEPT
+        -A vpa--ingress -m limit --limit 100/sec --limit-burst 100 -j NFLOG --nflog-prefix DENY_C2C_IN --nflog-group 8722
+        -A vpa--ingress -p tcp -j REJECT --reject-with tcp-reset
+        -A vpa--ingress -j REJECT --reject-with icmp-port-unreachable
+        ");
     }
 
     #[test]

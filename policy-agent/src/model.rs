@@ -60,10 +60,26 @@ pub(crate) enum Why<'a> {
 pub(crate) fn verdict<'a>(world: &'a World, packet: &Packet) -> Verdict<'a> {
     let mark = mark(world, packet);
     let (fate, why) = match judge(world, packet, mark) {
-        (Fate::Refused, _) if world.leniency.no_policy => (Fate::Accepted, Why::Tolerated),
+        (Fate::Refused, _) if world.leniency.no_policy && is_of_containers(world, packet) => {
+            (Fate::Accepted, Why::Tolerated)
+        }
         judged => judged,
     };
     Verdict { fate, why, mark }
+}
+
+/// Whether it is from one to another of them, or on the way out: the rest of the world is let in nowhere.
+fn is_of_containers(world: &World, packet: &Packet) -> bool {
+    let Packet { source, destination, .. } = *packet;
+    !world.is_container(destination) || is_within(world, source) || world.is_container(source)
+}
+
+/// Whether there are containers, here or on other cells.
+fn is_within(world: &World, ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => world.subnet.overlay.contains(&ip),
+        IpAddr::V6(_) => world.is_container(ip),
+    }
 }
 
 /// The mark of a packet: what another cell says, or what is known of the source here.
@@ -81,10 +97,7 @@ fn judge<'a>(world: &'a World, packet: &Packet, mark: u32) -> (Fate, Why<'a>) {
     if (from_here || to_here) && packet.state == State::Established {
         return (Fate::Accepted, Why::Established);
     }
-    let within = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => world.subnet.overlay.contains(&ip),
-        IpAddr::V6(_) => world.is_container(ip),
-    };
+    let within = |ip| is_within(world, ip);
     if world.policies_disabled && within(source) && within(destination) {
         return (Fate::Accepted, Why::Disabled);
     }

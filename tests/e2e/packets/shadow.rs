@@ -51,6 +51,10 @@ fn what_no_policy_allows_passes_until_it_is_promoted() {
         ensure!(seen.outcome == Outcome::Open, "only watched, and {seen}");
         told(world.cell(2), 5432, "no_policy")?;
         both.pings_pass().hold()?;
+        let (outside, cell) = (world.outside_a(), world.cell(2).address().to_string());
+        outside.netns().run("ip", ["route", "add", &db.address().to_string(), "via", &cell])?;
+        let seen = outside.dial(db.address(), tcp(5432))?;
+        ensure!(seen.outcome == Outcome::Refused, "what is no container is not let in, and {seen}");
         let metrics = world.cell(2).agent_metrics()?;
         ensure!(metrics.contains("verdict=\"would_deny\",reason=\"no_policy\""), "{metrics}");
         let doomed = web.connect(&db, 5432)?;
