@@ -406,7 +406,8 @@ mod tests {
         let (statuses, watching) = watch::channel(healthy(&[]));
         let (reach, reaching) = watch::channel(Reach::default());
         let patience = Duration::from_millis(50);
-        let told = crate::denied::Told::new(std::num::NonZeroU32::MIN);
+        let one = std::num::NonZeroU32::MIN;
+        let told = crate::denied::Told::new(one, one);
         let vtep = "silk-vtep".parse().unwrap();
         let (_, disk) = watch::channel(None);
         let pages = metrics::Sources { told, vtep, networker: Default::default(), disk };

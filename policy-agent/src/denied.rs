@@ -84,8 +84,8 @@ pub(crate) struct Told(Arc<Mutex<Ledger>>);
 
 impl Told {
     /// Nothing yet. Of each pair of apps, this many lines a second are written.
-    pub fn new(lines_per_second: NonZeroU32) -> Self {
-        Self(Arc::new(Mutex::new(Ledger::new(lines_per_second))))
+    pub fn new(accepted_per_second: NonZeroU32, others_per_second: NonZeroU32) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(accepted_per_second, others_per_second))))
     }
 
     /// What has been told so far.

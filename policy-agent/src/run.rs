@@ -55,7 +55,7 @@ pub async fn run(
     let poller = poller.showing(&shown);
 
     // What others are told, and do.
-    let denied = denied::Told::new(config.lines_per_second);
+    let denied = denied::Told::new(config.accepted_per_second, config.lines_per_second);
     let store = containers::Store::at(&config.datastore);
     let known = denied::Sources::new(store, statuses.clone(), latest.told());
     let (networker, repairs) =

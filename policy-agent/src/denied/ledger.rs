@@ -52,6 +52,7 @@ pub(crate) struct Ledger {
     /// Packets of pairs beyond those that are told apart.
     pub others: u64,
     latest: VecDeque<(Header, Reason)>,
+    accepted_quota: Quota,
     quota: Quota,
 }
 
@@ -83,9 +84,13 @@ pub(crate) struct Line {
 }
 
 impl Ledger {
-    pub fn new(lines_per_second: NonZeroU32) -> Self {
-        let quota = Quota::per_second(lines_per_second);
-        Self { pairs: BTreeMap::new(), lost: 0, others: 0, latest: VecDeque::new(), quota }
+    /// With so many lines in a second for each pair of apps and reason, of what is let through as it should be,
+    /// and of the rest.
+    pub fn new(accepted_per_second: NonZeroU32, others_per_second: NonZeroU32) -> Self {
+        let quota = Quota::per_second(others_per_second);
+        let accepted_quota = Quota::per_second(accepted_per_second);
+        let (pairs, latest) = (BTreeMap::new(), VecDeque::new());
+        Self { pairs, lost: 0, others: 0, latest, accepted_quota, quota }
     }
 
     /// Counts a packet, and says what is to be written about it, if anything. What is not IP, and what
@@ -152,17 +157,19 @@ impl Ledger {
     /// Counts one more; how many went without a line before this one, if this one is to have one.
     fn count(&mut self, pair: Pair) -> Option<u64> {
         let is_full = self.pairs.len() >= PAIRS;
+        let quota = match pair.reason.verdict() {
+            Verdict::Accepted => self.accepted_quota,
+            Verdict::Denied | Verdict::WouldDeny => self.quota,
+        };
         let tally = match self.pairs.entry(pair) {
             Entry::Occupied(tally) => tally.into_mut(),
             Entry::Vacant(_) if is_full => {
                 self.others += 1;
                 return None;
             }
-            Entry::Vacant(place) => place.insert(Tally {
-                packets: 0,
-                untold: 0,
-                lines: RateLimiter::direct(self.quota),
-            }),
+            Entry::Vacant(place) => {
+                place.insert(Tally { packets: 0, untold: 0, lines: RateLimiter::direct(quota) })
+            }
         };
         tally.packets += 1;
         if tally.lines.check().is_err() {
@@ -207,7 +214,8 @@ mod tests {
     }
 
     fn ledger(lines_per_second: u32) -> Ledger {
-        Ledger::new(NonZeroU32::new(lines_per_second).unwrap())
+        let some = NonZeroU32::new(lines_per_second).unwrap();
+        Ledger::new(some.saturating_mul(NonZeroU32::new(3).unwrap()), some)
     }
 
     #[test]
@@ -234,6 +242,18 @@ mod tests {
         let counts: Vec<_> = ledger.pairs().map(|(_, tally)| tally.packets).collect();
         assert_eq!(counts, [1001, 1]);
         assert_eq!((ledger.packets(Verdict::Denied), ledger.packets(Verdict::Accepted)), (1002, 0));
+    }
+
+    #[test]
+    fn what_is_let_through_has_a_ration_of_its_own() {
+        let known = known(&[("10.255.30.3", "db")], &[(1, "web")]);
+        let lines = |prefix: &str| {
+            let mut ledger = Ledger::new(NonZeroU32::new(50).unwrap(), NonZeroU32::MIN);
+            let packet = packet(prefix, [10, 255, 31, 2], [10, 255, 30, 3], 1);
+            (0..50).filter(|_| ledger.note(&packet, &known).is_some()).count()
+        };
+        assert_eq!(lines("OK_C2C"), 50);
+        assert!(lines("DENY_C2C_IN") < 50);
     }
 
     #[test]
