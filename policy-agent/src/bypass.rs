@@ -7,6 +7,7 @@
 //! table of our own, in which nobody else has a say: whatever is not ours goes ([`strangers`]).
 
 mod chains;
+mod links;
 mod rule;
 
 use std::{
@@ -18,12 +19,13 @@ use netfilter::{Builtin, Dialect, Drift, Observed, Plan, Step, Table};
 use serde::{Serialize, Serializer};
 
 use chains::{Chains, Fate, Known};
+pub(crate) use links::Links;
 use rule::{Action, End, Ends, Rule};
 
-/// Chains that stand for one container each.
-const OF_CONTAINERS: [&str; 2] = ["netout--", "overlay--"];
-/// Other chains of ours, in which nothing of anybody else's is.
-const OURS: [&str; 4] = ["vpa--", "asg-", "input--", "netin--"];
+/// The chain of what a container sends to the world, but for its name.
+const JUDGES: &str = "netout--";
+/// Chains of ours, in which nothing of anybody else's is.
+const OURS: [&str; 6] = ["vpa--", "asg-", "input--", "netin--", JUDGES, "overlay--"];
 
 /// How many rules are told of.
 const TOLD: usize = 20;
@@ -106,21 +108,19 @@ impl Stranger {
 }
 
 /// The rules of others in iptables' FORWARD that let containers' packets go, or may.
-pub(crate) fn found(observed: &Observed) -> Vec<Bypass> {
-    [Table::Filter, Table::Filter6]
-        .into_iter()
-        .flat_map(|table| in_table(observed, table))
-        .collect()
+pub(crate) fn found(observed: &Observed, links: &Links) -> Vec<Bypass> {
+    let tables = [Table::Filter, Table::Filter6].into_iter();
+    tables.flat_map(|table| in_table(observed, table, links)).collect()
 }
 
-fn in_table(observed: &Observed, table: Table) -> Vec<Bypass> {
+fn in_table(observed: &Observed, table: Table, links: &Links) -> Vec<Bypass> {
     let listed = observed.rules(table, &forward()).unwrap_or_default();
     let rules: Vec<_> = listed.iter().map(|rule| Rule::read(rule)).collect();
     let others = rules.iter().enumerate().filter_map(|(place, rule)| Some((place, rule.as_ref()?)));
     let others: Vec<_> = others.filter(|(_, rule)| !leads_to_ours(rule)).collect();
     let mut chains = Chains::of(observed, table);
     let mut found: BTreeMap<(usize, bool), BTreeSet<String>> = BTreeMap::new();
-    for Judged { place, handle, ends } in of_containers(&rules) {
+    for Judged { place, handle, ends } in of_containers(&rules, links) {
         let mut known = Known::new();
         for (before, rule) in others.iter().take_while(|(other, _)| *other < place) {
             let fate = chains.fate_at(rule, &ends, &mut known);
@@ -144,36 +144,26 @@ fn in_table(observed: &Observed, table: Table) -> Vec<Bypass> {
     told.filter(|one| !one.containers.is_empty()).collect()
 }
 
-/// A rule that judges what a container sends to the world, or gets from there.
+/// A rule that judges what a container sends to the world.
 struct Judged {
     place: usize,
     handle: String,
     ends: Ends,
 }
 
-/// Those among `rules`. What containers say to each other is judged by our own rules, in front of all.
-fn of_containers(rules: &[Option<Rule>]) -> Vec<Judged> {
+/// Those among `rules`. What comes to containers, from each other or the world, is judged by our own rules, in
+/// front of all.
+fn of_containers(rules: &[Option<Rule>], links: &Links) -> Vec<Judged> {
     let judged = |(place, rule): (usize, &Option<Rule>)| {
         let rule = rule.as_ref()?;
         let Action::Jump(chain) = &rule.action else { return None };
-        let handle = OF_CONTAINERS.iter().find_map(|prefix| chain.strip_prefix(prefix))?;
-        let (ends, is_netout) = (rule::ends(rule), chain.starts_with(OF_CONTAINERS[0]));
-        Some((is_netout, Judged { place, handle: handle.to_owned(), ends }))
+        let handle = chain.strip_prefix(JUDGES)?.to_owned();
+        let mut ends = rule::ends(rule);
+        let (_, address) = ends.at.iter().find(|(end, _)| *end == End::Source)?;
+        ends.link = links.to(*address).map(str::to_owned);
+        Some(Judged { place, handle, ends })
     };
-    let all: Vec<_> = rules.iter().enumerate().filter_map(judged).collect();
-    let outside = all.iter().flat_map(|(_, one)| &one.ends.outside);
-    let overlay: BTreeSet<_> = outside.map(|(_, network)| *network).collect();
-    let of_the_world = |(is_netout, mut one): (bool, Judged)| {
-        let end = one.ends.at.first().map(|(end, _)| *end)?;
-        if !is_netout {
-            if end == End::Source {
-                return None;
-            }
-            one.ends.outside = overlay.iter().map(|network| (End::Source, *network)).collect();
-        }
-        Some(one)
-    };
-    all.into_iter().filter_map(of_the_world).collect()
+    rules.iter().enumerate().filter_map(judged).collect()
 }
 
 fn leads_to_ours(rule: &Rule) -> bool {
@@ -241,7 +231,7 @@ impl Serialize for Notice {
 }
 
 fn is_ours(chain: &str) -> bool {
-    OURS.iter().chain(&OF_CONTAINERS).any(|prefix| chain.starts_with(prefix))
+    OURS.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 fn forward() -> String {

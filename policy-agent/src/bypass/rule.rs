@@ -39,6 +39,8 @@ pub(super) struct Rule {
     conditional: bool,
     /// Whether it can be about a packet between a container and the world that begins a connection.
     concerns: bool,
+    /// Where it comes in, if the rule asks for that.
+    enters: Option<String>,
     pub action: Action,
 }
 
@@ -77,11 +79,13 @@ pub(super) enum Meets {
     All,
 }
 
-/// Which packets a rule of a container's is about: the address at one end, and where the other is not.
+/// Which packets a rule of a container's is about: the address at one end, where the other is not, and through
+/// which link they come in, if that is known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Ends {
     pub at: Vec<(End, IpAddr)>,
     pub outside: Vec<(End, IpNet)>,
+    pub link: Option<String>,
 }
 
 impl Rule {
@@ -91,6 +95,7 @@ impl Rule {
             networks: Vec::new(),
             conditional: true,
             concerns: true,
+            enters: None,
             action: Action::Accept,
         };
         match shlex::split(rule) {
@@ -101,7 +106,7 @@ impl Rule {
 
     fn of<'w>(mut words: impl Iterator<Item = &'w str>) -> Option<Self> {
         let (mut networks, mut conditional, mut concerns) = (Vec::new(), false, true);
-        let (mut negated, mut entry) = (false, None);
+        let (mut negated, mut enters) = (false, None);
         while let Some(word) = words.next() {
             match word {
                 "!" => {
@@ -119,9 +124,11 @@ impl Rule {
                     let is_one = |name: &&str| !negated && !name.ends_with('+');
                     let interface = words.next().filter(is_one);
                     // Nothing is forwarded from or to `lo`, and no container and the world are at one link.
-                    let is_back = interface.is_some() && interface == entry;
+                    let is_back = interface.is_some() && interface == enters.as_deref();
                     concerns &= interface != Some("lo") && !is_back;
-                    entry = interface.filter(|_| word == "-i");
+                    if word == "-i" {
+                        enters = interface.map(str::to_owned);
+                    }
                     conditional = true;
                 }
                 "--ctstate" | "--state" => {
@@ -134,7 +141,7 @@ impl Rule {
                     // Whoever listens there decides.
                     conditional |= name == "NFQUEUE" || name == "QUEUE";
                     let action = Action::named(name, word == "-g");
-                    return Some(Self { networks, conditional, concerns, action });
+                    return Some(Self { networks, conditional, concerns, enters, action });
                 }
                 "-m" => conditional |= !words.next().is_some_and(|name| MODULES.contains(&name)),
                 "--comment" => _ = words.next(),
@@ -148,10 +155,11 @@ impl Rule {
 
     /// Which of the packets with these ends it is about, of those that begin a connection.
     pub fn meets(&self, ends: &Ends) -> Meets {
-        let Self { networks, conditional, concerns, action: _ } = self;
+        let Self { networks, conditional, concerns, enters, action: _ } = self;
+        let is_elsewhere = enters.as_ref().zip(ends.link.as_ref()).is_some_and(|(a, b)| a != b);
         let asked = networks.iter().map(|network| network.meets(ends)).min().unwrap_or(Meets::All);
         match asked {
-            _ if !concerns => Meets::None,
+            _ if !concerns || is_elsewhere => Meets::None,
             Meets::All if *conditional => Meets::Some,
             asked => asked,
         }
@@ -208,7 +216,9 @@ mod tests {
     #[test]
     fn a_rule_is_about_all_packets_of_a_container_or_some_or_none() {
         let read = |rule| Rule::read(rule).unwrap();
-        let ends = ends(&read("-s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web"));
+        let mut ends = ends(&read("-s 10.255.30.2/32 ! -d 10.255.0.0/16 -j netout--web"));
+        assert_eq!(ends.link, None);
+        ends.link = Some("veth-web".to_owned());
         assert_eq!(ends.at, [(End::Source, IpAddr::from([10, 255, 30, 2]))]);
         assert_eq!(ends.outside, [(End::Destination, "10.255.0.0/16".parse().unwrap())]);
         for rule in [
@@ -228,9 +238,9 @@ mod tests {
             assert_eq!(read(rule).action, Action::Accept, "{rule}");
         }
         for rule in [
-            "-i eth1 -j ACCEPT",
-            "-i eth1 -o eth0 -j ACCEPT",
-            "-i docker0 ! -o docker0 -j ACCEPT",
+            "-i veth-web -j ACCEPT",
+            "-i veth-web -o eth0 -j ACCEPT",
+            "-o eth0 -j ACCEPT",
             "-i br+ -o br+ -j ACCEPT",
             "-p tcp -m tcp --dport 22 -j ACCEPT",
             "-d 8.8.8.8/32 -j ACCEPT",
@@ -254,9 +264,13 @@ mod tests {
             "-d 10.255.31.0/24 -p tcp -j ACCEPT",
             "-i lo -j ACCEPT",
             "-i docker0 -o docker0 -j ACCEPT",
+            "-i docker0 ! -o docker0 -j ACCEPT",
+            "-i eth1 -j ACCEPT",
         ] {
             assert_eq!(read(rule).meets(&ends), Meets::None, "{rule}");
         }
+        ends.link = None;
+        assert_eq!(read("-i eth1 -j ACCEPT").meets(&ends), Meets::Some);
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn past(rules: &str) -> Vec<String> {
     let listing = format!(
         "*filter\n:FORWARD ACCEPT\n:vpa--f -\n:OTHER -\n:DEEP -\n-A FORWARD -j vpa--f\n{rules}{BEHIND}COMMIT\n"
     );
-    let found = found(&Observed::parse(&listing).unwrap());
+    let found = found(&Observed::parse(&listing).unwrap(), &Links::default());
     let whose = |one: Bypass| {
         let some = if one.is_whole { "" } else { "some of " };
         format!("{}: {some}{}", one.rule, one.whose())
@@ -31,12 +31,11 @@ fn what_accepts_all_that_a_container_sends_or_gets_is_found() {
         ("-j NFQUEUE --queue-num 7 --queue-bypass", "some of container db and 1 more"),
         ("-g OTHER", "some of container db and 1 more"),
         ("-s 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
-        ("-d 10.255.30.3/32 -j ACCEPT", "container db"),
+        ("-s 10.255.30.3/32 -j ACCEPT", "container db"),
         ("! -d 10.255.0.0/16 -j ACCEPT", "container db and 1 more"),
         ("-p tcp -j ACCEPT", "some of container db and 1 more"),
         ("-s 10.255.30.2/32 -o eth0 -j ACCEPT", "some of container web"),
-        ("-d 10.255.30.2/32 -p tcp -m tcp --dport 22 -j RETURN", "some of container web"),
-        ("-s 192.168.0.0/16 -j ACCEPT", "some of container db and 1 more"),
+        ("-s 10.255.30.2/32 -p tcp -m tcp --dport 22 -j RETURN", "some of container web"),
         ("-d 8.8.8.8/32 -j ACCEPT", "some of container db and 1 more"),
     ] {
         assert_eq!(past(&format!("-A FORWARD {rule}\n")), [format!("{rule}: {whose}")]);
@@ -50,7 +49,8 @@ fn what_is_about_something_else_or_comes_too_late_is_not() {
     for rule in [
         "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         "-s 10.255.0.0/16 -d 10.255.0.0/16 -p tcp -j ACCEPT",
-        "-s 192.168.0.0/16 -d 192.168.0.0/16 -j ACCEPT",
+        "-s 192.168.0.0/16 -j ACCEPT",
+        "-d 10.255.30.2/32 -j ACCEPT",
         "-j DROP",
         "-p tcp -j DROP",
         "-p tcp -j LOG",
@@ -68,7 +68,7 @@ fn what_is_about_something_else_or_comes_too_late_is_not() {
     let stand = "-A FORWARD -m conntrack --ctstate NEW -j DROP\n-A FORWARD -j ACCEPT\n";
     assert_eq!(past(stand), [""; 0], "only what has begun passes");
     let after = format!("*filter\n:FORWARD ACCEPT\n{BEHIND}-A FORWARD -j ACCEPT\nCOMMIT\n");
-    assert_eq!(found(&Observed::parse(&after).unwrap()), []);
+    assert_eq!(found(&Observed::parse(&after).unwrap(), &Links::default()), []);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn chains_of_others_are_followed_as_far_as_they_are_understood() {
     let strays = "-A OTHER -m conntrack --ctstate INVALID -j DROP\n-A OTHER -j ACCEPT\n";
     assert_eq!(chain(strays), both);
     assert_eq!(chain("-A OTHER -s 10.255.30.2/32 -j ACCEPT\n"), ["-j OTHER: container web"]);
-    let one_and_some = "-A OTHER -s 10.255.30.2/32 -j ACCEPT\n-A OTHER -s 8.8.8.8/32 -d 10.255.30.3/32 -j ACCEPT\n";
+    let one_and_some = "-A OTHER -s 10.255.30.2/32 -j ACCEPT\n-A OTHER -s 10.255.30.3/32 -d 8.8.8.8/32 -j ACCEPT\n";
     assert_eq!(chain(one_and_some), ["-j OTHER: container web", "-j OTHER: some of container db"]);
     for rules in [
         "-A OTHER -i eth1 -j ACCEPT\n",
@@ -146,7 +146,7 @@ proptest! {
             (
                 select(vec!["FORWARD", "OTHER", "DEEP"]),
                 vec(select(vec![
-                    "-s 10.255.30.2/32", "-d 10.255.30.3/32", "-s 8.8.8.8/32", "-d 8.8.8.8/32",
+                    "-s 10.255.30.2/32", "-s 10.255.30.3/32", "-s 8.8.8.8/32", "-d 8.8.8.8/32",
                     "! -d 10.255.0.0/16", "-p tcp",
                 ]), 0..3),
                 select(vec![
@@ -169,11 +169,9 @@ proptest! {
         let told = past(&listed.collect::<String>()).join("\n");
         for (protocol, world) in [("tcp", "8.8.8.8"), ("udp", "8.8.8.8"), ("tcp", "9.9.9.9")] {
             for (whose, container) in [("web", "10.255.30.2"), ("db", "10.255.30.3")] {
-                for (from, to) in [(container, world), (world, container)] {
-                    let passes = fate(&rules, "FORWARD", [from, to, protocol]) == Some(true);
-                    let is_told = told.contains("and 1 more") || told.contains(whose);
-                    prop_assert!(!passes || is_told, "{whose} from {from} to {to}: {told:?}");
-                }
+                let passes = fate(&rules, "FORWARD", [container, world, protocol]) == Some(true);
+                let is_told = told.contains("and 1 more") || told.contains(whose);
+                prop_assert!(!passes || is_told, "{whose} to {world}: {told:?}");
             }
         }
     }
@@ -214,7 +212,7 @@ fn of_what_comes_to_the_host_the_operators_chain_stays_once() {
 fn what_to_do_is_said() {
     let told = |rule: &str| {
         let listing = format!("*filter\n:FORWARD ACCEPT\n-A FORWARD {rule}\n{BEHIND}COMMIT\n");
-        Notice::first_of(&found(&Observed::parse(&listing).unwrap())).remove(0)
+        Notice::first_of(&found(&Observed::parse(&listing).unwrap(), &Links::default())).remove(0)
     };
     let all = told("-j ACCEPT").to_string();
     assert!(all.ends_with("iptables -D FORWARD -j ACCEPT"), "{all}");
@@ -231,7 +229,7 @@ fn what_stands_in_front_of_the_predecessors_rules_is_found_too() {
     let listing = format!(
         "*filter\n:FORWARD ACCEPT\n-A FORWARD -s 10.255.30.2/32 -j ACCEPT\n{predecessors}COMMIT\n"
     );
-    let found = found(&Observed::parse(&listing).unwrap());
+    let found = found(&Observed::parse(&listing).unwrap(), &Links::default());
     assert!(matches!(&found[..], [one] if one.is_whole), "{found:?}");
 }
 
@@ -240,6 +238,6 @@ fn of_many_rules_the_first_are_told_and_how_many_more_there_are() {
     let many: String =
         (1..=30).map(|port| format!("-A FORWARD -p tcp --dport {port} -j ACCEPT\n")).collect();
     let listing = format!("*filter\n:FORWARD ACCEPT\n{many}{BEHIND}COMMIT\n");
-    let told = Notice::first_of(&found(&Observed::parse(&listing).unwrap()));
+    let told = Notice::first_of(&found(&Observed::parse(&listing).unwrap(), &Links::default()));
     assert_eq!((told.len(), told[20].to_string()), (21, "and 10 rules more".to_owned()));
 }

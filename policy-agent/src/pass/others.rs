@@ -4,7 +4,7 @@ use netfilter::{Dialect, Drift, Firewall, KernelError};
 use service::log::chain;
 
 use super::Enforcer;
-use crate::bypass::{self, Notice, Stranger};
+use crate::bypass::{self, Links, Notice, Stranger};
 
 impl Enforcer {
     /// Whether the networker's rules are whole, and none of anybody else's goes before them.
@@ -12,8 +12,9 @@ impl Enforcer {
         let Some(observed) = firewall.known() else { return };
         self.unguarded = self.guards.missing(self.files.handles(), observed);
         if firewall.dialect() != Dialect::Nft {
-            let (wholly, partly): (Vec<_>, Vec<_>) =
-                bypass::found(observed).into_iter().partition(|one| one.is_whole);
+            let (wholly, partly): (Vec<_>, Vec<_>) = bypass::found(observed, &Links::of_host())
+                .into_iter()
+                .partition(|one| one.is_whole);
             self.bypassed = Notice::first_of(&wholly);
             self.bypassed_in_part = Notice::first_of(&partly);
         }
