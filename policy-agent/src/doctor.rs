@@ -12,6 +12,7 @@ mod configuration;
 mod features;
 mod finding;
 mod former;
+mod groups;
 mod limits;
 pub(crate) mod lock;
 mod offloads;
@@ -46,5 +47,6 @@ pub fn examine(config: &Config) -> Report {
         Err(error) => Finding::broken("clock", format!("no thread to ask on: {error}")),
     });
     findings.push(agent::examine(config));
+    findings.extend(groups::examine(config));
     Report { findings }
 }

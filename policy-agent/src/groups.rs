@@ -36,7 +36,7 @@ use crate::{AgentError, Config, backend::Former, firewall::Shared, watch, writer
 
 pub(crate) use admin::disabled;
 pub(crate) use desired::scope;
-pub(crate) use status::Status;
+pub(crate) use status::{Standing, Status};
 
 /// Everything about security groups, ready to run.
 pub(crate) struct Groups {
@@ -74,6 +74,7 @@ impl Groups {
         let interval = config.groups_poll_interval;
         let (poller, reach) =
             poll::Poller::new(client, interval, known, saved, wake.clone(), statuses.clone());
+        let poller = poller.patient_for(config.poll_interval);
         let admin = admin::routes(wake, statuses.clone(), reach, crate::admin::PATIENCE);
         Ok((Self { cycle, statuses, poller, _watching: watching }, admin))
     }

@@ -59,6 +59,11 @@ struct ChainLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StandingLabels {
+    standing: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeviceLabels {
     network: &'static str,
     device: String,
@@ -169,6 +174,15 @@ fn of_guards(status: &Status, repairs: Option<&Repairs>, to: &mut Registry) {
 }
 
 fn of_groups(status: &groups::Status, to: &mut Registry) {
+    let standings = Family::<StandingLabels, Gauge>::default();
+    for standing in groups::Standing::NAMES {
+        standings.get_or_create(&StandingLabels { standing }).set(0);
+    }
+    for standing in status.containers.values() {
+        standings.get_or_create(&StandingLabels { standing: standing.name() }).inc();
+    }
+    let help = "Containers, by whether the kernel enforces their security groups";
+    to.register("security_group_containers", help, standings);
     let mut count = |name, help, value: u64| to.register(name, help, ConstCounter::new(value));
     count(
         "security_group_repairs",
@@ -275,7 +289,7 @@ mod tests {
             underlay: None,
             connections: Some((10, 262_144)),
         };
-        let mut ledger = Ledger::new(NonZeroU32::MIN);
+        let mut ledger = Ledger::new(NonZeroU32::MIN, NonZeroU32::MIN);
         let header = netfilter_events::packet::Header {
             source: [10, 255, 31, 2].into(),
             destination: [10, 255, 30, 3].into(),

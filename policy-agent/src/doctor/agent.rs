@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Finding;
 use crate::{
@@ -61,7 +61,7 @@ pub(super) fn examine(config: &Config) -> Finding {
 
 /// Of an agent that would watch what is `foreseen`, were it started now.
 fn at(address: SocketAddr, foreseen: &Report) -> Finding {
-    match ask(address) {
+    match ask(address, "/status") {
         Ok(body) => judge(&body, foreseen),
         Err(error) => Finding::broken(
             "agent",
@@ -70,14 +70,15 @@ fn at(address: SocketAddr, foreseen: &Report) -> Finding {
     }
 }
 
-fn ask(address: SocketAddr) -> Result<Body, ureq::Error> {
+/// What the agent that listens on `address` answers there.
+pub(super) fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, ureq::Error> {
     // The agent is on this machine: a proxy in the environment is meant for something else.
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .proxy(None)
         .build()
         .new_agent();
-    agent.get(format!("http://{address}/status")).call()?.body_mut().read_json()
+    agent.get(format!("http://{address}{path}")).call()?.body_mut().read_json()
 }
 
 fn judge(body: &Body, foreseen: &Report) -> Finding {

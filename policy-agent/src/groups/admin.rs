@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     routing::{any, get},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -64,8 +64,17 @@ pub(crate) fn disabled() -> Router {
     Router::new().route(UPDATE, any(refuse)).route(CLEAN_UP, any(refuse)).route(STATUS, get(untold))
 }
 
-async fn status(State(admin): State<Admin>) -> Json<Status> {
-    Json(admin.statuses.borrow().clone())
+#[derive(Serialize)]
+struct StatusBody {
+    #[serde(flatten)]
+    status: Status,
+    /// Why the policy server tells no groups.
+    server_failure: Option<String>,
+}
+
+async fn status(State(admin): State<Admin>) -> Json<StatusBody> {
+    let status = admin.statuses.borrow().clone();
+    Json(StatusBody { status, server_failure: admin.reach.borrow().failure.clone() })
 }
 
 /// Answers 200 once the kernel enforces the container's groups, and for a container that is not in the

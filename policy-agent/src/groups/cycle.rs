@@ -207,13 +207,19 @@ fn done(status: &mut Status, outcome: Outcome, writers: &Writers, took: Duration
             "Security groups that somebody else had changed were put right."
         );
     } else if !touched.is_empty() {
+        let says = match standings.values().all(|one| *one == Standing::Enforced) {
+            true => "The kernel enforces security groups as wanted.",
+            false => {
+                "The kernel enforces security groups, but not of all containers; the others keep what they have."
+            }
+        };
         tracing::info!(
             chains.touched = touched.len(),
             containers = standings.len(),
             rules,
             connections.cut = connections_cut,
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "The kernel enforces security groups as wanted."
+            "{says}"
         );
     }
     status.held = None;

@@ -68,6 +68,8 @@ impl Server for Client {
 pub(crate) struct Poller<S = Client> {
     server: S,
     interval: Duration,
+    /// The longest pause after failures.
+    patience: Duration,
     known: Option<Answer>,
     saved: Saved,
     wake: mpsc::Sender<Wake>,
@@ -89,7 +91,17 @@ impl<S: Server> Poller<S> {
     ) -> (Self, watch::Receiver<Reach>) {
         let (reach, reaching) = watch::channel(Reach::default());
         let pause = FIRST_PAUSE;
-        (Self { server, interval, known, saved, wake, statuses, reach, older: 0, pause }, reaching)
+        let (older, patience) = (0, interval);
+        let poller =
+            Self { server, interval, patience, known, saved, wake, statuses, reach, older, pause };
+        (poller, reaching)
+    }
+
+    /// Asks again at this interval at the latest after failures: a server that is back is to be heard of as
+    /// soon as of policies, however seldom one is asked that does not hold questions.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Asks until `shutdown`.
@@ -203,8 +215,9 @@ impl<S: Server> Poller<S> {
     }
 
     fn pause_after_failure(&mut self) -> Duration {
-        let pause = self.pause.min(self.interval);
-        self.pause = (pause * 2).min(self.interval);
+        let longest = self.interval.min(self.patience);
+        let pause = self.pause.min(longest);
+        self.pause = (pause * 2).min(longest);
         pause.mul_f64(0.5 + fastrand::f64())
     }
 

@@ -54,6 +54,22 @@ pub(crate) enum Standing {
     Unplaced(String),
 }
 
+impl Standing {
+    /// What each is called where they are counted.
+    pub const NAMES: [&str; 4] = ["enforced", "unknown", "kept", "unplaced"];
+
+    /// Which of these it is.
+    pub fn name(&self) -> &'static str {
+        let [enforced, unknown, kept, unplaced] = Self::NAMES;
+        match self {
+            Self::Enforced => enforced,
+            Self::Unknown => unknown,
+            Self::Kept(_) => kept,
+            Self::Unplaced(_) => unplaced,
+        }
+    }
+}
+
 impl Status {
     /// Why the kernel does not enforce groups as it should, if there is a reason.
     pub fn trouble(&self) -> Option<String> {
