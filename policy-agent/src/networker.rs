@@ -36,6 +36,8 @@ const REGULARLY: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(120);
 /// How many lines of what it says are logged of one run.
 const LINES: usize = 20;
+/// How much of its last line is told of a run that failed, in characters.
+const LAST_WORDS: usize = 300;
 
 /// What is run, and what came of it: for `/status` and `/metrics`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -83,8 +85,12 @@ enum Failed {
         #[source]
         source: std::io::Error,
     },
-    #[error("it ended with {0}")]
-    Ended(std::process::ExitStatus),
+    #[error("it ended with {status}: {said}")]
+    Ended {
+        status: std::process::ExitStatus,
+        /// Its last words.
+        said: String,
+    },
     #[error("it did not end within {} seconds", LIMIT.as_secs())]
     Endless,
 }
@@ -237,7 +243,7 @@ async fn start(command: &[OsString]) -> (BTreeMap<String, Vec<String>>, Result<(
     };
     let (out, said) = (child.stdout.take(), child.stderr.take());
     let mut mended = BTreeMap::new();
-    let mut lines = 0;
+    let (mut lines, mut last) = (0, String::new());
     let ended = timeout(LIMIT, async {
         let hear = each_line(out, |line| {
             if let Ok(Line { container, mended: what }) = serde_json::from_str(line) {
@@ -246,6 +252,7 @@ async fn start(command: &[OsString]) -> (BTreeMap<String, Vec<String>>, Result<(
         });
         let log = each_line(said, |line| {
             lines += 1;
+            last = line.chars().take(LAST_WORDS).collect();
             if lines <= LINES {
                 tracing::warn!(line, "The networker says");
             }
@@ -255,7 +262,10 @@ async fn start(command: &[OsString]) -> (BTreeMap<String, Vec<String>>, Result<(
     });
     let ended = match ended.await {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(Failed::Ended(status)),
+        Ok(Ok(status)) if last.is_empty() => {
+            Err(Failed::Ended { status, said: "it said nothing".to_owned() })
+        }
+        Ok(Ok(status)) => Err(Failed::Ended { status, said: last }),
         Ok(Err(source)) => Err(Failed::Start { program, source }),
         Err(_) => Err(Failed::Endless),
     };
@@ -293,7 +303,7 @@ mod tests {
         let (mended, ended) = start(&shell(script)).await;
         assert_eq!(mended["web"], ["netout--web"]);
         assert_eq!(mended.len(), 2);
-        assert!(ended.unwrap_err().to_string().contains("exit status: 1"));
+        assert_eq!(ended.unwrap_err().to_string(), "it ended with exit status: 1: no luck");
         assert!(start(&shell("exit 0")).await.1.is_ok());
         let (_, ended) = start(&["/does/not/exist".into()]).await;
         assert!(matches!(ended, Err(Failed::Start { .. })));
