@@ -61,7 +61,8 @@ pub enum StoreError {
     },
     /// The file is no JSON object: cut short, or edited by hand.
     #[error(
-        "decoding container store {}: repair the file, or move it away and restart the containers of this cell",
+        "decoding container store {0}: the next container that comes or goes has the networker write it anew \
+         from its records, and keep this one as {0}_corrupt",
         path.display()
     )]
     Corrupt {
