@@ -69,6 +69,10 @@ pub struct Explanation {
     /// here names it. Misspelt, perhaps.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// Apps it is about of which no container is known here: it is then about one on another cell. One that
+    /// should be here may share its address with another, or be left out of the container store.
+    #[serde(default)]
+    pub elsewhere: Vec<String>,
     /// The version of the policies this follows from; `None` if the server has not said any.
     pub version: Option<String>,
     /// The mark the packet carries between cells.
@@ -184,6 +188,7 @@ pub(crate) fn explain(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow) -> Ex
         policy: policy.map(ToString::to_string),
         missing: missing.then(|| policy_between(flow, [&source, &destination])),
         unknown: unknown(world, [&source, &destination]),
+        elsewhere: on_other_cells([&source, &destination]),
         version: None,
         mark: judged.mark,
         kernel_differs_in: Vec::new(),
@@ -247,6 +252,7 @@ pub(crate) fn of_former_run(world: &World, host: &BTreeSet<IpAddr>, flow: &Flow)
         policy: None,
         missing: None,
         unknown: Vec::new(),
+        elsewhere: Vec::new(),
         ..explain(world, host, flow)
     }
 }
@@ -322,6 +328,11 @@ fn unknown(world: &World, ends: [&Found<'_>; 2]) -> Vec<String> {
     apps.into_iter().filter(|app| is_unknown(app)).map(ToString::to_string).collect()
 }
 
+fn on_other_cells(ends: [&Found<'_>; 2]) -> Vec<String> {
+    let made_up = ends.into_iter().filter(|end| end.is_made_up && end.place == Place::OtherCell);
+    made_up.filter_map(|end| end.app).map(ToString::to_string).collect()
+}
+
 /// The policy between the two by their names, wherever they are.
 fn permitting<'a>(
     world: &'a World,
@@ -369,7 +380,7 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verdict, why, policy, missing, unknown, version, mark, .. } = self;
-        let Self { kernel_differs_in, probe, .. } = self;
+        let Self { elsewhere, kernel_differs_in, probe, .. } = self;
         writeln!(f, "It {verdict}. {why}")?;
         if let Some(policy) = policy {
             writeln!(f, "  policy   {policy}")?;
@@ -382,6 +393,12 @@ impl fmt::Display for Explanation {
             writeln!(
                 f,
                 "  unknown  {apps}: no container here, and no policy about the apps here names it"
+            )?;
+        }
+        for app in elsewhere.iter().filter(|app| !unknown.contains(app)) {
+            writeln!(
+                f,
+                "  about    {app} on another cell: no container of it is known on this one"
             )?;
         }
         writeln!(f, "  mark     {mark:#x}")?;

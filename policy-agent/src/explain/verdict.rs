@@ -137,8 +137,8 @@ pub(super) fn reason(
             "It is of IPv6, which containers of this cell do not have: dual_stack is off."
         }
         (Why::Elsewhere, _) => {
-            "It does not concern containers of this cell and the overlay; what the networker wrote for its container \
-             decides (netout_rules, security groups)."
+            "It does not concern containers of this cell and the overlay; the security groups of its container decide \
+             (/status/security-groups), or its netout_rules, where enable_asg_syncing is off."
         }
     }
     .to_owned()
