@@ -20,11 +20,12 @@ pub(super) fn stored(config: &Config) -> Stored {
 }
 
 pub(super) fn examine(config: &Config, stored: &Stored) -> Vec<Finding> {
-    vec![
-        subnet(config.subnet.read().map_err(|error| chain(&error))),
-        containers(&config.datastore, stored),
-        repair(config.networker_repair.first().map(String::as_str)),
-    ]
+    let read = config.subnet.read().map_err(|error| chain(&error));
+    let addresses = read.as_ref().ok().and_then(|known| addresses(known, stored));
+    let mut findings = vec![subnet(read), containers(&config.datastore, stored)];
+    findings.extend(addresses);
+    findings.push(repair(config.networker_repair.first().map(String::as_str)));
+    findings
 }
 
 fn subnet(subnet: Result<CellSubnet, String>) -> Finding {
@@ -76,6 +77,26 @@ fn anonymous(containers: &[Container]) -> String {
             format!(", of which {} and {more} more have no policy_group_id", first.handle)
         }
     }
+}
+
+/// Whether containers are where other cells look for them. Nothing if it is not known which there are,
+/// which is said elsewhere.
+fn addresses(subnet: &CellSubnet, stored: &Stored) -> Option<Finding> {
+    const NAME: &str = "addresses";
+    let Some(Ok(Contents { containers, .. })) = stored else { return None };
+    let block = subnet.block;
+    let mut outside = containers.iter().filter(|one| !block.contains(&one.ip));
+    let Some(first) = outside.next() else {
+        return Some(Finding::fine(NAME, format!("all containers are in {block}")));
+    };
+    let says = format!(
+        "{} at {} is outside of this cell's block {block}, where other cells do not find it; in all: {}; is the \
+         container store, or the subnet file, another cell's?",
+        first.handle,
+        first.ip,
+        1 + outside.count()
+    );
+    Some(Finding::warning(NAME, says))
 }
 
 /// Whether there is the program that is started to repair.
@@ -141,6 +162,28 @@ mod tests {
         assert_eq!(told("{}").verdict, Verdict::Fine);
         let shut = told(r#"{"web": {"handle": "web", "ip": "10.255.30.2", "metadata": {}}}"#);
         assert!(shut.says.ends_with("of which web has no policy_group_id"), "{}", shut.says);
+    }
+
+    #[test]
+    fn containers_outside_of_the_block_are_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.json");
+        let block = "10.255.30.0/24".parse().unwrap();
+        let subnet = CellSubnet::new("10.255.0.0/16".parse().unwrap(), block, 1450);
+        let told = |text: &str| {
+            fs::write(&path, text).unwrap();
+            addresses(&subnet, &Some(Store::at(&path).read()))
+        };
+        assert_eq!(addresses(&subnet, &None), None);
+        assert_eq!(told("{\"web\":"), None);
+        let inside = r#""in": {"handle": "in", "ip": "10.255.30.2"}"#;
+        assert_eq!(told(&format!("{{{inside}}}")).unwrap().verdict, Verdict::Fine);
+        let outside = r#""a": {"handle": "a", "ip": "10.255.31.2"},
+            "b": {"handle": "b", "ip": "10.255.31.3"}"#;
+        let told = told(&format!("{{{inside}, {outside}}}")).unwrap();
+        assert_eq!(told.verdict, Verdict::Warning);
+        assert!(told.says.starts_with("a at 10.255.31.2 is outside of"), "{}", told.says);
+        assert!(told.says.contains("in all: 2;"), "{}", told.says);
     }
 
     #[test]
