@@ -66,6 +66,14 @@ pub(crate) fn open(config: &Config) -> Result<(Backend, Firewall, Former), Backe
     Ok((backend, Firewall::new(kernel), Former::beside(config, backend, desired::scope())))
 }
 
+/// What `wish` comes to here, whether or not that works.
+pub(crate) fn as_found(wish: Backend) -> Backend {
+    match wish {
+        Backend::Auto => wish.choose(&probe()).unwrap_or_default(),
+        wish => wish,
+    }
+}
+
 fn kernel(config: &Config, backend: Backend) -> Result<Box<dyn Kernel>, KernelError> {
     let lock_file = config.iptables_lock_file.clone();
     match config.second_network {

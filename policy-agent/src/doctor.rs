@@ -11,6 +11,7 @@ mod clock;
 mod configuration;
 mod features;
 mod finding;
+mod foreign_chains;
 mod former;
 mod groups;
 mod limits;
@@ -23,7 +24,7 @@ mod tags;
 
 use tokio::runtime::Runtime;
 
-use crate::Config;
+use crate::{Config, backend};
 
 pub use finding::{Finding, Report, Verdict};
 
@@ -31,6 +32,8 @@ pub use finding::{Finding, Report, Verdict};
 pub fn examine(config: &Config) -> Report {
     let mut findings = configuration::examine(config);
     let stored = cell::stored(config);
+    let written = backend::as_found(config.backend);
+    let block = config.subnet.read().ok().map(|subnet| subnet.block);
     findings.extend(cell::examine(config, &stored));
     findings.extend(features::examine(config.backend));
     findings.extend(overlay::examine(config));
@@ -39,7 +42,8 @@ pub fn examine(config: &Config) -> Report {
     findings.push(limits::neighbours());
     findings.push(limits::connections());
     findings.extend(lock::examine(config.iptables_lock_file.as_deref()));
-    findings.push(former::examine(config, &stored));
+    findings.push(former::examine(written, &stored));
+    findings.extend(foreign_chains::examine(written, block));
     findings.push(tags::examine(config));
     findings.extend(certificate::examine(config));
     findings.push(match Runtime::new() {

@@ -1,20 +1,17 @@
 //! Containers whose rules stand in the firewall that is not configured: the networker takes them along
 //! when it is next called for any container, unless something is in the way.
 
-use netfilter::{Backend, Kernel, Observed, Table, egress, probe};
+use netfilter::{Backend, Kernel, Observed, Table, egress};
 
 use super::{Finding, cell::Stored};
-use crate::{Config, backend};
+use crate::backend;
 
 /// How the chains begin that the networker, or the CNI wrapper, writes for a container.
 const PREFIXES: [&str; 4] = ["netout--", "overlay--", "input--", "netin--"];
 
-pub(super) fn examine(config: &Config, stored: &Stored) -> Finding {
-    let chosen = match config.backend {
-        Backend::Auto => Backend::Auto.choose(&probe()).unwrap_or_default(),
-        chosen => chosen,
-    };
-    let other = backend::other_than(chosen);
+/// On a cell whose rules are in `written`.
+pub(super) fn examine(written: Backend, stored: &Stored) -> Finding {
+    let other = backend::other_than(written);
     // That it cannot be read is said elsewhere.
     let contents = stored.iter().flatten().flat_map(|contents| &contents.containers);
     let handles: Vec<_> = contents.map(|one| one.handle.clone()).collect();
