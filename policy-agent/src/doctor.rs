@@ -16,6 +16,7 @@ mod former;
 mod groups;
 mod limits;
 pub(crate) mod lock;
+mod networker;
 mod offloads;
 mod overlay;
 mod second;
@@ -35,6 +36,7 @@ pub fn examine(config: &Config) -> Report {
     let written = backend::as_found(config.backend);
     let block = config.subnet.read().ok().map(|subnet| subnet.block);
     findings.extend(cell::examine(config, &stored));
+    findings.extend(networker::examine(config, written));
     findings.extend(features::examine(config.backend));
     findings.extend(overlay::examine(config));
     findings.extend(second::examine(config, &stored));
