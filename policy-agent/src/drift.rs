@@ -33,6 +33,13 @@ pub(crate) fn found(rules: &Rendered, firewall: &mut Firewall) -> Result<Vec<Dri
     Ok(Drift::between(rules, firewall.observed()?, &desired::scope()))
 }
 
+/// Keeps what was `found` for the pass that succeeds to tell; of passes that fail on and on, no more than is
+/// remembered.
+pub(crate) fn put_off(untold: &mut Vec<Drift>, found: Vec<Drift>) {
+    untold.extend(found);
+    untold.truncate(MOST);
+}
+
 /// The first changes of a repair, as one sentence.
 pub(crate) fn told(found: &[Drift]) -> String {
     let first = found.iter().take(TOLD).map(|Drift { chain, what }| format!("{chain}: {what}"));

@@ -62,6 +62,8 @@ pub(crate) struct Enforcer {
     unguarded: Vec<String>,
     bypassed: Vec<Notice>,
     bypassed_in_part: Vec<Notice>,
+    /// What was found changed by a pass that failed then, for the next to tell.
+    untold: Vec<Drift>,
     /// What the kernel was last said to hold, which is what receipts were given for.
     promised: Option<Arc<Rendered>>,
 }
@@ -153,6 +155,7 @@ impl Enforcer {
             unguarded: Vec::new(),
             bypassed: Vec::new(),
             bypassed_in_part: Vec::new(),
+            untold: Vec::new(),
             promised: None,
         }
     }
@@ -208,11 +211,15 @@ impl Enforcer {
         if answer.is_none() && stale::is_inhabited(firewall.observed()?) {
             return self.keep_what_is_true(world, firewall);
         }
+        let as_we_left_it = firewall::stands(firewall, self.seen)?;
+        let stands = as_we_left_it == Some(true);
+        if as_we_left_it == Some(false) {
+            // What was agreed is not forgotten because the kernel cannot be read now.
+            firewall.observed()?;
+        }
         // Taken out, so that a pass in which something fails leaves connections to the next.
         let agreed = self.settled.take();
         let unchanged = agreed.as_ref().is_some_and(|agreed| agreed.world == world);
-        let as_we_left_it = firewall::stands(firewall, self.seen)?;
-        let stands = as_we_left_it == Some(true);
         let agreed = match agreed {
             Some(agreed) if unchanged && stands => {
                 return Ok(self.nothing_to_do(agreed, answer, firewall));
@@ -242,8 +249,14 @@ impl Enforcer {
         if !stands {
             drift.extend(self.expel_strangers(firewall)?);
         }
-        let settled = settle(world, agreed, stands, firewall);
-        let (agreed, plan) = settled.map_err(|held| self.doubt(held, firewall))?;
+        let (agreed, plan) = match settle(world, agreed, stands, firewall, &mut drift) {
+            Ok(settled) => settled,
+            Err(held) => {
+                drift::put_off(&mut self.untold, drift);
+                return Err(self.doubt(held, firewall));
+            }
+        };
+        drift.splice(0..0, std::mem::take(&mut self.untold));
         // Nobody else has written, and nobody else is here.
         if !as_seen {
             self.look_at_what_others_wrote(firewall);
@@ -442,12 +455,14 @@ impl Enforcer {
     }
 }
 
-/// Makes the kernel agree with `world`, from what it agreed with before if that is known, and `stands`.
+/// Makes the kernel agree with `world`, from what it agreed with before if that is known, and `stands`. What
+/// somebody else changes meanwhile is added to what was `found` changed.
 fn settle(
     world: World,
     before: Option<Agreed>,
     stands: bool,
     firewall: &mut Firewall,
+    found: &mut Vec<Drift>,
 ) -> Result<(Agreed, Plan), Held> {
     let (mut lists, before) = match before {
         Some(Agreed { lists, rules, world: _ }) => (lists, Some(rules)),
@@ -466,6 +481,7 @@ fn settle(
     };
     // A receipt speaks of what the kernel holds, not of what it was told.
     if !left.is_empty() {
+        found.extend(drift::found(&rules, firewall)?);
         return Err(Held::Disagrees(left, None));
     }
     Ok((Agreed { world, lists, rules: Arc::new(rules) }, plan))

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Config,
     backend::Former,
+    drift,
     firewall::{self, Seen, Shared},
     subnet::{self, SubnetError},
 };
@@ -45,6 +46,8 @@ pub(crate) struct Enforcer {
     containers: Option<Contents>,
     /// What the kernel was last made to agree with.
     settled: Option<Vec<Governed>>,
+    /// What was found changed by a pass that failed then, for the next to tell.
+    untold: Vec<Drift>,
     /// What the last pass saw of the kernel.
     seen: Seen,
 }
@@ -119,6 +122,7 @@ impl Enforcer {
             connections,
             containers: None,
             settled: None,
+            untold: Vec::new(),
             seen: Seen::default(),
         }
     }
@@ -185,10 +189,20 @@ impl Enforcer {
             true => Drift::between(&rules, firewall.observed()?, &scope),
             false => Vec::new(),
         };
-        let Settled { plan, left, moved: _ } = firewall.settle_rendered(&rules, &scope)?;
+        let settled = firewall.settle_rendered(&rules, &scope);
+        let Settled { plan, left, moved: _ } = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                drift::put_off(&mut self.untold, drift);
+                return Err(error.into());
+            }
+        };
         if !left.is_empty() {
+            drift.extend(Drift::between(&rules, firewall.observed()?, &scope));
+            drift::put_off(&mut self.untold, drift);
             return Err(Held::Disagrees(left));
         }
+        drift.splice(0..0, std::mem::take(&mut self.untold));
 
         // Somebody else may have let out whomever, and put back what was there since.
         let judged = plan.is_empty() && unchanged && as_we_left_it != Some(false);
@@ -202,8 +216,9 @@ impl Enforcer {
         // What has been swept of others was nobody's change.
         let wanted = wanted_chains(&standings, self.settled.as_deref().unwrap_or_default());
         let of_living = |name: &str| wanted.contains(shared::owner(name).unwrap_or(name));
-        let repaired = unchanged && touched.iter().any(|name| of_living(name));
         drift.retain(|change| of_living(&change.chain));
+        let changed_back = unchanged && touched.iter().any(|name| of_living(name));
+        let repaired = changed_back || !drift.is_empty();
         let groups = named(self.settled.as_deref().unwrap_or_default());
         let claim = complete && standings.values().all(|s| *s == Standing::Enforced);
         let enforces = claim && !watches && !stale;

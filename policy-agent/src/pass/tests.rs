@@ -107,6 +107,7 @@ impl Cell {
             unguarded: Vec::new(),
             bypassed: Vec::new(),
             bypassed_in_part: Vec::new(),
+            untold: Vec::new(),
             promised: None,
         }
     }

@@ -83,6 +83,7 @@ impl Cell {
             containers: None,
             overlay: None,
             settled: None,
+            untold: Vec::new(),
             seen: Seen::default(),
         }
     }
@@ -411,6 +412,34 @@ fn vandals_and_the_networker_are_put_right() {
     );
     assert_eq!(cell.rules("asg-web"), right);
     assert_eq!(cell.rules("netout--web").unwrap()[0], "-j asg-web");
+    assert_eq!(cell.enforcer.pass(&known).unwrap().drift, []);
+}
+
+#[test]
+fn what_others_change_while_things_are_put_right_is_told_as_well() {
+    let mut cell = Cell::new();
+    cell.run("web", "10.255.30.2", "a");
+    let known = told(&["a"], vec![bound("10.0.0.1", "a")]);
+    cell.enforcer.pass(&known).unwrap();
+    let mut again = 1;
+    {
+        let mut kernel = cell.kernel.lock().unwrap();
+        kernel.state.rules_mut(Table::Filter, "asg-web").unwrap().insert(0, "-j ACCEPT".into());
+        kernel.intruder = Some(Box::new(move |state| {
+            if again > 0 {
+                state.rules_mut(Table::Filter, "netout--web").unwrap().remove(0);
+                again -= 1;
+            }
+        }));
+    }
+    let Outcome { repaired, drift, .. } = cell.enforcer.pass(&known).unwrap();
+    assert!(repaired);
+    let told: Vec<_> =
+        drift.iter().map(|change| format!("{}: {}", change.chain, change.what)).collect();
+    assert_eq!(
+        told,
+        ["asg-web: foreign rule: `-j ACCEPT`", "netout--web: missing rule: `-j asg-web`"]
+    );
     assert_eq!(cell.enforcer.pass(&known).unwrap().drift, []);
 }
 

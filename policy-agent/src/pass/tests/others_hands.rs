@@ -26,7 +26,14 @@ fn a_repair_that_fails_takes_the_receipt_back() {
     let held = cell.enforcer.pass(Some(&answer), false).unwrap_err();
     let Held::Disagrees(chains, Some(_)) = held else { panic!("{held}") };
     assert_eq!(chains, ["vpa--ingress".to_owned()].into());
-    assert!(cell.enforcer.pass(Some(&answer), false).unwrap().enforced);
+    let outcome = cell.enforcer.pass(Some(&answer), false).unwrap();
+    assert!(outcome.enforced && outcome.repaired);
+    let told: Vec<_> = outcome.drift.iter().map(|change| change.chain.as_str()).collect();
+    assert_eq!(
+        told,
+        ["vpa--ingress"],
+        "what the pass before found is told by the one that succeeds"
+    );
 }
 
 #[test]
