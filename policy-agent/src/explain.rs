@@ -370,7 +370,10 @@ impl Explanation {
         let denied = self.probe.as_ref().is_some_and(|probe| probe.denied.is_some());
         match (self.is_contradicted(), self.verdict) {
             (false, _) => "",
-            (true, Verdict::Passes) if !denied => ". Our rules let it pass, and it got no answer.",
+            (true, Verdict::Passes) if !denied => {
+                ". Our rules let it pass, and it got no answer. Nobody listens there, or somebody else's rules refuse it, of \
+             which the doctor may know."
+            }
             (true, _) => ". That is not what the rules should do.",
         }
     }

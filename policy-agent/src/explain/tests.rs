@@ -114,7 +114,10 @@ fn what_was_tried_is_held_against_what_is_said() {
     };
     let (tcp, udp) = (crate::probe::Transport::Tcp, crate::probe::Transport::Udp);
     let (fine, wrong) = ((false, ""), (true, ". That is not what the rules should do."));
-    let unanswered = (true, ". Our rules let it pass, and it got no answer.");
+    let unanswered = (
+        true,
+        ". Our rules let it pass, and it got no answer. Nobody listens there, or somebody else's rules refuse it, of which the doctor may know.",
+    );
     let passes = explained("web", "80");
     assert_eq!(code(&passes, Met::Answer, None, tcp), fine);
     assert_eq!(code(&passes, Met::Refusal, Some("no_policy"), tcp), wrong);
