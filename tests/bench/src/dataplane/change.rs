@@ -32,9 +32,11 @@ pub(super) struct Change {
     pub shape: String,
     pub policies: usize,
     pub changes: usize,
-    /// From the arrival of the server's answer at the agent until the kernel holds it: by the agent's
-    /// own account, which the receipt waits for.
-    pub answer_to_kernel_ms: f64,
+    /// From the arrival of the server's answer at the agent until the kernel holds one policy more: by the
+    /// agent's own account, which the receipt waits for.
+    pub added_ms: f64,
+    /// The same of one policy less, whose connections are cut by then.
+    pub removed_ms: f64,
     pub slowest_ms: f64,
     /// From the operator's request until the first packet is let in.
     pub request_to_packet_ms: f64,
@@ -50,7 +52,7 @@ pub(super) async fn measure(
     count: u16,
 ) -> Result<Change> {
     let mut connection = subject.external.connect().await?;
-    let (mut to_kernel, mut to_packet) = (Vec::new(), Vec::new());
+    let [mut added, mut removed, mut to_packet] = [Vec::new(), Vec::new(), Vec::new()];
     let process = agent.process()?;
     let before = process.cpu_with_children()?;
     for port in FIRST_PORT..FIRST_PORT + count {
@@ -66,7 +68,8 @@ pub(super) async fn measure(
             if wanted {
                 to_packet.push(milliseconds(let_in(agent, to, began)?));
             }
-            to_kernel.push(milliseconds(agent.took(&version)?));
+            let took = milliseconds(agent.took(&version)?);
+            if wanted { &mut added } else { &mut removed }.push(took);
             if !wanted {
                 ensure!(!agent.cell.client.inside(|| is_let_in(to))?, "a deleted policy lets in");
             }
@@ -74,14 +77,17 @@ pub(super) async fn measure(
         }
     }
     let cpu = process.cpu_with_children()? - before;
+    let changes = added.len() + removed.len();
+    let slowest_ms = added.iter().chain(&removed).copied().fold(0.0, f64::max);
     Ok(Change {
         backend: agent.backend,
         shape: shape.kind.to_string(),
         policies: shape.policies,
-        changes: to_kernel.len(),
-        slowest_ms: to_kernel.iter().copied().fold(0.0, f64::max),
-        agent_cpu_ms: milliseconds(cpu) / to_kernel.len() as f64,
-        answer_to_kernel_ms: median(to_kernel),
+        changes,
+        slowest_ms,
+        agent_cpu_ms: milliseconds(cpu) / changes as f64,
+        added_ms: median(added),
+        removed_ms: median(removed),
         request_to_packet_ms: median(to_packet),
     })
 }

@@ -139,15 +139,17 @@ impl Report {
             "shape",
             "policies",
             "changes",
-            "answer to kernel ms",
+            "added: answer to kernel ms",
+            "removed, connections cut ms",
             "slowest",
             "request to first packet ms",
             "CPU ms",
         ]);
-        right(&mut table, &[2, 3, 4, 5, 6, 7]);
+        right(&mut table, &[2, 3, 4, 5, 6, 7, 8]);
         for change in &self.measured.changes {
             let numbers = [
-                change.answer_to_kernel_ms,
+                change.added_ms,
+                change.removed_ms,
                 change.slowest_ms,
                 change.request_to_packet_ms,
                 change.agent_cpu_ms,
