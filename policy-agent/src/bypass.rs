@@ -118,6 +118,9 @@ fn in_table(observed: &Observed, table: Table, links: &Links) -> Vec<Bypass> {
     let rules: Vec<_> = listed.iter().map(|rule| Rule::read(rule)).collect();
     let others = rules.iter().enumerate().filter_map(|(place, rule)| Some((place, rule.as_ref()?)));
     let others: Vec<_> = others.filter(|(_, rule)| !leads_to_ours(rule)).collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
     let mut chains = Chains::of(observed, table);
     let mut found: BTreeMap<(usize, bool), BTreeSet<String>> = BTreeMap::new();
     for Judged { place, handle, ends } in of_containers(&rules, links) {
@@ -134,14 +137,11 @@ fn in_table(observed: &Observed, table: Table, links: &Links) -> Vec<Bypass> {
             }
         }
     }
-    let wholly = found.clone();
-    let told = found.into_iter().map(|((place, is_partly), mut containers)| {
-        if let Some(wholly) = wholly.get(&(place, false)).filter(|_| is_partly) {
-            containers.retain(|handle| !wholly.contains(handle));
-        }
-        Bypass { table, rule: listed[place].clone(), is_whole: !is_partly, containers }
+    let told = found.into_iter().map(|((place, is_partly), containers)| {
+        let rule = listed[place].clone();
+        Bypass { table, rule, is_whole: !is_partly, containers }
     });
-    told.filter(|one| !one.containers.is_empty()).collect()
+    told.collect()
 }
 
 /// A rule that judges what a container sends to the world.

@@ -21,7 +21,7 @@ impl Links {
         Self::listed(&fs::read_to_string(TABLE).unwrap_or_default())
     }
 
-    fn listed(table: &str) -> Self {
+    pub(super) fn listed(table: &str) -> Self {
         let route = |line: &str| {
             let words: Vec<_> = line.split_whitespace().collect();
             let [link, network, _gateway, _flags, _, _, _, mask, ..] = words[..] else {

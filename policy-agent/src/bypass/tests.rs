@@ -241,3 +241,32 @@ fn of_many_rules_the_first_are_told_and_how_many_more_there_are() {
     let told = Notice::first_of(&found(&Observed::parse(&listing).unwrap(), &Links::default()));
     assert_eq!((told.len(), told[20].to_string()), (21, "and 10 rules more".to_owned()));
 }
+
+/// Docker's chains, with a container of its own that publishes a port, and without.
+#[test]
+fn beside_docker_the_ports_it_publishes_are_told_and_nothing_else() {
+    let told = |published: &str| {
+        let listing = format!(
+            "*filter\n:FORWARD DROP\n:DOCKER -\n:DOCKER-BRIDGE -\n:DOCKER-CT -\n:DOCKER-FORWARD -\n\
+             :DOCKER-ISOLATION-STAGE-1 -\n:DOCKER-ISOLATION-STAGE-2 -\n:DOCKER-USER -\n\
+             -A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD\n{BEHIND}{published}\
+             -A DOCKER ! -i docker0 -o docker0 -j DROP\n-A DOCKER-BRIDGE -o docker0 -j DOCKER\n\
+             -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+             -A DOCKER-FORWARD -j DOCKER-CT\n-A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-1\n\
+             -A DOCKER-FORWARD -j DOCKER-BRIDGE\n-A DOCKER-FORWARD -i docker0 -j ACCEPT\n\
+             -A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2\n\
+             -A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\nCOMMIT\n"
+        );
+        let links = Links::listed(
+            "Iface\n\
+             br0\t001EFF0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+             docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n",
+        );
+        let found = found(&Observed::parse(&listing).unwrap(), &links);
+        found.iter().map(|one| (one.rule.clone(), one.is_whole)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(""), []);
+    let published =
+        "-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT\n";
+    assert_eq!(told(published), [("-j DOCKER-FORWARD".to_owned(), false)]);
+}

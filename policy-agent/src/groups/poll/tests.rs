@@ -184,3 +184,18 @@ async fn a_server_that_answers_again_is_known_to_before_a_question_is_held() {
     assert_eq!(waits, [None, Some(follow::HOLD), None, Some(follow::HOLD)]);
     assert_eq!(scene.reach.borrow().failure, None);
 }
+
+/// However seldom it is asked that does not hold questions.
+#[test]
+fn a_server_that_is_away_is_asked_as_often_as_for_policies() {
+    let server =
+        Arc::new(Scripted { script: Mutex::default(), asked: mpsc::unbounded_channel().0 });
+    let (wake, _) = mpsc::channel(8);
+    let (_, watching) = watch::channel(Status::default());
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    let (poller, _) = Poller::new(server, minute, None, Saved::beside(None), wake, watching);
+    let mut poller = poller.patient_for(second);
+    let pauses: Vec<_> = (0..20).map(|_| poller.pause_after_failure()).collect();
+    assert!(pauses.iter().all(|pause| *pause <= second * 3 / 2), "{pauses:?}");
+    assert!(pauses[19] >= second / 2, "{pauses:?}");
+}
