@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use containers::{Container, Contents, Fault, Store, StoreError};
+use containers::{Container, Contents, Fault, Reading, Store, StoreError};
 use ipnet::Ipv6Net;
 use policy::CellSubnet;
 use service::log::chain;
@@ -21,6 +21,8 @@ use crate::{
 /// The container store and the subnet file, with the last good reading of each.
 pub(crate) struct Files {
     store: Store,
+    /// Of the store, from which all that is said of containers here follows.
+    reading: Reading,
     subnet_source: subnet::Source,
     subnet: Option<CellSubnet>,
     second_network: Option<Ipv6Net>,
@@ -61,6 +63,7 @@ impl Files {
     ) -> Self {
         Self {
             store,
+            reading: Reading::default(),
             subnet_source,
             subnet: None,
             second_network,
@@ -106,36 +109,40 @@ impl Files {
     /// written by someone who truncates first. Read as "no containers" it would cut all that is allowed.
     pub fn residents(&mut self, kernel_knows_some: bool) -> Result<&BTreeSet<Resident>, Unknown> {
         let was_blank = files::is_blank(self.store.path());
-        let read = self.store.read();
+        let read = self.store.read_anew(&mut self.reading);
         let lost = |contents: &Contents| {
             contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
         };
         match (read, &self.residents) {
-            (Ok(contents), None) if kernel_knows_some && lost(&contents) => {
+            (Ok(None), _) => self.trust(),
+            (Ok(Some(contents)), None) if kernel_knows_some && lost(&contents) => {
+                self.reading = Reading::default();
                 return Err(Unknown::StoreGone(self.store.path().to_owned()));
             }
-            (Ok(contents), Some(known)) if !known.is_empty() && lost(&contents) => {
+            (Ok(Some(contents)), Some(known)) if !known.is_empty() && lost(&contents) => {
+                self.reading = Reading::default();
                 let path = self.store.path().display();
                 self.doubt(format!("container store {path} is gone"));
             }
-            (Ok(contents), _) => {
-                self.tell(&contents.faults);
-                let residents = world::residents(&contents, self.second_network);
-                self.served = world::served(&contents, &residents);
-                self.residents = Some(residents);
-                self.addresses = contents.containers.iter().map(|one| one.ip).collect();
-                let seconds = contents.containers.iter().filter_map(Container::ipv6);
-                self.unruled = seconds.filter(|_| self.second_network.is_none()).collect();
-                let handles = contents.containers.into_iter().map(|container| container.handle);
-                self.handles = handles.collect();
-                if self.stale.take().is_some() {
-                    tracing::info!("The container store can be read again.");
-                }
+            (Ok(Some(contents)), _) => {
+                self.learn(contents);
+                self.trust();
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
             (Err(error), Some(_)) => self.doubt(chain(&error)),
         }
         Ok(self.residents.as_ref().expect("were read now or before"))
+    }
+
+    fn learn(&mut self, contents: Contents) {
+        self.tell(&contents.faults);
+        let residents = world::residents(&contents, self.second_network);
+        self.served = world::served(&contents, &residents);
+        self.residents = Some(residents);
+        self.addresses = contents.containers.iter().map(|one| one.ip).collect();
+        let seconds = contents.containers.iter().filter_map(Container::ipv6);
+        self.unruled = seconds.filter(|_| self.second_network.is_none()).collect();
+        self.handles = contents.containers.into_iter().map(|container| container.handle).collect();
     }
 
     /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell
@@ -185,6 +192,13 @@ impl Files {
     /// Why the containers last told are those of an earlier reading, if they are.
     pub fn stale(&self) -> Option<&String> {
         self.stale.as_ref()
+    }
+
+    /// What is known is what the store says.
+    fn trust(&mut self) {
+        if self.stale.take().is_some() {
+            tracing::info!("The container store can be read again.");
+        }
     }
 
     /// What was read last holds, which is told once for each reason.

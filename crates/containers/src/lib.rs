@@ -20,4 +20,4 @@ mod file;
 mod store;
 
 pub use container::{Container, IPV6};
-pub use store::{Contents, Fault, Store, StoreError};
+pub use store::{Contents, Fault, Reading, Store, StoreError};

@@ -28,6 +28,10 @@ pub struct Contents {
     pub faults: Vec<Fault>,
 }
 
+/// What was read of a store the last time, for whoever reads it over and over.
+#[derive(Debug, Default)]
+pub struct Reading(Option<Vec<u8>>);
+
 /// An entry nobody can read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("entry {handle:?} of the container store: {reason}")]
@@ -107,17 +111,20 @@ impl Store {
     /// All containers. No file, or an empty one, means none; a file that is no JSON object is an
     /// error, never an empty list: whoever read it as empty would take all policies away.
     pub fn read(&self) -> Result<Contents, StoreError> {
-        let lock = file::beside(&self.path, "_lock");
-        let _held =
-            file::lock_shared(&lock).map_err(|source| StoreError::Lock { path: lock, source })?;
-        let mut contents = Contents::default();
-        for (key, entry) in &self.entries()? {
-            match Container::from_entry(key, entry) {
-                Ok(container) => contents.containers.push(container),
-                Err(reason) => contents.faults.push(Fault { handle: key.clone(), reason }),
-            }
+        let bytes = self.bytes_to_read()?;
+        self.decode(&bytes).map(|entries| Contents::of(&entries))
+    }
+
+    /// The same; nothing, if the file is to the byte what it was at the last `reading` that succeeded.
+    /// Times and sizes tell less: two versions of one length may be written within a tick of the clock.
+    pub fn read_anew(&self, reading: &mut Reading) -> Result<Option<Contents>, StoreError> {
+        let bytes = self.bytes_to_read()?;
+        if reading.0.as_ref() == Some(&bytes) {
+            return Ok(None);
         }
-        Ok(contents)
+        let entries = self.decode(&bytes)?;
+        *reading = Reading(Some(bytes));
+        Ok(Some(Contents::of(&entries)))
     }
 
     /// Adds `container`, or replaces the one of the same handle. An address belongs to one container
@@ -198,16 +205,30 @@ impl Store {
         locked.map_err(|source| StoreError::Lock { path, source })
     }
 
+    /// What the file holds while nobody changes it.
+    fn bytes_to_read(&self) -> Result<Vec<u8>, StoreError> {
+        let lock = file::beside(&self.path, "_lock");
+        let _held =
+            file::lock_shared(&lock).map_err(|source| StoreError::Lock { path: lock, source })?;
+        self.bytes()
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, StoreError> {
+        let path = || self.path.clone();
+        file::read(&self.path).map_err(|source| StoreError::Read { path: path(), source })
+    }
+
     /// The entries as they stand, readable or not, so that rewriting the file loses none of them.
     fn entries(&self) -> Result<Map<String, Value>, StoreError> {
-        let path = || self.path.clone();
-        let bytes =
-            file::read(&self.path).map_err(|source| StoreError::Read { path: path(), source })?;
+        self.decode(&self.bytes()?)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Map<String, Value>, StoreError> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Map::new());
         }
-        let entries: Option<Map<String, Value>> = json::from_slice(&bytes)
-            .map_err(|source| StoreError::Corrupt { path: path(), source })?;
+        let entries: Option<Map<String, Value>> = json::from_slice(bytes)
+            .map_err(|source| StoreError::Corrupt { path: self.path.clone(), source })?;
         Ok(entries.unwrap_or_default())
     }
 
@@ -236,6 +257,19 @@ impl Store {
             files::replace(&path, next.to_string().as_bytes(), manner)
         });
         moved.map_err(|source| StoreError::Write { path, source })
+    }
+}
+
+impl Contents {
+    fn of(entries: &Map<String, Value>) -> Self {
+        let mut contents = Self::default();
+        for (key, entry) in entries {
+            match Container::from_entry(key, entry) {
+                Ok(container) => contents.containers.push(container),
+                Err(reason) => contents.faults.push(Fault { handle: key.clone(), reason }),
+            }
+        }
+        contents
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use containers::{Container, Store};
+use containers::{Container, Contents, Reading, Store, StoreError};
 use service::log::chain;
 use tokio::{sync::watch, task::spawn_blocking};
 
@@ -30,6 +30,7 @@ pub(crate) struct Known {
 /// Where that is known from.
 pub(crate) struct Sources {
     store: Store,
+    reading: Reading,
     statuses: watch::Receiver<Status>,
     answers: watch::Receiver<Option<Answer>>,
     known: Known,
@@ -45,7 +46,7 @@ impl Sources {
         // Nothing has been read yet.
         statuses.mark_changed();
         answers.mark_changed();
-        Self { store, statuses, answers, known: Known::default() }
+        Self { store, reading: Reading::default(), statuses, answers, known: Known::default() }
     }
 
     /// What is known by now. A store that cannot be read leaves what was known before.
@@ -53,15 +54,15 @@ impl Sources {
         // A sender that is gone has nothing new to say.
         if self.statuses.has_changed().unwrap_or(false) {
             self.statuses.mark_unchanged();
-            let store = self.store.clone();
-            match spawn_blocking(move || store.read()).await {
-                Ok(Ok(contents)) => self.known.by_address = by_address(&contents.containers),
-                Ok(Err(error)) => {
-                    let error = chain(&error);
-                    tracing::debug!(error, "Packets are told of by the containers known before.");
-                }
-                // A panic has been printed already.
-                Err(_) => {}
+            let (store, mut reading) = (self.store.clone(), std::mem::take(&mut self.reading));
+            let read = spawn_blocking(move || {
+                let read = store.read_anew(&mut reading);
+                (read, reading)
+            });
+            // A panic has been printed already.
+            if let Ok((read, reading)) = read.await {
+                self.reading = reading;
+                self.heed(read);
             }
         }
         if self.answers.has_changed().unwrap_or(false) {
@@ -70,6 +71,17 @@ impl Sources {
                 answer.as_ref().map(|answer| answer.allowances.clone()).unwrap_or_default();
         }
         &self.known
+    }
+
+    fn heed(&mut self, read: Result<Option<Contents>, StoreError>) {
+        match read {
+            Ok(Some(contents)) => self.known.by_address = by_address(&contents.containers),
+            Ok(None) => {}
+            Err(error) => {
+                let error = chain(&error);
+                tracing::debug!(error, "Packets are told of by the containers known before.");
+            }
+        }
     }
 }
 

@@ -158,6 +158,25 @@ fn a_truncated_store_is_an_error_that_names_the_file_and_is_never_overwritten() 
 }
 
 #[test]
+fn what_has_not_changed_since_it_was_last_read_is_not_read_anew() {
+    let (_dir, store) = store();
+    let mut reading = Reading::default();
+    let mut count = || store.read_anew(&mut reading).map(|read| read.map(|c| c.containers.len()));
+    assert_eq!(count().unwrap(), Some(0));
+    assert_eq!(count().unwrap(), None, "there is still no file");
+    store.add(&container("a", [10, 255, 0, 2])).unwrap();
+    assert_eq!(count().unwrap(), Some(1));
+    assert_eq!(count().unwrap(), None);
+    let whole = fs::read(store.path()).unwrap();
+    fs::write(store.path(), &whole[1..]).unwrap();
+    assert!(matches!(count(), Err(StoreError::Corrupt { .. })));
+    fs::write(store.path(), &whole).unwrap();
+    assert_eq!(count().unwrap(), None, "what was read last is true again");
+    store.remove("a").unwrap();
+    assert_eq!(count().unwrap(), Some(0));
+}
+
+#[test]
 fn rebuilding_keeps_the_corrupt_file_and_leaves_a_good_one_alone() {
     let (_dir, store) = store_holding(b"{\"web\":");
     assert!(store.rebuild(&[container("db", [10, 255, 30, 3])]).unwrap());
