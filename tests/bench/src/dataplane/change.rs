@@ -22,9 +22,6 @@ const FIRST_PORT: u16 = 9000;
 /// Between two attempts to get in.
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// How long it takes at most to put one change in force.
-const UNASKED: Duration = Duration::from_millis(200);
-
 /// A policy that is not in force by then is not coming.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,8 +68,8 @@ pub(super) async fn measure(
             if wanted {
                 to_packet.push(milliseconds(let_in(agent, to, began)?));
             } else {
-                // Whoever asks how far the agent is has it answer that instead.
-                thread::sleep(UNASKED);
+                // The agent times itself; whoever asks it meanwhile has it answer that instead.
+                settle(process)?;
             }
             let took = milliseconds(agent.took(&version)?);
             if wanted { &mut added } else { &mut removed }.push(took);
