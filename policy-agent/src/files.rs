@@ -21,8 +21,8 @@ use crate::{
 /// The container store and the subnet file, with the last good reading of each.
 pub(crate) struct Files {
     store: Store,
-    /// Of the store, from which all that is said of containers here follows.
-    reading: Reading,
+    /// What `residents`, and what else is said of containers, was learned from.
+    learned_from: Reading,
     subnet_source: subnet::Source,
     subnet: Option<CellSubnet>,
     second_network: Option<Ipv6Net>,
@@ -63,7 +63,7 @@ impl Files {
     ) -> Self {
         Self {
             store,
-            reading: Reading::default(),
+            learned_from: Reading::default(),
             subnet_source,
             subnet: None,
             second_network,
@@ -108,24 +108,18 @@ impl Files {
     /// after containers, ours to remember or the kernel's (`kernel_knows_some`), was lost, or is being
     /// written by someone who truncates first. Read as "no containers" it would cut all that is allowed.
     pub fn residents(&mut self, kernel_knows_some: bool) -> Result<&BTreeSet<Resident>, Unknown> {
-        let was_blank = files::is_blank(self.store.path());
-        let read = self.store.read_anew(&mut self.reading);
-        let lost = |contents: &Contents| {
-            contents.containers.is_empty() && (was_blank || files::is_blank(self.store.path()))
-        };
-        match (read, &self.residents) {
+        match (self.store.read_unless(&self.learned_from), &self.residents) {
             (Ok(None), _) => self.trust(),
-            (Ok(Some(contents)), None) if kernel_knows_some && lost(&contents) => {
-                self.reading = Reading::default();
+            (Ok(Some((_, reading))), None) if kernel_knows_some && reading.is_blank() => {
                 return Err(Unknown::StoreGone(self.store.path().to_owned()));
             }
-            (Ok(Some(contents)), Some(known)) if !known.is_empty() && lost(&contents) => {
-                self.reading = Reading::default();
+            (Ok(Some((_, reading))), Some(known)) if !known.is_empty() && reading.is_blank() => {
                 let path = self.store.path().display();
                 self.doubt(format!("container store {path} is gone"));
             }
-            (Ok(Some(contents)), _) => {
+            (Ok(Some((contents, reading))), _) => {
                 self.learn(contents);
+                self.learned_from = reading;
                 self.trust();
             }
             (Err(error), None) => return Err(Unknown::Containers(error)),
@@ -271,15 +265,30 @@ mod tests {
             r#"{"h":{"handle":"h","ip":"10.255.30.2","metadata":{"policy_group_id":"db"}}}"#;
         write(whole);
         assert_eq!(files.residents(false).unwrap().len(), 1);
+        assert_eq!(files.stale(), None);
         write("{");
         assert_eq!(files.residents(false).unwrap().len(), 1, "its last content holds");
         let why = files.stale().unwrap().clone();
         assert!(why.contains("store.json") && !files.is_news(&why), "{why}");
-        write("");
-        files.residents(false).unwrap();
-        assert!(files.is_news(&why) && files.stale().unwrap().ends_with("store.json is gone"));
+        for blank in ["", "", "\n"] {
+            write(blank);
+            assert_eq!(files.residents(false).unwrap().len(), 1);
+            assert!(files.stale().unwrap().ends_with("store.json is gone"), "{blank:?}");
+        }
+        assert!(files.is_news(&why));
         write(whole);
         files.residents(false).unwrap();
         assert_eq!(files.stale(), None);
+    }
+
+    #[test]
+    fn a_store_that_is_gone_is_not_believed_however_often_it_is_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(&folder);
+        for _ in 0..2 {
+            assert!(matches!(files.residents(true), Err(Unknown::StoreGone(_))));
+        }
+        fs::write(folder.path().join("store.json"), "{}").unwrap();
+        assert!(files.residents(true).unwrap().is_empty(), "the last container has gone");
     }
 }

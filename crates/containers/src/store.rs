@@ -28,7 +28,7 @@ pub struct Contents {
     pub faults: Vec<Fault>,
 }
 
-/// What was read of a store the last time, for whoever reads it over and over.
+/// The bytes that contents were read from, for whoever reads a store over and over.
 #[derive(Debug, Default)]
 pub struct Reading(Option<Vec<u8>>);
 
@@ -111,20 +111,25 @@ impl Store {
     /// All containers. No file, or an empty one, means none; a file that is no JSON object is an
     /// error, never an empty list: whoever read it as empty would take all policies away.
     pub fn read(&self) -> Result<Contents, StoreError> {
-        let bytes = self.bytes_to_read()?;
+        let bytes = self.bytes_under_lock()?;
         self.decode(&bytes).map(|entries| Contents::of(&entries))
     }
 
-    /// The same; nothing, if the file is to the byte what it was at the last `reading` that succeeded.
+    /// The same; `None`, if the file is to the byte what it was at the `last` reading that was believed.
     /// Times and sizes tell less: two versions of one length may be written within a tick of the clock.
-    pub fn read_anew(&self, reading: &mut Reading) -> Result<Option<Contents>, StoreError> {
-        let bytes = self.bytes_to_read()?;
-        if reading.0.as_ref() == Some(&bytes) {
+    pub fn read_unless(&self, last: &Reading) -> Result<Option<(Contents, Reading)>, StoreError> {
+        let bytes = self.bytes_under_lock()?;
+        if last.0.as_ref() == Some(&bytes) {
             return Ok(None);
         }
         let entries = self.decode(&bytes)?;
-        *reading = Reading(Some(bytes));
-        Ok(Some(Contents::of(&entries)))
+        Ok(Some((Contents::of(&entries), Reading(Some(bytes)))))
+    }
+
+    /// Whether there is no file, or nothing in it. Whoever removes the last container leaves an empty list,
+    /// so such a store was lost, or is being written by someone who truncates first.
+    pub fn is_blank(&self) -> bool {
+        self.bytes().is_ok_and(|bytes| is_blank(&bytes))
     }
 
     /// Adds `container`, or replaces the one of the same handle. An address belongs to one container
@@ -184,7 +189,7 @@ impl Store {
                 fs::copy(&self.path, &aside)
                     .map_err(|source| StoreError::Write { path: aside, source })?;
             }
-            Ok(_) if files::is_blank(&self.path) && !containers.is_empty() => {}
+            Ok(entries) if entries.is_empty() && self.is_blank() && !containers.is_empty() => {}
             Ok(_) => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -206,7 +211,7 @@ impl Store {
     }
 
     /// What the file holds while nobody changes it.
-    fn bytes_to_read(&self) -> Result<Vec<u8>, StoreError> {
+    fn bytes_under_lock(&self) -> Result<Vec<u8>, StoreError> {
         let lock = file::beside(&self.path, "_lock");
         let _held =
             file::lock_shared(&lock).map_err(|source| StoreError::Lock { path: lock, source })?;
@@ -214,8 +219,8 @@ impl Store {
     }
 
     fn bytes(&self) -> Result<Vec<u8>, StoreError> {
-        let path = || self.path.clone();
-        file::read(&self.path).map_err(|source| StoreError::Read { path: path(), source })
+        file::read(&self.path)
+            .map_err(|source| StoreError::Read { path: self.path.clone(), source })
     }
 
     /// The entries as they stand, readable or not, so that rewriting the file loses none of them.
@@ -224,7 +229,7 @@ impl Store {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Map<String, Value>, StoreError> {
-        if bytes.trim_ascii().is_empty() {
+        if is_blank(bytes) {
             return Ok(Map::new());
         }
         let entries: Option<Map<String, Value>> = json::from_slice(bytes)
@@ -260,6 +265,13 @@ impl Store {
     }
 }
 
+impl Reading {
+    /// The same of what was read ([`Store::is_blank`]).
+    pub fn is_blank(&self) -> bool {
+        self.0.as_ref().is_none_or(|bytes| is_blank(bytes))
+    }
+}
+
 impl Contents {
     fn of(entries: &Map<String, Value>) -> Self {
         let mut contents = Self::default();
@@ -271,6 +283,10 @@ impl Contents {
         }
         contents
     }
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.trim_ascii().is_empty()
 }
 
 fn now_in_seconds() -> i64 {

@@ -336,7 +336,7 @@ impl Host for CellHost<'_> {
 
     fn enlist(&self, container: &Container) -> Result<(), HostError> {
         // Written anew with this container alone, it would take the policies of all others away.
-        if files::is_blank(self.store.path()) && self.store.rebuild(&self.living())? {
+        if self.store.is_blank() && self.store.rebuild(&self.living())? {
             warn_lost(self.store.path());
         }
         let store = self.store_of_its_owner()?;

@@ -30,7 +30,8 @@ pub(crate) struct Known {
 /// Where that is known from.
 pub(crate) struct Sources {
     store: Store,
-    reading: Reading,
+    /// What `known` was, as far as it is of containers.
+    learned_from: Reading,
     statuses: watch::Receiver<Status>,
     answers: watch::Receiver<Option<Answer>>,
     known: Known,
@@ -46,7 +47,7 @@ impl Sources {
         // Nothing has been read yet.
         statuses.mark_changed();
         answers.mark_changed();
-        Self { store, reading: Reading::default(), statuses, answers, known: Known::default() }
+        Self { store, learned_from: Reading::default(), statuses, answers, known: Known::default() }
     }
 
     /// What is known by now. A store that cannot be read leaves what was known before.
@@ -54,14 +55,11 @@ impl Sources {
         // A sender that is gone has nothing new to say.
         if self.statuses.has_changed().unwrap_or(false) {
             self.statuses.mark_unchanged();
-            let (store, mut reading) = (self.store.clone(), std::mem::take(&mut self.reading));
-            let read = spawn_blocking(move || {
-                let read = store.read_anew(&mut reading);
-                (read, reading)
-            });
+            let (store, last) = (self.store.clone(), std::mem::take(&mut self.learned_from));
+            let read = spawn_blocking(move || (store.read_unless(&last), last));
             // A panic has been printed already.
-            if let Ok((read, reading)) = read.await {
-                self.reading = reading;
+            if let Ok((read, last)) = read.await {
+                self.learned_from = last;
                 self.heed(read);
             }
         }
@@ -73,9 +71,12 @@ impl Sources {
         &self.known
     }
 
-    fn heed(&mut self, read: Result<Option<Contents>, StoreError>) {
+    fn heed(&mut self, read: Result<Option<(Contents, Reading)>, StoreError>) {
         match read {
-            Ok(Some(contents)) => self.known.by_address = by_address(&contents.containers),
+            Ok(Some((contents, reading))) => {
+                self.known.by_address = by_address(&contents.containers);
+                self.learned_from = reading;
+            }
             Ok(None) => {}
             Err(error) => {
                 let error = chain(&error);

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use containers::{Container, Contents, Store, StoreError};
+use containers::{Container, Contents, Reading, Store, StoreError};
 use ipnet::Ipv4Net;
 use netfilter::{
     ChainName, Drift, Firewall, KernelError, Observed, Rendered, Settled, Table,
@@ -43,7 +43,7 @@ pub(crate) struct Enforcer {
     /// Whether it was told already that groups speak of what nobody here has.
     has_told_of_ipv6: bool,
     /// The last good reading of the store.
-    containers: Option<Contents>,
+    containers: Option<(Contents, Reading)>,
     /// What the kernel was last made to agree with.
     settled: Option<Vec<Governed>>,
     /// What was found changed by a pass that failed then, for the next to tell.
@@ -169,7 +169,7 @@ impl Enforcer {
         let overlay = self.overlay()?;
         let observed = firewall.observed()?;
         let stale = look(&self.store, &mut self.containers, observed)?;
-        let containers = self.containers.as_ref().expect("were read now or before");
+        let (containers, _) = self.containers.as_ref().expect("were read now or before");
         let spaces = spaces(&containers.containers);
         let complete = answer.as_ref().is_some_and(|answer| answer.spaces.is_superset(&spaces));
         let sweep = match (stale, *fresh && complete) {
@@ -264,21 +264,26 @@ impl Enforcer {
 ///
 /// Whoever removes the last container leaves an empty list, not an empty file: a blank store after
 /// containers was lost, or is being written by someone who truncates first.
-fn look(store: &Store, known: &mut Option<Contents>, observed: &Observed) -> Result<bool, Held> {
-    let was_blank = files::is_blank(store.path());
-    let read = store.read();
-    let blank = was_blank || files::is_blank(store.path());
+fn look(
+    store: &Store,
+    known: &mut Option<(Contents, Reading)>,
+    observed: &Observed,
+) -> Result<bool, Held> {
+    let read = match known {
+        Some((_, reading)) => store.read_unless(reading),
+        None => store.read_unless(&Reading::default()),
+    };
     let knew_some = match known {
-        Some(known) => !known.containers.is_empty(),
+        Some((known, _)) => !known.containers.is_empty(),
         None => observed.chains(Table::Filter).any(|chain| chain.starts_with("asg-")),
     };
     match read {
-        Ok(contents) if contents.containers.is_empty() && blank && knew_some => match known {
+        Ok(Some((_, reading))) if reading.is_blank() && knew_some => match known {
             Some(_) => Ok(true),
             None => Err(Held::StoreGone(store.path().to_owned())),
         },
-        Ok(contents) => {
-            *known = Some(contents);
+        Ok(read) => {
+            *known = read.or(known.take());
             Ok(false)
         }
         Err(error) if known.is_some() => {
