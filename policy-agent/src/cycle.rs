@@ -82,8 +82,10 @@ impl Cycle {
         answer: Option<Answer>,
         wakes: mpsc::Receiver<Wake>,
     ) -> (Self, watch::Receiver<Status>) {
+        let apps = answer.as_ref().map(|answer| answer.apps.clone()).unwrap_or_default();
         let (statuses, watching) = watch::channel(Status {
             backend,
+            apps,
             policies_disabled: config.policies_disabled,
             container_network_v6: config.second_network,
             ..Status::unknown()
@@ -261,6 +263,7 @@ impl Cycle {
         } = outcome;
         let writers = self.writers.take();
         status.held = None;
+        status.has_looked = true;
         status.apps = world::apps(&residents);
         status.containers = world::World::containers(&residents);
         status.containers_stale = stale.is_some();
@@ -357,6 +360,9 @@ fn hold(status: &mut Status, held: &Held) {
     let reason = chain(held);
     if status.held.as_ref() != Some(&reason) {
         tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
+    }
+    if matches!(held, Held::Unknown(_)) {
+        status.containers_failure = Some(reason.clone());
     }
     status.held = Some(reason);
     if matches!(held, Held::Disagrees(..)) {

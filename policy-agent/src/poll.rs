@@ -113,8 +113,11 @@ impl Poller {
     }
 
     async fn ask_on(&mut self) {
-        // Without a first pass it is not known what to ask.
-        if self.statuses.wait_for(|status| status.pass > 0).await.is_err() {
+        // Until it is known who is here, or was when the server last answered, it is not known what to ask:
+        // an answer about nobody would take everybody's rules away.
+        let can_ask =
+            |status: &Status| status.pass > 0 && (status.has_looked || !status.apps.is_empty());
+        if self.statuses.wait_for(can_ask).await.is_err() {
             return;
         }
         loop {

@@ -36,14 +36,18 @@ pub(crate) struct Status {
     pub pass: u64,
     pub why: Why,
     pub duration_ms: u64,
-    /// The apps of the containers here: what the server is to be asked about.
+    /// Whether any pass has found out which containers are here.
+    #[serde(skip)]
+    pub has_looked: bool,
+    /// The apps of the containers here: what the server is to be asked about. Until a pass has found that
+    /// out, those it was asked about last.
     #[serde(serialize_with = "as_texts")]
     pub apps: BTreeSet<AppGuid>,
     /// Containers with an identity.
     pub containers: usize,
     /// Whether these are from an earlier reading, the container store being unreadable.
     pub containers_stale: bool,
-    /// Why, if so.
+    /// Why, if so, or why they are not known at all.
     pub containers_failure: Option<String>,
     /// Whether rules of a former run are in force, as far as they are still true: the policy server has not
     /// answered since the agent started, and no answer of it is on disk.
@@ -103,6 +107,7 @@ impl Status {
             pass: 0,
             why: Why::Start,
             duration_ms: 0,
+            has_looked: false,
             apps: BTreeSet::new(),
             containers: 0,
             containers_stale: false,

@@ -408,3 +408,32 @@ async fn nothing_has_failed_while_another_server_answers() {
         assert_eq!(scene.reach.borrow().failure, None);
     }
 }
+
+#[tokio::test]
+async fn nothing_is_asked_about_nobody_before_it_is_known_who_is_here() {
+    let first = Status { pass: 1, held: Some("no store".into()), ..Status::unknown() };
+    let answer = (StatusCode::OK, Some("\"life.7\""), EMPTY);
+    let mut scene = Scene::resume([answer], Saved::at(None), first).await;
+    let none = timeout(Duration::from_millis(100), scene.server.asked.recv()).await;
+    assert!(none.is_err(), "asked {none:?}");
+    scene.statuses.send_modify(|status| {
+        (status.has_looked, status.held) = (true, None);
+        status.apps = apps(&["web"]);
+    });
+    assert_eq!(scene.next_answer().await.apps, apps(&["web"]));
+}
+
+#[tokio::test]
+async fn until_it_is_known_who_is_here_the_server_is_asked_about_who_was() {
+    let first = Status {
+        pass: 1,
+        held: Some("no store".into()),
+        apps: apps(&["web"]),
+        ..Status::unknown()
+    };
+    let answer = (StatusCode::OK, Some("\"life.7\""), EMPTY);
+    let mut scene = Scene::resume([answer], Saved::at(None), first).await;
+    let question = scene.server.next_question().await;
+    assert_eq!(text(&question, "netman-error").as_deref(), Some("no store"));
+    assert_eq!(scene.next_answer().await.apps, apps(&["web"]));
+}
