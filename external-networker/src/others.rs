@@ -75,9 +75,10 @@ pub(crate) fn take_along(config: &Config) {
 }
 
 /// Puts the rules of one container right, or of all that are remembered, and says which. Those of which
-/// that cannot be done are an error, once the others are done.
+/// that cannot be done are an error, once the others are done. With all of them goes the container store.
 pub(crate) fn repair(config: &Config, handle: Option<&Handle>) -> Result<()> {
     let host = CellHost::new(config);
+    let store = if handle.is_none() { host.restore_store() } else { Ok(()) };
     let (handles, patience) = match handle {
         Some(handle) => (vec![handle.clone()], PATIENCE),
         None => (host.to_repair(), A_MOMENT),
@@ -106,7 +107,7 @@ pub(crate) fn repair(config: &Config, handle: Option<&Handle>) -> Result<()> {
     if failed > 0 {
         bail!("of {} containers, {failed} could not be repaired", handles.len());
     }
-    Ok(())
+    store.context("looking after the container store")
 }
 
 /// Whoever was killed half-way has left these; they are held, so they need repair of nobody but who meant them.

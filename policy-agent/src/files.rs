@@ -49,8 +49,8 @@ pub(crate) enum Unknown {
     #[error("the containers of this cell are not known")]
     Containers(#[source] StoreError),
     #[error(
-        "container store {0} is gone, while the kernel has rules for containers; \
-         the next container that starts or stops will write it anew"
+        "container store {0} is gone, while the kernel has rules for containers; the networker writes it anew \
+         when it next repairs all containers, or one comes or goes"
     )]
     StoreGone(PathBuf),
 }

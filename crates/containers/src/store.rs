@@ -65,8 +65,8 @@ pub enum StoreError {
     },
     /// The file is no JSON object: cut short, or edited by hand.
     #[error(
-        "decoding container store {0}: the next container that comes or goes has the networker write it anew \
-         from its records, and keep this one as {0}_corrupt",
+        "decoding container store {0}: the networker writes it anew from its records when it next repairs all \
+         containers, or one comes or goes, and keeps this one as {0}_corrupt",
         path.display()
     )]
     Corrupt {

@@ -137,6 +137,21 @@ impl<'c> CellHost<'c> {
         records
     }
 
+    /// Writes a container store that is lost, or beyond reading, anew from the containers' records.
+    pub fn restore_store(&self) -> Result<(), HostError> {
+        let store = self.store_of_its_owner()?;
+        match store.read() {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                store.rebuild(&self.living())?;
+                warn_rebuilt(&error);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) if store.is_blank() && store.rebuild(&self.living())? => warn_lost(store.path()),
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
     fn living(&self) -> Vec<Container> {
         let living = self.present().into_iter().filter_map(|record| {
             let live = record.live?;

@@ -125,6 +125,42 @@ fn a_new_container_does_not_cost_the_others_their_lost_entries() {
 }
 
 #[test]
+fn a_store_that_is_lost_or_damaged_is_written_anew_by_the_networker() {
+    story("a store that is lost or damaged is written anew by the networker", |world| {
+        let (one, two) = (world.cell(1), world.cell(2));
+        two.have_repaired()?;
+        let web = one.start(Spec::app("web").tcp(8080))?;
+        let db = two.start(Spec::app("db").tcp(5432))?;
+        world.allow(&web, &db, tcp(5432))?;
+        let store = two.file("store.json");
+        let read = || -> Result<serde_json::Value> {
+            Ok(serde_json::from_slice(&fs::read(&store).context("cannot read the store")?)?)
+        };
+        let calling = web.keep_calling(&db, tcp(5432));
+        let before = read()?;
+        let restored = |how: &str| {
+            poll::until(&format!("the store is whole again: {how}"), || {
+                ensure!(read()? == before, "it is another");
+                let status = two.agent_status()?;
+                ensure!(status["enforcement"]["containers_failure"].is_null(), "{status}");
+                ensure!(status["enforcement"]["held"].is_null(), "{status}");
+                Ok(())
+            })
+        };
+        fs::write(&store, "{\"db\":").context("cannot spoil the store")?;
+        restored("spoilt")?;
+        fs::write(&store, "").context("cannot empty the store")?;
+        restored("emptied")?;
+        two.agent().kill()?;
+        fs::remove_file(&store).context("cannot remove the store")?;
+        two.start_agent()?;
+        restored("gone while no agent ran")?;
+        world.matrix([&web, &db]).may(&web, &db, tcp(5432)).sweep()?;
+        calling.unharmed().map(drop)
+    });
+}
+
+#[test]
 fn one_bad_entry_hides_no_other() {
     rules_stay("one bad entry hides no other", |cell| {
         let store = cell.file("store.json");
