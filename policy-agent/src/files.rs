@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Files {
     faults: Vec<Fault>,
     /// Why the store said nothing usable the last time, if it did not.
     stale: Option<String>,
+    /// Addresses of several apps, which are told once.
+    disputed: BTreeSet<IpAddr>,
     /// Addresses outside of the cell's block, which are told once.
     outside: BTreeSet<Ipv4Addr>,
     /// Why the subnet was not told the last time, if it was not.
@@ -74,6 +76,7 @@ impl Files {
             served: BTreeSet::new(),
             faults: Vec::new(),
             stale: None,
+            disputed: BTreeSet::new(),
             outside: BTreeSet::new(),
             subnet_stale: None,
         }
@@ -130,6 +133,7 @@ impl Files {
 
     fn learn(&mut self, contents: Contents) {
         self.tell(&contents.faults);
+        self.tell_of_disputes(world::disputed(&contents, self.second_network));
         let residents = world::residents(&contents, self.second_network);
         self.served = world::served(&contents, &residents);
         self.residents = Some(residents);
@@ -137,6 +141,17 @@ impl Files {
         let seconds = contents.containers.iter().filter_map(Container::ipv6);
         self.unruled = seconds.filter(|_| self.second_network.is_none()).collect();
         self.handles = contents.containers.into_iter().map(|container| container.handle).collect();
+    }
+
+    fn tell_of_disputes(&mut self, disputed: BTreeSet<IpAddr>) {
+        for ip in disputed.difference(&self.disputed) {
+            tracing::warn!(
+                %ip,
+                "The container store has containers of different apps at one address; policies let nothing in \
+                 or out there until one of them is gone."
+            );
+        }
+        self.disputed = disputed;
     }
 
     /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell

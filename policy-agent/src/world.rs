@@ -56,6 +56,24 @@ pub(crate) fn residents(
     contents: &Contents,
     second_network: Option<Ipv6Net>,
 ) -> BTreeSet<Resident> {
+    let resident = |(ip, mut apps): (IpAddr, BTreeSet<Option<AppGuid>>)| {
+        let app = apps.pop_first()??;
+        apps.is_empty().then_some(Resident { ip, app })
+    };
+    apps_by_address(contents, second_network).into_iter().filter_map(resident).collect()
+}
+
+/// The addresses at which the store has containers of different apps.
+pub(crate) fn disputed(contents: &Contents, second_network: Option<Ipv6Net>) -> BTreeSet<IpAddr> {
+    let apps = apps_by_address(contents, second_network).into_iter();
+    apps.filter(|(_, apps)| apps.len() > 1).map(|(ip, _)| ip).collect()
+}
+
+/// Whose containers are said to be where, `None` standing for those without an identity.
+fn apps_by_address(
+    contents: &Contents,
+    second_network: Option<Ipv6Net>,
+) -> BTreeMap<IpAddr, BTreeSet<Option<AppGuid>>> {
     let mut apps: BTreeMap<IpAddr, BTreeSet<Option<AppGuid>>> = BTreeMap::new();
     for container in &contents.containers {
         let app = container.policy_group_id().and_then(|text| text.parse().ok());
@@ -64,11 +82,7 @@ pub(crate) fn residents(
             apps.entry(ip).or_default().insert(app.clone());
         }
     }
-    let resident = |(ip, mut apps): (IpAddr, BTreeSet<Option<AppGuid>>)| {
-        let app = apps.pop_first()??;
-        apps.is_empty().then_some(Resident { ip, app })
-    };
-    apps.into_iter().filter_map(resident).collect()
+    apps
 }
 
 /// The second address of a container, if it is one of those.

@@ -1,15 +1,16 @@
 //! What the cell's files say, which the agent can do nothing without: its block of the overlay, and its
 //! containers. And who puts back what the networker wrote for these.
 
-use std::{env, path::Path};
+use std::{env, net::IpAddr, path::Path};
 
 use containers::{Container, Contents, Store, StoreError};
+use ipnet::Ipv6Net;
 use nix::unistd::{AccessFlags, access};
 use policy::CellSubnet;
 use service::log::chain;
 
 use super::Finding;
-use crate::Config;
+use crate::{Config, world};
 
 /// The containers in the store; `None` if there is no store.
 pub(super) type Stored = Option<Result<Contents, StoreError>>;
@@ -24,6 +25,7 @@ pub(super) fn examine(config: &Config, stored: &Stored) -> Vec<Finding> {
     let addresses = read.as_ref().ok().and_then(|known| addresses(known, stored));
     let mut findings = vec![subnet(read), containers(&config.datastore, stored)];
     findings.extend(addresses);
+    findings.extend(disputed(stored, config.second_network));
     findings.push(repair(config.networker_repair.first().map(String::as_str)));
     findings
 }
@@ -97,6 +99,25 @@ fn addresses(subnet: &CellSubnet, stored: &Stored) -> Option<Finding> {
         1 + outside.count()
     );
     Some(Finding::warning(NAME, says))
+}
+
+/// Whether several apps are said to be at one address, of which nobody can tell whose packets those are.
+fn disputed(stored: &Stored, second_network: Option<Ipv6Net>) -> Option<Finding> {
+    let Some(Ok(contents)) = stored else { return None };
+    let disputed = world::disputed(contents, second_network);
+    let first = disputed.first()?;
+    let is_there = |one: &&Container| {
+        IpAddr::from(one.ip) == *first || one.ipv6().map(IpAddr::from) == Some(*first)
+    };
+    let there = contents.containers.iter().filter(is_there);
+    let handles: Vec<_> = there.map(|container| container.handle.as_str()).collect();
+    let says = format!(
+        "the container store has {} at {first}, which are of different apps, so policies let nothing in or out \
+         there; such addresses in all: {}; take down those that are gone",
+        handles.join(" and "),
+        disputed.len()
+    );
+    Some(Finding::broken("shared addresses", says))
 }
 
 /// Whether there is the program that is started to repair.
@@ -184,6 +205,26 @@ mod tests {
         assert_eq!(told.verdict, Verdict::Warning);
         assert!(told.says.starts_with("a at 10.255.31.2 is outside of"), "{}", told.says);
         assert!(told.says.contains("in all: 2;"), "{}", told.says);
+    }
+
+    #[test]
+    fn an_address_of_several_apps_is_told_with_who_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.json");
+        let told = |text: &str| {
+            fs::write(&path, text).unwrap();
+            disputed(&Some(Store::at(&path).read()), None)
+        };
+        let one = |handle: &str, app: &str| {
+            let metadata = format!(r#"{{"policy_group_id": "{app}"}}"#);
+            let entry =
+                format!(r#"{{"handle": "{handle}", "ip": "10.255.30.2", "metadata": {metadata}}}"#);
+            format!(r#""{handle}": {entry}"#)
+        };
+        assert_eq!(told(&format!("{{{}, {}}}", one("a", "web"), one("b", "web"))), None);
+        let two = told(&format!("{{{}, {}}}", one("a", "web"), one("b", "db"))).unwrap();
+        assert_eq!(two.verdict, Verdict::Broken);
+        assert!(two.says.starts_with("the container store has a and b at 10.255.30.2,"));
     }
 
     #[test]
