@@ -261,8 +261,8 @@ impl Snapshot {
         self.at(self.groups.changed())
     }
 
-    /// The security groups, ordered by number.
-    pub(crate) fn security_groups(&self) -> &Arc<[NumberedGroup]> {
+    /// The security groups, ordered by number; `None` while nobody has read them from Cloud Controller.
+    pub(crate) fn security_groups(&self) -> Option<&[NumberedGroup]> {
         self.groups.list()
     }
 

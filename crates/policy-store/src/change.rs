@@ -39,8 +39,8 @@ pub struct State {
     pub policies: Vec<TaggedPolicy>,
     /// Every lease on the list.
     pub leases: Vec<Lease>,
-    /// Every security group, ordered by number.
-    pub security_groups: Vec<NumberedGroup>,
+    /// Every security group, ordered by number; `None` while nobody has told of any.
+    pub security_groups: Option<Vec<NumberedGroup>>,
     /// Changes the log still keeps, oldest first; after `compacted`, up to `version`.
     pub log: Vec<(Revision, Change)>,
     /// What happened up to here is forgotten.

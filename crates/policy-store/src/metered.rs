@@ -227,6 +227,8 @@ measured! {
     remove_lease(underlay_ip: Ipv4Addr) -> ();
     renew_lease(underlay_ip: Ipv4Addr, renewed_at: i64) -> ();
     set_lapsed(underlay_ip: Ipv4Addr, lapsed: bool) -> ();
+    are_groups_known() -> bool;
+    note_groups_known() -> ();
     security_groups() -> Vec<NumberedGroup>;
     put_security_groups(groups: &[&SecurityGroup]) -> ();
     remove_security_groups(guids: &[&str]) -> ();

@@ -285,6 +285,14 @@ impl Session for PostgresSession {
         on!(self, leases::set_lapsed(underlay_ip, lapsed))
     }
 
+    async fn are_groups_known(&mut self) -> Result<bool, StoreError> {
+        on!(self, security_groups::are_known())
+    }
+
+    async fn note_groups_known(&mut self) -> Result<(), StoreError> {
+        on!(self, security_groups::note_known())
+    }
+
     async fn security_groups(&mut self) -> Result<Vec<NumberedGroup>, StoreError> {
         on!(self, security_groups::list())
     }

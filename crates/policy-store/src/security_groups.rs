@@ -16,7 +16,7 @@ pub struct NumberedGroup {
 #[async_trait]
 pub trait SecurityGroupStore: Send + Sync {
     /// Makes `groups` the security groups, in one transaction that writes only what differs. Takes a
-    /// revision only if something does.
+    /// revision only if something does, or if these are the first that anybody tells of.
     async fn replace_security_groups(
         &self,
         groups: &[SecurityGroup],
@@ -27,6 +27,7 @@ pub trait SecurityGroupStore: Send + Sync {
     /// `seen` tells of a change is one taken, so that of several who find it out one tells all.
     async fn announce_security_groups(&self, seen: &Version) -> Result<Version, StoreError>;
 
-    /// All of them, ordered by number.
-    async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError>;
+    /// All of them, ordered by number; `None` while nobody has read them from Cloud Controller: then that
+    /// there are none does not mean that there shall be none.
+    async fn security_groups(&self) -> Result<Option<Vec<NumberedGroup>>, StoreError>;
 }

@@ -194,6 +194,12 @@ pub(crate) trait Session: Send {
 
     // === security groups ===
 
+    /// Whether anybody has said which there are.
+    async fn are_groups_known(&mut self) -> Result<bool, StoreError>;
+
+    /// Notes that somebody has.
+    async fn note_groups_known(&mut self) -> Result<(), StoreError>;
+
     async fn security_groups(&mut self) -> Result<Vec<NumberedGroup>, StoreError>;
 
     /// Adds groups, in this order, or replaces those of the same guid, which keep their number.

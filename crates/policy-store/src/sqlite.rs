@@ -352,6 +352,14 @@ impl Session for SqliteSession {
         leases::set_lapsed(&mut self.0, underlay_ip, lapsed).await
     }
 
+    async fn are_groups_known(&mut self) -> Result<bool, StoreError> {
+        security_groups::are_known(&mut self.0).await
+    }
+
+    async fn note_groups_known(&mut self) -> Result<(), StoreError> {
+        security_groups::note_known(&mut self.0).await
+    }
+
     async fn security_groups(&mut self) -> Result<Vec<NumberedGroup>, StoreError> {
         security_groups::list(&mut self.0).await
     }

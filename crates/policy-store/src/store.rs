@@ -394,8 +394,8 @@ impl<B: Backend> SecurityGroupStore for Store<B> {
         })
     }
 
-    async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError> {
-        ask!(self, "listing security groups", |session| session.security_groups().await)
+    async fn security_groups(&self) -> Result<Option<Vec<NumberedGroup>>, StoreError> {
+        ask!(self, "listing security groups", |session| security_groups::known(&mut session).await)
     }
 }
 

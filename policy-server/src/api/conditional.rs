@@ -37,6 +37,9 @@ const REST: HeaderName = HeaderName::from_static("netman-rest");
 /// Why what the caller says is no receipt.
 const REFUSED: HeaderName = HeaderName::from_static("netman-receipt-refused");
 
+/// That nobody has read security groups from Cloud Controller yet, so that an empty list means nothing.
+const GROUPS_UNKNOWN: HeaderName = HeaderName::from_static("netman-groups-unknown");
+
 /// That it has the version it names, and only watches what that would deny.
 const WATCHES: HeaderName = HeaderName::from_static("netman-watches-only");
 
@@ -169,6 +172,12 @@ pub(crate) fn refusing(mut response: Response, why: &str) -> Response {
     let encoded = utf8_percent_encode(why, ESCAPED).to_string();
     let why = HeaderValue::from_str(&encoded).expect("what no header can hold is encoded");
     response.headers_mut().insert(REFUSED, why);
+    response
+}
+
+/// `response` with a list of security groups nobody has told of.
+pub(crate) fn of_unknown_groups(mut response: Response) -> Response {
+    response.headers_mut().insert(GROUPS_UNKNOWN, HeaderValue::from_static("true"));
     response
 }
 

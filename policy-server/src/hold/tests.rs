@@ -123,7 +123,7 @@ fn state(database: &Database) -> State {
         version: version(database.at.len() - 1),
         policies: database.now().iter().cloned().collect(),
         leases: Vec::new(),
-        security_groups: Vec::new(),
+        security_groups: None,
         log: database.log.clone(),
         compacted: database.compacted,
     }

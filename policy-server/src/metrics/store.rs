@@ -182,7 +182,7 @@ impl SecurityGroupStore for Told {
         self.store.announce_security_groups(seen).await
     }
 
-    async fn security_groups(&self) -> Result<Vec<NumberedGroup>, StoreError> {
+    async fn security_groups(&self) -> Result<Option<Vec<NumberedGroup>>, StoreError> {
         self.store.security_groups().await
     }
 }

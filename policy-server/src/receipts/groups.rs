@@ -308,7 +308,7 @@ mod tests {
             version: version(9),
             policies: vec![],
             leases: vec![],
-            security_groups: vec![],
+            security_groups: None,
             log: vec![],
         };
         Snapshot::of(state, TagLength::DEFAULT)

@@ -24,7 +24,7 @@ fn snapshot(revision: u64) -> Snapshot {
         version,
         policies: vec![],
         leases: vec![],
-        security_groups: vec![],
+        security_groups: None,
         log: vec![],
     };
     Snapshot::of(state, TagLength::DEFAULT)

@@ -13,7 +13,8 @@ use super::Which;
 
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
-    list: Arc<[NumberedGroup]>,
+    /// `None` while nobody has told of any.
+    list: Option<Arc<[NumberedGroup]>>,
     /// The last change of any of them.
     changed: Revision,
     /// The last change that concerned every space, for all one knows.
@@ -25,9 +26,9 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn of(list: Vec<NumberedGroup>, changed: Revision) -> Self {
+    pub(super) fn of(list: Option<Vec<NumberedGroup>>, changed: Revision) -> Self {
         Self {
-            list: list.into(),
+            list: list.map(Arc::from),
             changed,
             everywhere: changed,
             spaces: HashMap::new(),
@@ -35,9 +36,9 @@ impl Groups {
         }
     }
 
-    /// Ordered by number.
-    pub(super) fn list(&self) -> &Arc<[NumberedGroup]> {
-        &self.list
+    /// Ordered by number, if anybody has told of any.
+    pub(super) fn list(&self) -> Option<&[NumberedGroup]> {
+        self.list.as_deref()
     }
 
     pub(super) fn changed(&self) -> Revision {
@@ -68,8 +69,9 @@ impl Groups {
     /// Takes over what was announced. If nothing is different, it was taken over before it was
     /// announced, as of a revision at which other servers had not seen it: then nobody knows better
     /// than that everyone is concerned.
-    pub(super) fn replace(&mut self, list: Vec<NumberedGroup>) -> Which<String> {
-        let concerned = difference(&self.list, &list);
+    pub(super) fn replace(&mut self, list: Option<Vec<NumberedGroup>>) -> Which<String> {
+        let (before, after) = (self.list.as_deref(), list.as_deref());
+        let concerned = difference(before.unwrap_or_default(), after.unwrap_or_default());
         match &concerned {
             Which::Some(spaces) if !spaces.is_empty() => {
                 for space in spaces {
@@ -78,7 +80,7 @@ impl Groups {
             }
             _ => self.everywhere = self.changed,
         }
-        self.list = list.into();
+        self.list = list.map(Arc::from);
         self.announced = false;
         if self.everywhere == self.changed { Which::All } else { concerned }
     }
@@ -122,9 +124,9 @@ mod tests {
 
     /// When the groups of `a`, of `b`, and of no space changed, after they became others at 2.
     fn after(before: &[NumberedGroup], after: &[NumberedGroup]) -> [u64; 3] {
-        let mut groups = Groups::of(before.to_vec(), Revision(1));
+        let mut groups = Groups::of(Some(before.to_vec()), Revision(1));
         groups.announce(Revision(2));
-        groups.replace(after.to_vec());
+        groups.replace(Some(after.to_vec()));
         changes(&groups)
     }
 
@@ -153,13 +155,13 @@ mod tests {
         assert_eq!(after(&all, &[group(1, false, &["a"])]), [2, 2, 2]);
         assert_eq!(after(&all, &all), [2, 2, 2], "taken over before it was announced");
 
-        let mut groups = Groups::of(Vec::new(), Revision(1));
+        let mut groups = Groups::of(Some(Vec::new()), Revision(1));
         groups.announce(Revision(2));
         groups.announce(Revision(3));
-        assert_eq!(groups.replace(vec![group(1, false, &["a"])]), Which::All);
+        assert_eq!(groups.replace(Some(vec![group(1, false, &["a"])])), Which::All);
         assert_eq!(changes(&groups), [3, 3, 3], "the first may have concerned anyone");
         groups.announce(Revision(4));
-        let concerned = groups.replace(vec![group(1, false, &["b"])]);
+        let concerned = groups.replace(Some(vec![group(1, false, &["b"])]));
         assert_eq!(concerned, Which::Some(["a".to_owned(), "b".to_owned()].into()));
         assert_eq!(changes(&groups), [4, 4, 3]);
     }

@@ -161,7 +161,7 @@ impl Snapshot {
             next.leases_changed = to;
             touched.leases = true;
         }
-        if security_groups[..] != self.groups.list()[..] {
+        if security_groups.as_deref() != self.groups.list() {
             next.groups.announce(to);
             touched.spaces = next.groups.replace(security_groups);
         }
@@ -173,7 +173,7 @@ impl Snapshot {
     /// now, and the spaces that concerns.
     pub(crate) fn with_security_groups(
         mut self,
-        groups: Vec<NumberedGroup>,
+        groups: Option<Vec<NumberedGroup>>,
     ) -> (Self, Which<String>) {
         let concerned = self.groups.replace(groups);
         (self, concerned)

@@ -28,7 +28,7 @@ fn empty(revision: u64) -> Snapshot {
         version,
         policies: Vec::new(),
         leases: Vec::new(),
-        security_groups: Vec::new(),
+        security_groups: None,
         log: Vec::new(),
     };
     Snapshot::of(state, TagLength::DEFAULT)
@@ -115,7 +115,7 @@ proptest! {
                 version: next.version().clone(),
                 policies: truth.keys().cloned().collect(),
                 leases: Vec::new(),
-                security_groups: Vec::new(),
+                security_groups: None,
                 log: Vec::new(),
                 compacted: next.version().revision,
             };
@@ -178,7 +178,7 @@ fn state_of(version: Version, truth: &BTreeMap<TaggedPolicy, ()>) -> State {
         version,
         policies: truth.keys().cloned().collect(),
         leases: Vec::new(),
-        security_groups: Vec::new(),
+        security_groups: None,
         log: Vec::new(),
     }
 }

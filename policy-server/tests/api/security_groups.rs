@@ -50,10 +50,19 @@ fn guids(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn without_groups_the_list_is_empty_and_not_null() {
+async fn without_groups_the_list_is_empty_and_not_null_and_says_whether_that_is_known() {
     let world = World::start().await;
+    let empty = (200, r#"{"next":0,"security_groups":[]}"#);
     let answer = world.ask(GROUPS, &[]).await;
-    assert_eq!((answer.status, answer.text.as_str()), (200, r#"{"next":0,"security_groups":[]}"#));
+    assert_eq!((answer.status, answer.text.as_str()), empty);
+    assert_eq!(answer.header("netman-groups-unknown"), "true");
+    store(&world).await.replace_security_groups(&[]).await.unwrap();
+    let answer = eventually("the server knows that there are none", async || {
+        let answer = world.ask(GROUPS, &[]).await;
+        (!answer.headers.contains_key("netman-groups-unknown")).then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status, answer.text.as_str()), empty);
 }
 
 #[tokio::test]

@@ -50,13 +50,14 @@ pub fn icmp(destination: Ipv4Addr, kind: i64, code: i64) -> String {
 }
 
 impl<'w> Groups<'w> {
-    /// Kept by the agent of the first cell from now on.
+    /// Kept by the agent of the first cell from now on; none until others are written.
     pub fn of(world: &'w World) -> Result<Self> {
-        world.cell(1).keep_security_groups()?;
         let runtime = Runtime::new().context("cannot make a runtime")?;
         let file = world.directory().join("policy-server/netman.db");
         let url = StoreUrl::from_str(&format!("sqlite://{}", file.display()))?;
         let store = runtime.block_on(policy_store::open(&url, &Options::default()))?;
+        runtime.block_on(store.replace_security_groups(&[]))?;
+        world.cell(1).keep_security_groups()?;
         Ok(Self { world, store, runtime })
     }
 
@@ -89,7 +90,7 @@ impl<'w> Groups<'w> {
 
     fn read(&self) -> Result<Vec<SecurityGroup>> {
         let numbered = self.runtime.block_on(self.store.security_groups())?;
-        Ok(numbered.into_iter().map(|numbered| numbered.group).collect())
+        Ok(numbered.unwrap_or_default().into_iter().map(|numbered| numbered.group).collect())
     }
 }
 

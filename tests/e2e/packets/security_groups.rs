@@ -379,6 +379,28 @@ fn groups_that_are_vandalised_or_unreadable_stay_as_they_were() {
 }
 
 #[test]
+fn a_server_nobody_has_told_of_groups_takes_nothing_away() {
+    story("a server nobody has told of groups takes nothing away", |world| {
+        let (cell, a) = (world.cell(1), world.outside_a().address());
+        cell.keep_security_groups()?;
+        let app = cell.start(Spec::app("app").space("x").net_out(a, 5432))?;
+        poll::until("the agent says why", || {
+            let status = cell.groups_status()?;
+            let why = status["server_failure"].as_str().unwrap_or_default();
+            ensure!(why.contains("nobody has read them"), "{status}");
+            ensure!(status["containers"]["app"] == "unknown", "{status}");
+            Ok(())
+        })?;
+        reaches(&app, a, &[tcp(5432).to_string()])?;
+        // From now on it is known that there are none.
+        let groups = Groups::of(world)?;
+        poll::until("what no group allows is closed", || reaches(&app, a, &[]))?;
+        groups.are(&[bound("x", &[rule("tcp", &a, "8080")])])?;
+        reaches(&app, a, &[tcp(8080).to_string()])
+    });
+}
+
+#[test]
 fn the_networker_and_the_agent_do_not_undo_each_other() {
     story("the networker and the agent do not undo each other", |world| {
         let groups = Groups::of(world)?;

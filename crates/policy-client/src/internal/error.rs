@@ -123,6 +123,15 @@ pub enum ClientError {
         #[source]
         source: Nonsense,
     },
+    /// The server's database is new, and no syncer has read security groups from Cloud Controller into it.
+    #[error(
+        "{request} finds no security groups, and nobody has read them from Cloud Controller yet; is the asg-syncer \
+         of this policy server running?"
+    )]
+    GroupsUnknown {
+        /// Method and address, without the query.
+        request: String,
+    },
     /// What was told of a change cannot be used; the whole is to be asked for.
     #[error("the changes in the answer to {request} cannot be used")]
     Changes {

@@ -42,6 +42,9 @@ const REST: &str = "Netman-Rest";
 /// Why what the cell says is no receipt.
 const REFUSED: &str = "Netman-Receipt-Refused";
 
+/// That an empty list of security groups means nothing.
+const GROUPS_UNKNOWN: &str = "Netman-Groups-Unknown";
+
 /// No server may ask for more.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
@@ -96,6 +99,8 @@ pub(super) struct Reply {
     pub rest: Duration,
     /// Why the receipt is none, if the server says so.
     pub refused: Option<String>,
+    /// Whether nobody has told the server of security groups.
+    pub groups_unknown: bool,
 }
 
 /// A successful answer, not understood yet.
@@ -174,11 +179,12 @@ impl Exchange {
         let response = send(request, &name).await?;
         let (wait, rest) = (applied_wait(response.headers()), rest(response.headers()));
         let refused = refused(response.headers());
+        let groups_unknown = response.headers().contains_key(GROUPS_UNKNOWN);
         let held = match response.status() {
             StatusCode::IM_USED => changes(response, name, base).await,
             _ => answer(response, name, known).await,
         };
-        Ok(Reply { held: held?, wait, rest, refused })
+        Ok(Reply { held: held?, wait, rest, refused, groups_unknown })
     }
 }
 

@@ -112,7 +112,8 @@ impl Client {
             let known = known.as_ref();
             self.ask(url, Poll { known, wait: *wait, receipt: Some(receipt), changes })
         };
-        let Reply { held, wait, rest, refused } = self.addresses.ask(PATH, ask).await?;
+        let Reply { held, wait, rest, refused, groups_unknown: _ } =
+            self.addresses.ask(PATH, ask).await?;
         let (answer, bytes) = match held {
             Held::NotModified(version) => (Answer::NotModified(version), 0),
             Held::Fresh { body, version } => {

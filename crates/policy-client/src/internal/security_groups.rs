@@ -67,7 +67,8 @@ struct Page {
 
 impl Client {
     /// The security groups that hold for containers of some spaces (spec/policy-server.md §5.4),
-    /// possibly after a while. Their pages are of one version, where the server has versions.
+    /// possibly after a while. Their pages are of one version, where the server has versions. A server that
+    /// has none because nobody has told it of any yet answers [`ClientError::GroupsUnknown`].
     pub async fn security_groups(
         &self,
         question: &GroupsQuestion,
@@ -83,8 +84,11 @@ impl Client {
         let GroupsQuestion { spaces, known, wait, receipt } = question;
         let (known, receipt) = (known.as_ref(), receipt.as_ref());
         let poll = Poll { known, wait: *wait, receipt, ..Poll::default() };
-        let Reply { held, wait, rest: _, refused: _ } =
-            self.ask(page(&url, spaces, 0), poll).await?;
+        let reply = self.ask(page(&url, spaces, 0), poll).await?;
+        if reply.groups_unknown {
+            return Err(ClientError::GroupsUnknown { request: format!("GET {url}") });
+        }
+        let Reply { held, wait, .. } = reply;
         if let Held::NotModified(version) = held {
             return Ok(GroupsTold { answer: GroupsAnswer::NotModified(version), wait });
         }

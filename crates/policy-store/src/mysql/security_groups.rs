@@ -1,4 +1,4 @@
-//! Table `security_groups` (spec/policy-server.md §9.1).
+//! Table `security_groups` (spec/policy-server.md §9.1), and what `netman_revision` says of it.
 
 use policy::SecurityGroup;
 use serde_json::{Value, json};
@@ -12,6 +12,21 @@ use crate::{NumberedGroup, StoreError, error::Doing, row::GroupRow};
 
 /// Whether a row is exactly the one meant, whatever the column's collation is.
 const SAME: &str = "CONVERT(g.guid USING utf8mb4) COLLATE utf8mb4_bin = new.exact";
+
+pub(super) async fn are_known(tx: &mut MySqlConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT groups_known FROM netman_revision")
+        .fetch_one(tx)
+        .await
+        .doing("asking whether security groups are known")
+}
+
+pub(super) async fn note_known(tx: &mut MySqlConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_revision SET groups_known = true WHERE NOT groups_known")
+        .execute(tx)
+        .await
+        .doing("noting that security groups are known")?;
+    Ok(())
+}
 
 pub(super) async fn list(tx: &mut MySqlConnection) -> Result<Vec<NumberedGroup>, StoreError> {
     let rows: Vec<GroupRow> = sqlx::query_as(

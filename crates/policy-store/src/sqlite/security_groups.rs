@@ -1,10 +1,25 @@
-//! Table `security_groups` (spec/policy-server.md §9.1).
+//! Table `security_groups` (spec/policy-server.md §9.1), and what `netman_revision` says of it.
 
 use policy::SecurityGroup;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use crate::{NumberedGroup, StoreError, error::Doing, row::GroupRow};
+
+pub(super) async fn are_known(tx: &mut SqliteConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT groups_known FROM netman_revision")
+        .fetch_one(tx)
+        .await
+        .doing("asking whether security groups are known")
+}
+
+pub(super) async fn note_known(tx: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE netman_revision SET groups_known = 1 WHERE NOT groups_known")
+        .execute(tx)
+        .await
+        .doing("noting that security groups are known")?;
+    Ok(())
+}
 
 pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<NumberedGroup>, StoreError> {
     let rows: Vec<GroupRow> = sqlx::query_as(

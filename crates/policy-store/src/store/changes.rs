@@ -72,7 +72,7 @@ pub(super) async fn state(session: &mut impl Session) -> Result<State, StoreErro
         version,
         policies: session.select(&crate::Filter::All).await?,
         leases: super::leases::list(session).await?,
-        security_groups: session.security_groups().await?,
+        security_groups: super::security_groups::known(session).await?,
         log,
         compacted,
     })

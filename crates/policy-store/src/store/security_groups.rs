@@ -6,27 +6,43 @@ use policy::{SecurityGroup, Version};
 
 use super::{Rules, changes};
 use crate::{
-    Change, StoreError,
+    Change, NumberedGroup, StoreError,
     session::{Position, Session},
 };
+
+/// Those there are, if anybody has told of any: whoever wrote some has.
+pub(super) async fn known(
+    session: &mut impl Session,
+) -> Result<Option<Vec<NumberedGroup>>, StoreError> {
+    let groups = session.security_groups().await?;
+    if !groups.is_empty() {
+        return Ok(Some(groups));
+    }
+    // Without a transaction, the first may have been told since.
+    let known = session.are_groups_known().await?;
+    Ok(if known { Some(session.security_groups().await?) } else { None })
+}
 
 pub(super) async fn replace(
     session: &mut impl Session,
     rules: &Rules,
     groups: &[SecurityGroup],
 ) -> Result<Version, StoreError> {
-    let stored = session.security_groups().await?;
+    let known = known(session).await?;
+    let is_first = known.is_none();
+    let stored = known.unwrap_or_default();
     let stored: HashMap<&str, &SecurityGroup> =
         stored.iter().map(|row| (row.group.guid.as_str(), &row.group)).collect();
     let wanted: HashSet<&str> = groups.iter().map(|group| group.guid.as_str()).collect();
     let differing: Vec<&SecurityGroup> =
         groups.iter().filter(|group| stored.get(group.guid.as_str()) != Some(group)).collect();
     let gone: Vec<&str> = stored.keys().copied().filter(|guid| !wanted.contains(guid)).collect();
-    if differing.is_empty() && gone.is_empty() {
+    if differing.is_empty() && gone.is_empty() && !is_first {
         return session.position().await.map(|position| position.version);
     }
     session.put_security_groups(&differing).await?;
     session.remove_security_groups(&gone).await?;
+    session.note_groups_known().await?;
     changes::take(session, rules, vec![Change::SecurityGroupsReplaced]).await
 }
 
@@ -45,5 +61,6 @@ pub(super) async fn announce(
     if since.iter().any(|(_, change)| *change == Change::SecurityGroupsReplaced) {
         return Ok(now);
     }
+    session.note_groups_known().await?;
     changes::take(session, rules, vec![Change::SecurityGroupsReplaced]).await
 }

@@ -33,7 +33,7 @@ async fn security_groups_somebody_changed_are_announced_once(database: Database)
     let (one, two) = (database.open().await, database.open().await);
     let seen = one.create(&policies(["web db tcp 1"]), &alice()).await.unwrap();
     database.by_hand("INSERT INTO security_groups (guid, name) VALUES ('late', 'dns')").await;
-    assert_eq!(one.security_groups().await.unwrap()[0].group.guid, "late");
+    assert_eq!(one.security_groups().await.unwrap().unwrap()[0].group.guid, "late");
     let announced = one.announce_security_groups(&seen).await.unwrap();
     assert_eq!(announced.revision.0, seen.revision.0 + 1);
     assert_eq!(two.announce_security_groups(&seen).await.unwrap(), announced);

@@ -7,9 +7,10 @@ stories! {
     groups_keep_their_numbers_as_long_as_they_exist,
     only_what_differs_is_a_change,
     groups_are_kept_as_they_are,
+    that_there_are_none_is_known_once_somebody_has_said_so,
 }
 
-fn group(guid: &str) -> SecurityGroup {
+pub(crate) fn group(guid: &str) -> SecurityGroup {
     SecurityGroup {
         guid: guid.to_owned(),
         name: format!("group {guid}"),
@@ -27,7 +28,7 @@ async fn replace(store: &dyn PolicyStore, guids: &[&str]) -> u64 {
 }
 
 async fn numbered(store: &dyn PolicyStore) -> Vec<(u64, String)> {
-    let groups = store.security_groups().await.unwrap();
+    let groups = store.security_groups().await.unwrap().unwrap();
     groups.into_iter().map(|row| (row.id, row.group.guid)).collect()
 }
 
@@ -56,7 +57,7 @@ async fn only_what_differs_is_a_change(database: Database) {
     changed[1].staging_spaces.push("space-3".to_owned());
     let second = store.replace_security_groups(&changed).await.unwrap();
     assert_eq!(second.revision.0, 2);
-    assert_eq!(store.security_groups().await.unwrap()[1].group, changed[1]);
+    assert_eq!(store.security_groups().await.unwrap().unwrap()[1].group, changed[1]);
 
     let Changes::Log(log) = store.changes_since(&start).await.unwrap() else {
         panic!("the log is short");
@@ -64,7 +65,7 @@ async fn only_what_differs_is_a_change(database: Database) {
     assert!(log.iter().all(|(_, change)| *change == Change::SecurityGroupsReplaced));
     assert_eq!(log.iter().map(|(revision, _)| revision.0).collect::<Vec<_>>(), [1, 2]);
     let state = store.state().await.unwrap();
-    assert_eq!((state.version, state.security_groups.len()), (second, 2));
+    assert_eq!((state.version, state.security_groups.unwrap().len()), (second, 2));
 }
 
 async fn groups_are_kept_as_they_are(database: Database) {
@@ -81,6 +82,22 @@ async fn groups_are_kept_as_they_are(database: Database) {
     let large = SecurityGroup { rules: format!("[{}]", "1,".repeat(200_000)), ..group("large") };
     store.replace_security_groups(&[odd.clone(), large.clone()]).await.unwrap();
     let stored: Vec<_> =
-        store.security_groups().await.unwrap().into_iter().map(|row| row.group).collect();
+        store.security_groups().await.unwrap().unwrap().into_iter().map(|row| row.group).collect();
     assert!(stored == [odd, large], "a group came back changed");
+}
+
+async fn that_there_are_none_is_known_once_somebody_has_said_so(database: Database) {
+    let store = database.open().await;
+    let known = || async {
+        let (list, state) = (store.security_groups().await.unwrap(), store.state().await.unwrap());
+        assert_eq!(list, state.security_groups);
+        list.map(|groups| groups.len())
+    };
+    assert_eq!(known().await, None);
+    assert_eq!(replace(&*store, &[]).await, 1, "it is told to those who wait");
+    assert_eq!(known().await, Some(0));
+    assert_eq!(replace(&*store, &[]).await, 1);
+    replace(&*store, &["a"]).await;
+    replace(&*store, &[]).await;
+    assert_eq!(known().await, Some(0));
 }

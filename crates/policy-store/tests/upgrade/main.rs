@@ -180,7 +180,7 @@ async fn a_database_of_2024_is_taken_over_and_given_back(kind: Kind) {
     let store = open(&database, Schema::Beside).await;
     assert_eq!(listed(&*store).await, FROM_2024);
     assert_eq!(tags(&*store).await, "app:web=1 app:db=2 router:INGRESS=3 app:cache=4");
-    let groups = store.security_groups().await.unwrap();
+    let groups = store.security_groups().await.unwrap().unwrap();
     assert_eq!(
         groups.iter().map(|row| (row.id, row.group.guid.as_str())).collect::<Vec<_>>(),
         [(1, "sg-1"), (2, "sg-2")]

@@ -46,7 +46,7 @@ async fn a_table_of_an_older_time_gets_the_types_of_the_last() {
                        ('policies_info', 'last_updated', 'timestamp(6)'),
                        ('security_groups', 'rules', 'mediumtext'))";
     assert_eq!(database.count(types).await, 2);
-    assert_eq!(store.security_groups().await.unwrap().len(), 2);
+    assert_eq!(store.security_groups().await.unwrap().unwrap().len(), 2);
 }
 
 /// Dropped after a number of polls that differs from round to round, and then taken over by another.

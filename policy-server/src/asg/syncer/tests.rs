@@ -50,7 +50,7 @@ impl World {
     }
 
     async fn stored(&self) -> Vec<(u64, String)> {
-        let groups = self.store.security_groups().await.unwrap();
+        let groups = self.store.security_groups().await.unwrap().unwrap_or_default();
         groups.into_iter().map(|row| (row.id, row.group.guid)).collect()
     }
 }

@@ -124,7 +124,8 @@ impl Feeder {
 
     async fn read(&mut self, comparing: bool) -> Result<(), StoreError> {
         let current = self.source.current();
-        if comparing && self.store.security_groups().await?[..] != current.security_groups()[..] {
+        if comparing && self.store.security_groups().await?.as_deref() != current.security_groups()
+        {
             self.store.announce_security_groups(current.version()).await?;
         }
         let (next, touched) = match self.store.changes_since(current.version()).await {

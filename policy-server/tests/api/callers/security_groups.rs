@@ -46,7 +46,7 @@ impl World {
     }
 
     async fn stored(&self) -> Vec<(u64, String)> {
-        let groups = self.store.security_groups().await.unwrap();
+        let groups = self.store.security_groups().await.unwrap().unwrap();
         groups.into_iter().map(|row| (row.id, row.group.guid)).collect()
     }
 }
@@ -74,7 +74,7 @@ async fn groups_of_cloud_controller_come_and_go() {
     );
     world.syncer.sync().await.unwrap();
     assert_eq!(world.stored().await, numbered(&[(1, "a"), (2, "b"), (3, "c")]));
-    let rules = &world.store.security_groups().await.unwrap()[0].group.rules;
+    let rules = &world.store.security_groups().await.unwrap().unwrap()[0].group.rules;
     let expected = r#"[{"protocol":"tcp","destination":"10.0.0.0/8","ports":"443","type":0,"code":0,"description":"","log":false}]"#;
     assert_eq!(rules, expected);
 

@@ -153,3 +153,15 @@ async fn answers_that_are_not_whole_are_refused() {
     let error = server.client().security_groups(&question(&["a"], None, None)).await.unwrap_err();
     assert!(error.to_string().ends_with("status 500: database read failed"), "{error}");
 }
+
+#[tokio::test]
+async fn an_empty_list_of_one_who_has_not_been_told_of_any_is_no_answer() {
+    let server = Server::start().await;
+    server
+        .will(Reply::ok(&page(0, &[])).etag("\"life.0\"").header("Netman-Groups-Unknown", "true"));
+    let error = server.client().security_groups(&question(&["a"], None, None)).await.unwrap_err();
+    assert!(matches!(error, ClientError::GroupsUnknown { .. }), "{error:?}");
+    server.will(Reply::ok(&page(0, &[])).etag("\"life.1\""));
+    let told = server.client().security_groups(&question(&["a"], None, None)).await.unwrap();
+    assert!(guids(told).is_empty());
+}

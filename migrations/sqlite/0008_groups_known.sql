@@ -1,0 +1,3 @@
+-- Whether anybody has read the security groups from Cloud Controller. Until then that there are none says
+-- nothing; where there are some, somebody has.
+ALTER TABLE netman_revision ADD COLUMN groups_known INTEGER NOT NULL DEFAULT 0;
