@@ -14,7 +14,7 @@
 //!
 //! Cells are looked at in turn, several times, and each time compared with the cell without rules that
 //! was looked at in the same turn; what is told is the median. So what else the machine does is felt by
-//! all of them.
+//! all of them. While a change is timed on one, the agents of the others are stopped.
 
 mod agent;
 mod cell;
@@ -159,9 +159,13 @@ async fn measure(
             met.extend(packets(plan, &field, shape)?);
         }
         let shape = Shape::new(kind, MANY);
-        for agent in &mut field.agents {
-            tell(&format!("changing policies: {}, {kind}", agent.backend));
+        for place in 0..field.agents.len() {
+            tell(&format!("changing policies: {}, {kind}", field.agents[place].backend));
+            field.signal_others(place, "STOP")?;
+            let agent = &field.agents[place];
             changes.push(change::measure(agent, &subject, shape, plan.changes).await?);
+            field.signal_others(place, "CONT")?;
+            let agent = &mut field.agents[place];
             tell(&format!("at rest, and starting anew: {}, {kind}", agent.backend));
             burdens.push(burden(plan, agent, shape)?);
         }
@@ -213,6 +217,13 @@ impl Field {
             agents.push(agent);
         }
         Ok(Self { bare, linear, agents, _directory: directory })
+    }
+
+    /// A host has one agent. Two that hear of the same change at once would each be timed while the other
+    /// has a processor, and the locks of the kernel's table of connections.
+    fn signal_others(&self, place: usize, signal: &str) -> Result<()> {
+        let others = self.agents.iter().enumerate().filter(|(other, _)| *other != place);
+        others.map(|(_, agent)| agent.process()?.signal(signal)).collect()
     }
 
     /// Has all cells enforce the policies of `shape`.
