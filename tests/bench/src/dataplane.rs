@@ -14,7 +14,8 @@
 //!
 //! Cells are looked at in turn, several times, and each time compared with the cell without rules that
 //! was looked at in the same turn; what is told is the median. So what else the machine does is felt by
-//! all of them. While a change is timed on one, the agents of the others are stopped.
+//! all of them. While a change is timed on one, the agents of the others are stopped, and no load is
+//! left in the kernel's table of connections.
 
 mod agent;
 mod cell;
@@ -162,6 +163,8 @@ async fn measure(
         for place in 0..field.agents.len() {
             tell(&format!("changing policies: {}, {kind}", field.agents[place].backend));
             field.signal_others(place, "STOP")?;
+            field.forget_connections()?;
+            thread::sleep(COMING_TO_REST);
             let agent = &field.agents[place];
             changes.push(change::measure(agent, &subject, shape, plan.changes).await?);
             field.signal_others(place, "CONT")?;
@@ -224,6 +227,14 @@ impl Field {
     fn signal_others(&self, place: usize, signal: &str) -> Result<()> {
         let others = self.agents.iter().enumerate().filter(|(other, _)| *other != place);
         others.map(|(_, agent)| agent.process()?.signal(signal)).collect()
+    }
+
+    /// Has the kernel forget what loads have left in its one table of connections. It is walked once for a
+    /// policy that is taken away: 10 ms for its places on this kind of machine, and longer by whatever is
+    /// there.
+    fn forget_connections(&self) -> Result<()> {
+        let cells = self.agents.iter().map(|agent| &agent.cell).chain([&self.bare, &self.linear]);
+        cells.into_iter().try_for_each(Cell::forget_connections)
     }
 
     /// Has all cells enforce the policies of `shape`.
