@@ -225,8 +225,8 @@ impl Field {
     /// A host has one agent. Two that hear of the same change at once would each be timed while the other
     /// has a processor, and the locks of the kernel's table of connections.
     fn signal_others(&self, place: usize, signal: &str) -> Result<()> {
-        let others = self.agents.iter().enumerate().filter(|(other, _)| *other != place);
-        others.map(|(_, agent)| agent.process()?.signal(signal)).collect()
+        let mut others = self.agents.iter().enumerate().filter(|(other, _)| *other != place);
+        others.try_for_each(|(_, agent)| agent.process()?.signal(signal))
     }
 
     /// Has the kernel forget what loads have left in its one table of connections. It is walked once for a
