@@ -22,6 +22,7 @@ use crate::{
     answer::Answer,
     drift,
     explain::{Explanation, Flow},
+    files::Unknown,
     pass::{Enforcer, Held, Outcome},
     shadow::{Kind, Promoted},
     status::{Enforced, Status, Why},
@@ -361,7 +362,7 @@ fn hold(status: &mut Status, held: &Held) {
     if status.held.as_ref() != Some(&reason) {
         tracing::warn!(error = reason, "A pass was held; the rules stay as they are.");
     }
-    if matches!(held, Held::Unknown(_)) {
+    if let Held::Unknown(Unknown::Containers(_) | Unknown::StoreGone(_)) = held {
         status.containers_failure = Some(reason.clone());
     }
     status.held = Some(reason);

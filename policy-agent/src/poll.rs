@@ -113,11 +113,8 @@ impl Poller {
     }
 
     async fn ask_on(&mut self) {
-        // Until it is known who is here, or was when the server last answered, it is not known what to ask:
-        // an answer about nobody would take everybody's rules away.
-        let can_ask =
-            |status: &Status| status.pass > 0 && (status.has_looked || !status.apps.is_empty());
-        if self.statuses.wait_for(can_ask).await.is_err() {
+        // Without a first pass it is not known what to ask.
+        if self.statuses.wait_for(|status| status.pass > 0).await.is_err() {
             return;
         }
         loop {
@@ -171,6 +168,12 @@ impl Poller {
             News::Policies { all, version } => (all, version),
         };
         self.answered = true;
+        // Until it is known who is here, or was when the server last answered, it is asked so that it hears
+        // of our trouble; an answer about nobody would take everybody's rules away.
+        if apps.is_empty() && !self.statuses.borrow().has_looked {
+            self.follower.not_enforced();
+            return Err(Failure::Here("it is not known who is here".to_owned()));
+        }
         let came = self.follower.answered();
         let taken = self.take(apps.clone(), policies, version.clone()).await;
         if taken.is_err() {
