@@ -10,3 +10,4 @@ SET @add_groups_known = (
 PREPARE add_groups_known FROM @add_groups_known;
 EXECUTE add_groups_known;
 DEALLOCATE PREPARE add_groups_known;
+UPDATE netman_revision SET groups_known = true WHERE EXISTS (SELECT 1 FROM security_groups);

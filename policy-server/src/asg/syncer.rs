@@ -105,7 +105,14 @@ impl Syncer {
     /// One look, and what follows from it.
     pub async fn sync(&mut self) -> Result<(), SyncerError> {
         let started = Instant::now();
-        let (groups, updated) = match look(&*self.source, self.seen).await? {
+        let found = match look(&*self.source, self.seen).await? {
+            // A database that has been made anew since does not have what was seen.
+            Look::Unchanged if self.store.security_groups().await?.is_none() => {
+                look(&*self.source, None).await?
+            }
+            found => found,
+        };
+        let (groups, updated) = match found {
             Look::Fresh { groups, updated } => (groups, updated),
             Look::Unchanged => {
                 self.succeeded = Instant::now();

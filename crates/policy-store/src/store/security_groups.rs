@@ -28,9 +28,9 @@ pub(super) async fn replace(
     rules: &Rules,
     groups: &[SecurityGroup],
 ) -> Result<Version, StoreError> {
-    let known = known(session).await?;
-    let is_first = known.is_none();
-    let stored = known.unwrap_or_default();
+    let stored = known(session).await?;
+    let is_first = stored.is_none();
+    let stored = stored.unwrap_or_default();
     let stored: HashMap<&str, &SecurityGroup> =
         stored.iter().map(|row| (row.group.guid.as_str(), &row.group)).collect();
     let wanted: HashSet<&str> = groups.iter().map(|group| group.guid.as_str()).collect();
@@ -57,10 +57,10 @@ pub(super) async fn announce(
     if !now.includes(seen) || seen.revision < compacted {
         return Ok(now);
     }
+    session.note_groups_known().await?;
     let since = session.logged(seen.revision).await?;
     if since.iter().any(|(_, change)| *change == Change::SecurityGroupsReplaced) {
         return Ok(now);
     }
-    session.note_groups_known().await?;
     changes::take(session, rules, vec![Change::SecurityGroupsReplaced]).await
 }

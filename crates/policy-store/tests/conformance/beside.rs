@@ -41,4 +41,6 @@ async fn security_groups_somebody_changed_are_announced_once(database: Database)
     assert_eq!(two.changes_since(&seen).await.unwrap(), Changes::Log(told));
     let again = two.announce_security_groups(&announced).await.unwrap();
     assert_eq!(again.revision.0, announced.revision.0 + 1, "they have changed again");
+    database.by_hand("DELETE FROM security_groups").await;
+    assert_eq!(one.security_groups().await.unwrap(), Some(vec![]), "somebody has told of some");
 }

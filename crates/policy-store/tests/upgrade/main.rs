@@ -64,6 +64,7 @@ stories! {
     a_database_of_2016_is_taken_over_with_its_policies,
     a_database_in_the_midst_of_its_migrations_is_taken_over,
     tables_with_the_names_of_the_old_feature_are_left_alone_when_they_are_not_its,
+    that_a_database_of_2024_has_groups_is_remembered,
     a_database_of_2024_is_taken_over_and_given_back,
     a_server_makes_no_tables_of_others,
     opening_again_and_many_at_once_changes_nothing,
@@ -173,6 +174,13 @@ async fn tables_with_the_names_of_the_old_feature_are_left_alone_when_they_are_n
     database.run("CREATE TABLE apps (id INT); CREATE TABLE spaces (id INT)").await;
     open(&database, Schema::Whole).await;
     database.run("INSERT INTO apps VALUES (1); INSERT INTO spaces VALUES (1)").await;
+}
+
+async fn that_a_database_of_2024_has_groups_is_remembered(kind: Kind) {
+    let database = recorded(kind, recorded_sql!(kind, "2024")).await;
+    let store = open(&database, Schema::Beside).await;
+    database.run("DELETE FROM security_groups").await;
+    assert_eq!(store.security_groups().await.unwrap(), Some(vec![]), "not that nobody knows");
 }
 
 async fn a_database_of_2024_is_taken_over_and_given_back(kind: Kind) {

@@ -64,13 +64,13 @@ pub(crate) async fn index(
             // would look older than what was told before. Pages are of the version they have in common.
             let is_new = poll.known.is_none() && question.is_about_all();
             let version = if is_new { snapshot.version().clone() } else { version };
-            let known = snapshot.security_groups();
+            let groups = snapshot.security_groups();
             let page = server.metrics.lookup(Operation::SecurityGroupsBySpaceGuids, || {
-                question.page(known.unwrap_or_default())
+                question.page(groups.unwrap_or_default())
             });
             let page = json(&page);
             // Agents of cf-networking take it for a list all the same, as they do of their own server.
-            let page = if known.is_some() { page } else { conditional::of_unknown_groups(page) };
+            let page = if groups.is_some() { page } else { conditional::of_unknown_groups(page) };
             conditional::stamped(page, &version, wait)
         }
     })

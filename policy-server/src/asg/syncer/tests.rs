@@ -81,6 +81,19 @@ async fn groups_come_go_and_keep_their_numbers() {
 }
 
 #[tokio::test]
+async fn a_database_made_anew_is_told_what_has_not_changed_since() {
+    let [world, anew] = [
+        World::new(Script::new(&[Some(1)], &[&["a"]])).await,
+        World::new(Script::new(&[Some(1)], &[&["a"]])).await,
+    ];
+    let mut syncer = world.syncer(OnFailure::End);
+    syncer.sync().await.unwrap();
+    syncer.store = anew.store.clone();
+    syncer.sync().await.unwrap();
+    assert_eq!(anew.stored().await, numbered(&[(1, "a")]));
+}
+
+#[tokio::test]
 async fn a_restless_list_is_tolerated_until_the_deadline() {
     let world = World::new(Script::new(&[Some(1)], &[&["a"]])).await;
     let mut syncer = world.syncer(OnFailure::End);
