@@ -51,8 +51,8 @@ pub(crate) enum Unknown {
     #[error("the containers of this cell are not known")]
     Containers(#[source] StoreError),
     #[error(
-        "container store {0} is gone, while the kernel has rules for containers; the networker writes it anew \
-         when it next repairs all containers, or one comes or goes"
+        "container store {0} is gone, while the kernel has rules for containers; external-networker --action \
+         restore-store writes it anew, as does the next container that comes or goes"
     )]
     StoreGone(PathBuf),
 }
@@ -147,8 +147,8 @@ impl Files {
         for ip in disputed.difference(&self.disputed) {
             tracing::warn!(
                 %ip,
-                "The container store has containers of different apps at one address; policies let nothing in \
-                 or out there until one of them is gone."
+                "The container store has containers of different apps, or of none, at one address; policies let \
+                 nothing in or out there until one of them is gone."
             );
         }
         self.disputed = disputed;

@@ -110,10 +110,14 @@ fn disputed(stored: &Stored, second_network: Option<Ipv6Net>) -> Option<Finding>
         IpAddr::from(one.ip) == *first || one.ipv6().map(IpAddr::from) == Some(*first)
     };
     let there = contents.containers.iter().filter(is_there);
-    let handles: Vec<_> = there.map(|container| container.handle.as_str()).collect();
+    let of_app = |one: &Container| match one.policy_group_id() {
+        Some(app) => format!("{} of app {app}", one.handle),
+        None => format!("{} of no app", one.handle),
+    };
+    let handles: Vec<_> = there.map(of_app).collect();
     let says = format!(
-        "the container store has {} at {first}, which are of different apps, so policies let nothing in or out \
-         there; such addresses in all: {}; take down those that are gone",
+        "the container store has {} at {first}, so policies let nothing in or out there; such addresses in all: \
+         {}; take down those that are gone",
         handles.join(" and "),
         disputed.len()
     );
@@ -224,7 +228,8 @@ mod tests {
         assert_eq!(told(&format!("{{{}, {}}}", one("a", "web"), one("b", "web"))), None);
         let two = told(&format!("{{{}, {}}}", one("a", "web"), one("b", "db"))).unwrap();
         assert_eq!(two.verdict, Verdict::Broken);
-        assert!(two.says.starts_with("the container store has a and b at 10.255.30.2,"));
+        let there = "the container store has a of app web and b of app db at 10.255.30.2,";
+        assert!(two.says.starts_with(there), "{}", two.says);
     }
 
     #[test]
