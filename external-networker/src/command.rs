@@ -8,6 +8,7 @@ use thiserror::Error;
 /// What is said to who asks.
 pub(crate) const USAGE: &str = r#"Usage: external-networker --configFile FILE --action ACTION --handle HANDLE
        external-networker --configFile FILE --action repair [--handle HANDLE]
+       external-networker --configFile FILE --action restore-store
        external-networker --version
 
 A network plugin of Garden-runC (gdn server --network-plugin …): one run for each thing Garden wants done to
@@ -32,6 +33,8 @@ net-out       lets the container send somewhere more
                                  "ports": [{"start": 53, "end": 53}]}}
 bulk-net-out  the same of many rules, {"netout_rules": [{…}, {…}]}: all or none
 repair        puts right what others have done to the rules of containers that are up; needs no input
+restore-store writes a container store that is lost or damaged anew from what is remembered of containers;
+              needs no input. What only the store knew, such as entries made by hand, is not in the new one
 
 Protocols: 0 all, 1 tcp, 2 udp, 3 icmp ("icmps": {"type": 8, "code": 0}), 4 icmpv6. Host port 0: any that is free.
 
@@ -61,6 +64,8 @@ pub(crate) enum Asked {
     Action(Action, String),
     /// By the policy agent, or an operator: to put rules right, of all containers if none is named.
     Repair(Option<String>),
+    /// By an operator: to write the container store anew.
+    RestoreStore,
 }
 
 /// The flags, as far as they can be checked without the configuration.
@@ -90,7 +95,7 @@ pub(crate) enum CommandError {
     #[error("unexpected extra args: {0:?}")]
     Extra(Vec<String>),
     #[error(
-        "unrecognized action: {0}; there are up, down, net-in, net-out, bulk-net-out and repair"
+        "unrecognized action: {0}; there are up, down, net-in, net-out, bulk-net-out, repair and restore-store"
     )]
     Action(String),
 }
@@ -121,8 +126,13 @@ impl Command {
         if !self.rest.is_empty() {
             return Err(CommandError::Extra(self.rest));
         }
-        if self.action.as_deref() == Some("repair") {
-            return Ok(Asked::Repair(self.handle));
+        match (self.action.as_deref(), &self.handle) {
+            (Some("repair"), _) => return Ok(Asked::Repair(self.handle)),
+            (Some("restore-store"), None) => return Ok(Asked::RestoreStore),
+            (Some("restore-store"), Some(handle)) => {
+                return Err(CommandError::Extra(vec!["--handle".to_owned(), handle.clone()]));
+            }
+            _ => {}
         }
         let handle = self.handle.ok_or(CommandError::Missing("handle"))?;
         let action = match self.action.ok_or(CommandError::Missing("action"))?.as_str() {
@@ -167,6 +177,11 @@ mod tests {
         assert_eq!(read("--configFile a --action repair"), all);
         let one = Ok(("a".into(), Asked::Repair(Some("h".into()))));
         assert_eq!(read("--configFile a --action repair --handle h"), one);
+        assert_eq!(
+            read("--configFile a --action restore-store"),
+            Ok(("a".into(), Asked::RestoreStore))
+        );
+        assert!(read("--configFile a --action restore-store --handle h").is_err());
         let missing = Err("missing required flag 'handle'".to_owned());
         assert_eq!(read("--configFile a --action down"), missing);
     }
@@ -182,7 +197,8 @@ mod tests {
         assert_eq!(complaint("--configFile x --handle h"), "missing required flag 'action'");
         assert_eq!(
             complaint("--configFile x --handle h --action hop"),
-            "unrecognized action: hop; there are up, down, net-in, net-out, bulk-net-out and repair"
+            "unrecognized action: hop; there are up, down, net-in, net-out, bulk-net-out, repair and \
+             restore-store"
         );
     }
 }

@@ -224,6 +224,11 @@ pub(crate) enum HostError {
     Backend(#[from] BackendUnavailable),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "nothing is remembered of the addresses of {}, which would lose their policies; take them down, or up again, first",
+        .0.join(", ")
+    )]
+    Unrecorded(Vec<String>),
     #[error(transparent)]
     StoreOwner(#[from] StoreOwnerError),
     #[error(transparent)]

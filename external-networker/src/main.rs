@@ -92,6 +92,7 @@ fn run(prefix: &mut String) -> Result<String> {
             others::repair(&config, handle.as_ref())?;
             return Ok(String::new());
         }
+        Asked::RestoreStore => return others::restore_store(&config),
     };
     let handle = match Handle::parse(&handle) {
         // What never could come up is down.

@@ -75,10 +75,9 @@ pub(crate) fn take_along(config: &Config) {
 }
 
 /// Puts the rules of one container right, or of all that are remembered, and says which. Those of which
-/// that cannot be done are an error, once the others are done. With all of them goes the container store.
+/// that cannot be done are an error, once the others are done.
 pub(crate) fn repair(config: &Config, handle: Option<&Handle>) -> Result<()> {
     let host = CellHost::new(config);
-    let store = if handle.is_none() { host.restore_store() } else { Ok(()) };
     let (handles, patience) = match handle {
         Some(handle) => (vec![handle.clone()], PATIENCE),
         None => (host.to_repair(), A_MOMENT),
@@ -107,7 +106,31 @@ pub(crate) fn repair(config: &Config, handle: Option<&Handle>) -> Result<()> {
     if failed > 0 {
         bail!("of {} containers, {failed} could not be repaired", handles.len());
     }
-    store.context("looking after the container store")
+    Ok(())
+}
+
+/// Writes a container store that is lost or damaged anew from the containers' records; the answer names whom
+/// it has then, and nobody if it was whole.
+///
+/// Meanwhile nobody works on any container: what one is about to remember, or to forget, would be wrong
+/// for good in a store that is whole.
+pub(crate) fn restore_store(config: &Config) -> Result<String> {
+    let host = CellHost::new(config);
+    let records = Records::beside(&config.ports.path);
+    let lock = |handle: Handle| {
+        let lock = Lock::take(&records.lock_file(&handle), A_MOMENT);
+        lock.with_context(|| {
+            format!("container {handle} is worked on by another action; try again")
+        })
+    };
+    let held = host.remembered().into_iter().map(lock).collect::<Result<Vec<_>>>()?;
+    let restored = host.restore_store();
+    for lock in held {
+        // One that stays is in nobody's way.
+        let _ = lock.remove();
+    }
+    let restored = restored.context("restoring the container store")?;
+    Ok(json::to_string(&serde_json::json!({"restored": restored})) + "\n")
 }
 
 /// Whoever was killed half-way has left these; they are held, so they need repair of nobody but who meant them.

@@ -1,5 +1,5 @@
-//! The networker, which is started when something is missing of what it wrote for containers, or the container
-//! store is lost: it has the records from which that can be written again, and we have not.
+//! The networker, which is started when something is missing of what it wrote for containers: it has the
+//! records from which that can be written again, and we have not.
 //!
 //! One run at a time; after a run that failed, or that left something missing, pauses grow, unless what is
 //! missing becomes something else.
@@ -141,9 +141,8 @@ impl Networker {
 
     async fn go_on(&mut self) {
         let mut pause = SHORTEST;
-        // What the rules are is known once a pass has been made; or that it cannot be made, which may be for
-        // want of the store.
-        if self.statuses.wait_for(|status| status.pass > 0).await.is_err() {
+        // What the rules are is known once a pass has been made.
+        if self.statuses.wait_for(|status| status.held.is_none()).await.is_err() {
             return;
         }
         let mut since = Instant::now();
@@ -172,7 +171,7 @@ impl Networker {
         let (waiter, passed) = oneshot::channel();
         self.wake.send(Wake::Forced(waiter)).await.ok()?;
         passed.await.ok()?;
-        Some(amiss(&self.statuses.borrow_and_update()).cloned().collect())
+        Some(self.statuses.borrow_and_update().unguarded.clone())
     }
 
     async fn repair(&self, since: Instant) -> Result<(), ()> {
@@ -211,11 +210,6 @@ impl Networker {
     }
 }
 
-/// What is wrong that the networker can put right.
-fn amiss(status: &Status) -> impl Iterator<Item = &String> {
-    status.unguarded.iter().chain(&status.containers_failure)
-}
-
 /// What was known of the networker's rules when it was started last.
 struct Known {
     missing: Vec<String>,
@@ -227,7 +221,7 @@ impl Known {
     async fn news(&self, statuses: &mut watch::Receiver<Status>) -> Option<()> {
         let is_news = |status: &Status| {
             let other = |one: &String| !self.missing.contains(one);
-            status.networker_changes != self.changes || amiss(status).any(other)
+            status.networker_changes != self.changes || status.unguarded.iter().any(other)
         };
         statuses.wait_for(is_news).await.ok().map(drop)
     }
@@ -322,7 +316,7 @@ mod tests {
     }
 
     fn fake(script: &str, missing: &[&str]) -> Fake {
-        let found = Status { pass: 1, held: None, unguarded: texts(missing), ..Status::unknown() };
+        let found = Status { held: None, unguarded: texts(missing), ..Status::unknown() };
         let (statuses, watching) = watch::channel(found);
         let (wake, mut wakes) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -372,16 +366,6 @@ mod tests {
         fake.until_runs(2).await;
         fake.miss(&[]);
         assert_eq!(fake.told.get().unwrap().failures, 0);
-    }
-
-    #[tokio::test]
-    async fn it_is_started_when_the_container_store_cannot_be_read() {
-        let fake = fake("exit 0", &[]);
-        fake.until_runs(1).await;
-        assert_eq!(fake.runs_after(2).await, 1, "the store is fine");
-        let why = Some("cut short".to_owned());
-        fake.statuses.send_modify(|status| status.containers_failure = why);
-        fake.until_runs(2).await;
     }
 
     #[tokio::test]

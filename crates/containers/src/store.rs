@@ -65,8 +65,8 @@ pub enum StoreError {
     },
     /// The file is no JSON object: cut short, or edited by hand.
     #[error(
-        "decoding container store {0}: the networker writes it anew from its records when it next repairs all \
-         containers, or one comes or goes, and keeps this one as {0}_corrupt",
+        "decoding container store {0}: external-networker --action restore-store writes it anew from its records, \
+         as does the next container that comes or goes, and keeps this one as {0}_corrupt",
         path.display()
     )]
     Corrupt {

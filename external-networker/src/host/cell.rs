@@ -118,8 +118,8 @@ impl<'c> CellHost<'c> {
         }
     }
 
-    /// The store as it is when a container is added, which is when it is given to whom it belongs; from then
-    /// on it stays theirs. So does the lock that all who write rules share.
+    /// The store as it is when a container is added, or all are: that is when it is given to whom it belongs;
+    /// from then on it stays theirs. So does the lock that all who write rules share.
     fn store_of_its_owner(&self) -> Result<Store, HostError> {
         let Some(owner) = &self.config.store_owner else { return Ok(self.store.clone()) };
         let owner = owner.find()?;
@@ -137,19 +137,45 @@ impl<'c> CellHost<'c> {
         records
     }
 
-    /// Writes a container store that is lost, or beyond reading, anew from the containers' records.
-    pub fn restore_store(&self) -> Result<(), HostError> {
-        let store = self.store_of_its_owner()?;
-        match store.read() {
-            Err(error @ StoreError::Corrupt { .. }) => {
-                store.rebuild(&self.living())?;
-                warn_rebuilt(&error);
-            }
+    /// Writes a container store that is lost, or beyond reading, anew from the containers' records. Returns
+    /// whom it has then; nobody, if it is left as it is. With a namespace that is pinned and of which no record
+    /// tells the address it is not written: whoever that is would lose its policies.
+    pub fn restore_store(&self) -> Result<Vec<String>, HostError> {
+        let is_lost = match self.store.read() {
+            Ok(_) => self.store.is_blank(),
+            Err(StoreError::Corrupt { .. }) => true,
             Err(error) => return Err(error.into()),
-            Ok(_) if store.is_blank() && store.rebuild(&self.living())? => warn_lost(store.path()),
-            Ok(_) => {}
+        };
+        let living = self.living();
+        let recorded: BTreeSet<_> = living.iter().map(|one| one.handle.clone()).collect();
+        let unknown: Vec<_> =
+            self.pins()?.into_iter().filter(|pin| !recorded.contains(pin)).collect();
+        match is_lost {
+            true if !unknown.is_empty() => Err(HostError::Unrecorded(unknown)),
+            true if self.store_of_its_owner()?.rebuild(&living)? => {
+                Ok(recorded.into_iter().collect())
+            }
+            _ => Ok(Vec::new()),
         }
-        Ok(())
+    }
+
+    /// For whom namespaces are pinned, by the names of their files.
+    fn pins(&self) -> Result<Vec<String>, HostError> {
+        let dir = &self.config.bind_mount_dir;
+        let failed = |source| HostError::Pins { dir: dir.clone(), source };
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut pins = Vec::new();
+        for entry in entries {
+            let pin = entry.map_err(failed)?;
+            // Who cannot be opened is a mount point nothing is mounted on.
+            if Netns::open(pin.path()).is_ok() {
+                pins.push(pin.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(pins)
     }
 
     fn living(&self) -> Vec<Container> {

@@ -128,7 +128,6 @@ fn a_new_container_does_not_cost_the_others_their_lost_entries() {
 fn a_store_that_is_lost_or_damaged_is_written_anew_by_the_networker() {
     story("a store that is lost or damaged is written anew by the networker", |world| {
         let (one, two) = (world.cell(1), world.cell(2));
-        two.have_repaired()?;
         let web = one.start(Spec::app("web").tcp(8080))?;
         let db = two.start(Spec::app("db").tcp(5432))?;
         world.allow(&web, &db, tcp(5432))?;
@@ -138,22 +137,45 @@ fn a_store_that_is_lost_or_damaged_is_written_anew_by_the_networker() {
         };
         let calling = web.keep_calling(&db, tcp(5432));
         let before = read()?;
+        let restore = || -> Result<serde_json::Value> {
+            let output = two.networker("restore-store", "")?.output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
         let restored = |how: &str| {
-            poll::until(&format!("the store is whole again: {how}"), || {
-                ensure!(read()? == before, "it is another");
-                let status = two.agent_status()?;
-                ensure!(status["enforcement"]["containers_failure"].is_null(), "{status}");
-                ensure!(status["enforcement"]["held"].is_null(), "{status}");
+            let answer = restore()?;
+            ensure!(answer["restored"] == serde_json::json!([db.name()]), "{how}: {answer}");
+            ensure!(read()? == before, "{how}: it is another");
+            poll::until(&format!("the agent knows its containers: {how}"), || {
+                let status = two.agent_status()?["enforcement"].take();
+                ensure!(status["containers_failure"].is_null(), "{status}");
+                ensure!(status["held"].is_null() && status["pass"] != 0, "{status}");
                 Ok(())
             })
         };
+        ensure!(restore()?["restored"] == serde_json::json!([]), "it was whole");
         fs::write(&store, "{\"db\":").context("cannot spoil the store")?;
         restored("spoilt")?;
         fs::write(&store, "").context("cannot empty the store")?;
         restored("emptied")?;
+        let record = two.file("containers").join("db.json");
+        let whole = fs::read(&record).context("cannot read the record")?;
+        fs::write(&record, "{").context("cannot spoil the record")?;
+        fs::write(&store, "").context("cannot empty the store")?;
+        let told = restore().expect_err("a container without a record would be shut").to_string();
+        ensure!(told.contains("addresses of db"), "{told}");
+        ensure!(fs::read(&store)?.is_empty(), "the store was written");
+        fs::write(&record, whole).context("cannot mend the record")?;
+        restored("once the record was whole")?;
         two.agent().kill()?;
         fs::remove_file(&store).context("cannot remove the store")?;
-        two.start_agent()?;
+        two.agent().start()?;
+        poll::until("the agent says what is gone", || {
+            let status = two.agent_status()?["enforcement"].take();
+            let why = status["containers_failure"].as_str().unwrap_or_default();
+            ensure!(why.contains("restore-store"), "{status}");
+            Ok(())
+        })?;
         restored("gone while no agent ran")?;
         world.matrix([&web, &db]).may(&web, &db, tcp(5432)).sweep()?;
         calling.unharmed().map(drop)
