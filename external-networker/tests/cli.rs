@@ -90,7 +90,7 @@ fn the_configured_prefix_is_used_once_it_is_known() {
     let cell = Cell::new();
     assert_eq!(
         cell.run("hop", "web", &Value::Null).complaint(),
-        "cell: unrecognized action: hop; there are up, down, net-in, net-out, bulk-net-out and repair\n"
+        "cell: unrecognized action: hop; there are up, down, net-in, net-out, bulk-net-out, repair and restore-store\n"
     );
     let no_pid = cell.run("up", "web", &json!({}));
     assert!(no_pid.complaint().starts_with("cell: up missing pid: "), "{no_pid:?}");
