@@ -1,7 +1,7 @@
 //! What the files of the cell say, or said when they could last be read.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
@@ -51,8 +51,8 @@ pub(crate) enum Unknown {
     #[error("the containers of this cell are not known")]
     Containers(#[source] StoreError),
     #[error(
-        "container store {0} is gone, while the kernel has rules for containers; external-networker --action \
-         restore-store writes it anew, as does the next container that comes or goes"
+        "container store {0} is gone or empty, while the kernel has rules for containers; external-networker \
+         --action restore-store writes it anew, as does the next container that comes"
     )]
     StoreGone(PathBuf),
 }
@@ -118,7 +118,10 @@ impl Files {
             }
             (Ok(Some((_, reading))), Some(known)) if !known.is_empty() && reading.is_blank() => {
                 let path = self.store.path().display();
-                self.doubt(format!("container store {path} is gone"));
+                self.doubt(format!(
+                    "container store {path} is gone or empty, while there are containers; external-networker --action \
+                     restore-store writes it anew, as does the next container that comes"
+                ));
             }
             (Ok(Some((contents, reading))), _) => {
                 self.learn(contents);
@@ -133,7 +136,7 @@ impl Files {
 
     fn learn(&mut self, contents: Contents) {
         self.tell(&contents.faults);
-        self.tell_of_disputes(world::disputed(&contents, self.second_network));
+        self.tell_of_disputes(&world::disputed(&contents, self.second_network));
         let residents = world::residents(&contents, self.second_network);
         self.served = world::served(&contents, &residents);
         self.residents = Some(residents);
@@ -143,15 +146,16 @@ impl Files {
         self.handles = contents.containers.into_iter().map(|container| container.handle).collect();
     }
 
-    fn tell_of_disputes(&mut self, disputed: BTreeSet<IpAddr>) {
-        for ip in disputed.difference(&self.disputed) {
+    fn tell_of_disputes(&mut self, disputed: &BTreeMap<IpAddr, Vec<String>>) {
+        for (ip, containers) in disputed.iter().filter(|(ip, _)| !self.disputed.contains(*ip)) {
             tracing::warn!(
                 %ip,
+                containers = containers.join(", "),
                 "The container store has containers of different apps, or of none, at one address; policies let \
                  nothing in or out there until one of them is gone."
             );
         }
-        self.disputed = disputed;
+        self.disputed = disputed.keys().copied().collect();
     }
 
     /// Tells of containers that lie outside of `subnet`: they are known here one by one, but no other cell
@@ -288,7 +292,7 @@ mod tests {
         for blank in ["", "", "\n"] {
             write(blank);
             assert_eq!(files.residents(false).unwrap().len(), 1);
-            assert!(files.stale().unwrap().ends_with("store.json is gone"), "{blank:?}");
+            assert!(files.stale().unwrap().contains("store.json is gone or empty"), "{blank:?}");
         }
         assert!(files.is_news(&why));
         write(whole);

@@ -63,10 +63,23 @@ pub(crate) fn residents(
     apps_by_address(contents, second_network).into_iter().filter_map(resident).collect()
 }
 
-/// The addresses at which the store has containers of different apps.
-pub(crate) fn disputed(contents: &Contents, second_network: Option<Ipv6Net>) -> BTreeSet<IpAddr> {
+/// The addresses at which the store has containers of different apps, and who is said to be there.
+pub(crate) fn disputed(
+    contents: &Contents,
+    second_network: Option<Ipv6Net>,
+) -> BTreeMap<IpAddr, Vec<String>> {
+    let of_app = |one: &Container| match one.policy_group_id() {
+        Some(app) => format!("{} of app {app}", one.handle),
+        None => format!("{} of no app", one.handle),
+    };
+    let who = |ip: IpAddr| {
+        let is_there = |one: &&Container| {
+            IpAddr::from(one.ip) == ip || one.ipv6().map(IpAddr::from) == Some(ip)
+        };
+        contents.containers.iter().filter(is_there).map(of_app).collect()
+    };
     let apps = apps_by_address(contents, second_network).into_iter();
-    apps.filter(|(_, apps)| apps.len() > 1).map(|(ip, _)| ip).collect()
+    apps.filter(|(_, apps)| apps.len() > 1).map(|(ip, _)| (ip, who(ip))).collect()
 }
 
 /// Whose containers are said to be where, `None` standing for those without an identity.

@@ -177,6 +177,12 @@ impl Store {
         Ok(Container::from_entry(handle, &entry).ok())
     }
 
+    /// Writes an empty list where the store is blank: there is nobody.
+    pub fn begin(&self) -> Result<(), StoreError> {
+        let _held = self.lock()?;
+        if self.is_blank() { self.write(Map::new()) } else { Ok(()) }
+    }
+
     /// Replaces a store that cannot be decoded by `containers`, keeping the old file as
     /// `<store>_corrupt`; or one that is blank, while there are containers. Any other store is left
     /// alone: somebody else was faster. Says whether anything was replaced.

@@ -107,15 +107,41 @@ impl<'c> CellHost<'c> {
     }
 
     /// The store, likewise (spec/cell.md §I.17).
-    fn with_store<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, HostError> {
+    fn with_store<T>(
+        &self,
+        handle: &str,
+        act: impl Fn() -> Result<T, StoreError>,
+    ) -> Result<T, HostError> {
         match act() {
             Err(error @ StoreError::Corrupt { .. }) => {
-                self.store.rebuild(&self.living())?;
-                warn_rebuilt(&error);
+                if self.rebuild_store_for(handle)? {
+                    warn_rebuilt(&error);
+                }
                 Ok(act()?)
             }
             result => Ok(result?),
         }
+    }
+
+    /// Rebuilds it because this container comes or goes; says whom that leaves without policies.
+    fn rebuild_store_for(&self, handle: &str) -> Result<bool, HostError> {
+        let living = self.living();
+        let rebuilt = self.store.rebuild(&living)?;
+        if rebuilt {
+            for left_out in self.unrecorded(&living)?.iter().filter(|pin| *pin != handle) {
+                tracing::warn!(
+                    "Container {left_out} is not in the container store that was rebuilt: its record cannot be read, or \
+                     another action works on it. Without, it has no policies; take it down, or up again"
+                );
+            }
+        }
+        Ok(rebuilt)
+    }
+
+    /// For whom namespaces are pinned that are none of these.
+    fn unrecorded(&self, living: &[Container]) -> Result<Vec<String>, HostError> {
+        let is_unknown = |pin: &String| living.iter().all(|one| one.handle != *pin);
+        Ok(self.pins()?.into_iter().filter(is_unknown).collect())
     }
 
     /// The store as it is when a container is added, or all are: that is when it is given to whom it belongs;
@@ -146,17 +172,21 @@ impl<'c> CellHost<'c> {
             Err(StoreError::Corrupt { .. }) => true,
             Err(error) => return Err(error.into()),
         };
-        let living = self.living();
-        let recorded: BTreeSet<_> = living.iter().map(|one| one.handle.clone()).collect();
-        let unknown: Vec<_> =
-            self.pins()?.into_iter().filter(|pin| !recorded.contains(pin)).collect();
-        match is_lost {
-            true if !unknown.is_empty() => Err(HostError::Unrecorded(unknown)),
-            true if self.store_of_its_owner()?.rebuild(&living)? => {
-                Ok(recorded.into_iter().collect())
-            }
-            _ => Ok(Vec::new()),
+        if !is_lost {
+            return Ok(Vec::new());
         }
+        let living = self.living();
+        let unknown = self.unrecorded(&living)?;
+        if !unknown.is_empty() {
+            return Err(HostError::Unrecorded(unknown));
+        }
+        let store = self.store_of_its_owner()?;
+        if living.is_empty() {
+            store.begin()?;
+        }
+        let rebuilt = store.rebuild(&living)?;
+        let handles = living.into_iter().map(|container| container.handle);
+        Ok(handles.filter(|_| rebuilt).collect())
     }
 
     /// For whom namespaces are pinned, by the names of their files.
@@ -377,15 +407,15 @@ impl Host for CellHost<'_> {
 
     fn enlist(&self, container: &Container) -> Result<(), HostError> {
         // Written anew with this container alone, it would take the policies of all others away.
-        if self.store.is_blank() && self.store.rebuild(&self.living())? {
+        if self.store.is_blank() && self.rebuild_store_for(&container.handle)? {
             warn_lost(self.store.path());
         }
         let store = self.store_of_its_owner()?;
-        self.with_store(|| store.add(container))
+        self.with_store(&container.handle, || store.add(container))
     }
 
     fn strike(&self, handle: &Handle) -> Result<Option<Container>, HostError> {
-        self.with_store(|| self.store.remove(handle.as_str()))
+        self.with_store(handle.as_str(), || self.store.remove(handle.as_str()))
     }
 
     fn await_policies(&self) -> Result<(), HostError> {

@@ -1,7 +1,7 @@
 //! What the cell's files say, which the agent can do nothing without: its block of the overlay, and its
 //! containers. And who puts back what the networker wrote for these.
 
-use std::{env, net::IpAddr, path::Path};
+use std::{env, path::Path};
 
 use containers::{Container, Contents, Store, StoreError};
 use ipnet::Ipv6Net;
@@ -12,12 +12,12 @@ use service::log::chain;
 use super::Finding;
 use crate::{Config, world};
 
-/// The containers in the store; `None` if there is no store.
+/// The containers in the store; `None` if there is no store, or nothing in it.
 pub(super) type Stored = Option<Result<Contents, StoreError>>;
 
 pub(super) fn stored(config: &Config) -> Stored {
-    let there = config.datastore.exists();
-    there.then(|| Store::at(&config.datastore).read())
+    let store = Store::at(&config.datastore);
+    (!store.is_blank()).then(|| store.read())
 }
 
 pub(super) fn examine(config: &Config, stored: &Stored) -> Vec<Finding> {
@@ -47,8 +47,9 @@ fn containers(path: &Path, stored: &Stored) -> Finding {
         None => Finding::unknown(
             NAME,
             format!(
-                "there is no store {path}, which the networker writes with the first container; it is \
-                 cni_datastore_path here, and datastore in the networker's configuration"
+                "there is no store {path}, or nothing in it; the networker writes it with the first container. It is \
+                 cni_datastore_path here, and datastore in the networker's configuration. If containers are here, \
+                 external-networker --action restore-store writes it anew"
             ),
         ),
         Some(Err(error)) => Finding::broken(NAME, chain(error)),
@@ -105,20 +106,11 @@ fn addresses(subnet: &CellSubnet, stored: &Stored) -> Option<Finding> {
 fn disputed(stored: &Stored, second_network: Option<Ipv6Net>) -> Option<Finding> {
     let Some(Ok(contents)) = stored else { return None };
     let disputed = world::disputed(contents, second_network);
-    let first = disputed.first()?;
-    let is_there = |one: &&Container| {
-        IpAddr::from(one.ip) == *first || one.ipv6().map(IpAddr::from) == Some(*first)
-    };
-    let there = contents.containers.iter().filter(is_there);
-    let of_app = |one: &Container| match one.policy_group_id() {
-        Some(app) => format!("{} of app {app}", one.handle),
-        None => format!("{} of no app", one.handle),
-    };
-    let handles: Vec<_> = there.map(of_app).collect();
+    let (first, there) = disputed.first_key_value()?;
     let says = format!(
         "the container store has {} at {first}, so policies let nothing in or out there; such addresses in all: \
          {}; take down those that are gone",
-        handles.join(" and "),
+        there.join(" and "),
         disputed.len()
     );
     Some(Finding::broken("shared addresses", says))

@@ -200,6 +200,9 @@ fn a_blank_store_is_rebuilt_only_for_containers() {
     let (_dir, store) = store();
     assert!(!store.rebuild(&[]).unwrap());
     assert!(!store.path().exists());
+    store.begin().unwrap();
+    assert!(!store.is_blank() && handles(&store).is_empty());
+    fs::remove_file(store.path()).unwrap();
     assert!(store.rebuild(&[container("db", [10, 255, 30, 3])]).unwrap());
     store.remove("db").unwrap();
     assert!(!store.rebuild(&[container("db", [10, 255, 30, 3])]).unwrap(), "its list is empty");

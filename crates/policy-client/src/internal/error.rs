@@ -126,7 +126,7 @@ pub enum ClientError {
     /// The server's database is new, and no syncer has read security groups from Cloud Controller into it.
     #[error(
         "{request} finds no security groups, and nobody has read them from Cloud Controller yet; is the asg-syncer \
-         of this policy server running?"
+         of this policy server running? Where there is no Cloud Controller, enable_asg_syncing is to be off"
     )]
     GroupsUnknown {
         /// Method and address, without the query.
