@@ -188,14 +188,15 @@ impl Store {
     /// alone: somebody else was faster. Says whether anything was replaced.
     pub fn rebuild(&self, containers: &[Container]) -> Result<bool, StoreError> {
         let _held = self.lock()?;
-        match self.entries() {
+        let bytes = self.bytes()?;
+        match self.decode(&bytes) {
             Err(StoreError::Corrupt { .. }) => {
                 // A second name first, so that there is no moment without a store.
                 let aside = file::beside(&self.path, "_corrupt");
                 fs::copy(&self.path, &aside)
                     .map_err(|source| StoreError::Write { path: aside, source })?;
             }
-            Ok(entries) if entries.is_empty() && self.is_blank() && !containers.is_empty() => {}
+            Ok(_) if is_blank(&bytes) && !containers.is_empty() => {}
             Ok(_) => return Ok(false),
             Err(error) => return Err(error),
         }

@@ -128,7 +128,9 @@ impl<'c> CellHost<'c> {
         let living = self.living();
         let rebuilt = self.store.rebuild(&living)?;
         if rebuilt {
-            for left_out in self.unrecorded(&living)?.iter().filter(|pin| *pin != handle) {
+            // It is only to be told, and must not fail what has been done.
+            let left_out = self.unrecorded(&living).unwrap_or_default();
+            for left_out in left_out.iter().filter(|pin| *pin != handle) {
                 tracing::warn!(
                     "Container {left_out} is not in the container store that was rebuilt: its record cannot be read, or \
                      another action works on it. Without, it has no policies; take it down, or up again"
